@@ -1,0 +1,152 @@
+"""Frozen records that cross floors. No behaviour beyond what follows from the fields; no imports of other floors."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project as the Projects page lists it; ``slug`` is its folder under the workspace."""
+
+    slug: str
+    name: str
+    created_at: float
+    opened_at: float
+    num_images: int
+    num_annotations: int
+    num_categories: int
+    num_runs: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """An object class. ``id`` is the COCO category id of the import and goes out again on export."""
+
+    id: int
+    name: str
+    supercategory: str
+    position: int  # order in lists, number keys and the colour palette; 0-based and contiguous
+    num_annotations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image of a project; ``width`` and ``height`` are those of the upright picture, in pixels."""
+
+    id: int
+    file_name: str  # the label it had in the export; never used as a path
+    sha256: str
+    extension: str  # of the stored bytes, chosen by sniffing: jpg, png, webp, bmp, tiff
+    width: int
+    height: int
+    split: str
+    source_key: str  # images cut or augmented from one source share it
+    coco_id: int
+    rotation: int  # degrees clockwise, applied after EXIF: 0, 90, 180, 270
+    problem: str  # "" when usable; otherwise why it is quarantined
+    is_empty_on_purpose: bool
+    revision: int  # grows by one at each save of its boxes
+    num_annotations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A labelled box. ``bbox`` is xyxy in float pixels of the upright original image."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    is_crowd: bool = False
+    segmentation: Any = None  # COCO polygons or RLE as imported; dropped when the box is edited
+    coco_id: int | None = None
+    source_bbox_xywh: tuple[float, float, float, float] | None = None  # as imported; exported while it equals bbox
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of long work in the queue of a project."""
+
+    id: int
+    kind: str  # import, train, predict, ensemble, export
+    state: str  # queued, running, stopping, done, failed, cancelled, interrupted
+    attempt: int
+    payload: dict[str, Any]
+    progress: dict[str, Any]  # done, total, message, eta_s
+    result: dict[str, Any]
+    error: str
+    pid: int | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    heartbeat_at: float | None
+    is_stop_requested: bool
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in ("done", "failed", "cancelled", "interrupted")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run; its state is that of its newest job."""
+
+    id: int
+    job_id: int
+    name: str
+    state: str
+    config: dict[str, Any]
+    created_at: float
+    epoch: int  # finished epochs
+    error: str
+    best: dict[str, float]  # map50, f1, score, epoch of the best kept checkpoint; empty before the first
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPoint:
+    """One number of a run. ``id`` grows in the order of writing: ask for what is newer than the last one seen."""
+
+    id: int
+    run_id: int
+    step: int
+    epoch: int
+    split: str
+    name: str
+    value: float
+    elapsed_s: float  # since the start of the run, by the monotonic clock
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Saved weights of a run; ``file_name`` lies in the run's folder."""
+
+    id: int
+    run_id: int
+    epoch: int
+    step: int
+    file_name: str
+    sha256: str
+    map50: float | None
+    f1: float | None
+    score: float | None  # 0.5 mAP50 + 0.5 F1
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSet:
+    """Stored predictions of a checkpoint or an ensemble on one split, with all their scores."""
+
+    id: int
+    kind: str  # checkpoint, ensemble
+    run_id: int
+    checkpoint_id: int | None
+    split: str
+    name: str
+    members: tuple[int, ...]  # prediction sets an ensemble was fused from
+    options: dict[str, Any]
+    snapshot_sha256: str  # of the ground truth they were made for
+    created_at: float

@@ -1,0 +1,163 @@
+"""The schema of project.db as named steps. A step that has landed is never edited; add a new one and raise SCHEMA_VERSION."""
+
+from sqlite_utils import Database, Migrations
+
+SCHEMA_VERSION = 1
+
+migrations = Migrations("anchorage")
+
+
+def migrate(db: Database) -> None:
+    """Apply every missing step in one transaction and record the schema version."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        migrations.apply(db)
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except BaseException:
+        db.conn.rollback()
+        raise
+    db.conn.commit()
+
+
+@migrations()
+def m0001_first_schema(db: Database) -> None:
+    """Everything the first version keeps."""
+    for statement in _FIRST_SCHEMA.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+_FIRST_SCHEMA = """
+CREATE TABLE setting (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL CHECK (json_valid(value))
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE category (
+    id INTEGER PRIMARY KEY CHECK (id >= 0),
+    name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 200),
+    supercategory TEXT NOT NULL DEFAULT '',
+    position INTEGER NOT NULL CHECK (position >= 0)
+) STRICT;
+
+CREATE TABLE image (
+    id INTEGER PRIMARY KEY,
+    file_name TEXT NOT NULL,
+    sha256 TEXT NOT NULL CHECK (length(sha256) = 64),
+    extension TEXT NOT NULL CHECK (extension IN ('jpg', 'png', 'webp', 'bmp', 'tiff')),
+    width INTEGER NOT NULL CHECK (width > 0),
+    height INTEGER NOT NULL CHECK (height > 0),
+    split TEXT NOT NULL CHECK (split IN ('train', 'valid', 'test')),
+    source_key TEXT NOT NULL,
+    coco_id INTEGER NOT NULL,
+    extra TEXT CHECK (extra IS NULL OR json_valid(extra)),
+    rotation INTEGER NOT NULL DEFAULT 0 CHECK (rotation IN (0, 90, 180, 270)),
+    needs_rendering INTEGER NOT NULL DEFAULT 0 CHECK (needs_rendering IN (0, 1)),
+    problem TEXT NOT NULL DEFAULT '',
+    is_empty_on_purpose INTEGER NOT NULL DEFAULT 0 CHECK (is_empty_on_purpose IN (0, 1)),
+    revision INTEGER NOT NULL DEFAULT 0,
+    num_annotations INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX image_split ON image (split, id);
+CREATE INDEX image_source ON image (source_key);
+CREATE INDEX image_sha256 ON image (sha256);
+
+CREATE TABLE annotation (
+    id INTEGER PRIMARY KEY,
+    image_id INTEGER NOT NULL REFERENCES image (id) ON DELETE CASCADE,
+    category_id INTEGER NOT NULL REFERENCES category (id),
+    x1 REAL NOT NULL CHECK (x1 >= 0),
+    y1 REAL NOT NULL CHECK (y1 >= 0),
+    x2 REAL NOT NULL CHECK (x2 > x1 AND x2 < 1e9),
+    y2 REAL NOT NULL CHECK (y2 > y1 AND y2 < 1e9),
+    is_crowd INTEGER NOT NULL DEFAULT 0 CHECK (is_crowd IN (0, 1)),
+    segmentation TEXT CHECK (segmentation IS NULL OR json_valid(segmentation)),
+    coco_id INTEGER,
+    source_bbox_xywh TEXT CHECK (source_bbox_xywh IS NULL OR json_valid(source_bbox_xywh))
+) STRICT;
+CREATE INDEX annotation_image ON annotation (image_id);
+CREATE INDEX annotation_category ON annotation (category_id);
+
+CREATE TABLE import_report (
+    id INTEGER PRIMARY KEY,
+    created_at REAL NOT NULL,
+    source TEXT NOT NULL,
+    report TEXT NOT NULL CHECK (json_valid(report))
+) STRICT;
+
+CREATE TABLE job (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'queued'
+        CHECK (state IN ('queued', 'running', 'stopping', 'done', 'failed', 'cancelled', 'interrupted')),
+    attempt INTEGER NOT NULL DEFAULT 0,
+    payload TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(payload)),
+    progress TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(progress)),
+    result TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(result)),
+    error TEXT NOT NULL DEFAULT '',
+    pid INTEGER,
+    is_stop_requested INTEGER NOT NULL DEFAULT 0 CHECK (is_stop_requested IN (0, 1)),
+    created_at REAL NOT NULL,
+    started_at REAL,
+    ended_at REAL,
+    heartbeat_at REAL
+) STRICT;
+CREATE INDEX job_state ON job (state, id);
+
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    job_id INTEGER NOT NULL REFERENCES job (id),
+    name TEXT NOT NULL,
+    config TEXT NOT NULL CHECK (json_valid(config)),
+    created_at REAL NOT NULL,
+    epoch INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE metric (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE,
+    step INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    split TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value REAL NOT NULL,
+    elapsed_s REAL NOT NULL
+) STRICT;
+CREATE INDEX metric_run ON metric (run_id, id);
+
+CREATE TABLE checkpoint (
+    id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE,
+    epoch INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    file_name TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    map50 REAL,
+    f1 REAL,
+    score REAL,
+    is_last INTEGER NOT NULL DEFAULT 0 CHECK (is_last IN (0, 1)),
+    UNIQUE (run_id, file_name)
+) STRICT;
+
+CREATE TABLE prediction_set (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('checkpoint', 'ensemble')),
+    run_id INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE,
+    checkpoint_id INTEGER REFERENCES checkpoint (id) ON DELETE CASCADE,
+    split TEXT NOT NULL CHECK (split IN ('train', 'valid', 'test')),
+    name TEXT NOT NULL,
+    members TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(members)),
+    options TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(options)),
+    snapshot_sha256 TEXT NOT NULL,
+    created_at REAL NOT NULL
+) STRICT;
+
+CREATE TABLE prediction (
+    set_id INTEGER NOT NULL REFERENCES prediction_set (id) ON DELETE CASCADE,
+    image_id INTEGER NOT NULL,
+    boxes BLOB NOT NULL,
+    scores BLOB NOT NULL,
+    labels BLOB NOT NULL,
+    PRIMARY KEY (set_id, image_id)
+) STRICT, WITHOUT ROWID;
+"""

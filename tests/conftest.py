@@ -1,0 +1,16 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real Roboflow exports; tests that want it are skipped where it is not there."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ANCHORAGE_TEST_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder} (set ANCHORAGE_TEST_DATA)")
+    return folder
