@@ -85,18 +85,16 @@ class SamplingOptions(_Group):
         0,
         ge=0,
         le=10_000,
-        description="Most detections per image; 0 sets it from the most crowded image (at least 100).",
+        description="Most detections per image; 0 sets it from the most crowded image, at least 100.",
     )
 
 
 class MachineOptions(_Group):
     """Machine"""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="Where to train; auto takes a GPU if any."
-    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto takes a GPU.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the forward pass; auto takes bfloat16 where the hardware is fast at it."
+        "auto", description="Arithmetic of the forward pass; auto takes bfloat16 where it is fast."
     )
     num_workers: int = Field(0, ge=0, le=64, description="Loader processes; 0 decodes and augments in threads.")
     seed: int = Field(42, ge=0, le=2**31 - 1, description="One seed for weights, order and augmentation.")
@@ -129,7 +127,7 @@ def parse_config(values: dict[str, Any]) -> RunConfig:
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """``["epochs=5", "model=..."]`` to ``{"epochs": 5, "model": "..."}``; values are JSON where they parse, else text."""
+    """``["epochs=5", "model=..."]`` to ``{"epochs": 5, "model": "..."}``; values are JSON if they parse, else text."""
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, separator, text = assignment.partition("=")

@@ -13,7 +13,8 @@ import numpy as np
 class Detections:
     """Predicted boxes of one image, checked once at birth.
 
-    boxes: float32 [N, 4], xyxy pixels, finite, x2 >= x1 and y2 >= y1. scores: float32 [N], 0..1. labels: int32 [N], 1..K.
+    boxes: float32 [N, 4], xyxy pixels, finite, x2 >= x1 and y2 >= y1. scores: float32 [N] in 0..1. labels: int32 [N].
+    Labels are 1..K.
     Raises ValueError when shapes, lengths or ranges do not fit.
     """
 

@@ -52,7 +52,7 @@ class ProjectDatabase:
         return database
 
     def open_checked(self) -> None:
-        """Check health and version, bring the schema up to date (after a backup). Call once when a project is opened."""
+        """Check health and version and bring the schema up to date, after a backup. Call once at opening."""
         is_new = not self.path.exists()
         with self._connect() as db:
             try:
@@ -66,7 +66,7 @@ class ProjectDatabase:
                 ) from error
             if version > SCHEMA_VERSION:
                 raise NewerSchema(
-                    f"{self.path} has schema {version}; this version of Anchorage knows schemas up to {SCHEMA_VERSION}.",
+                    f"{self.path} has schema {version}; Anchorage here knows schemas up to {SCHEMA_VERSION}.",
                     "Update Anchorage to open this project.",
                 )
             db.execute(f"PRAGMA journal_mode={journal_mode()}").fetchone()

@@ -1,4 +1,4 @@
-"""The schema of project.db as named steps. A step that has landed is never edited; add a new one and raise SCHEMA_VERSION."""
+"""The schema of project.db as named steps. A landed step is never edited: add one and raise SCHEMA_VERSION."""
 
 from sqlite_utils import Database, Migrations
 

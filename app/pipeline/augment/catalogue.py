@@ -1,4 +1,4 @@
-"""The augmentations on offer: their names (Albumentations'), strengths and ranges. Imports neither torch nor albumentations."""
+"""The augmentations on offer: Albumentations' names, strengths and ranges. Imports neither torch nor albumentations."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,7 +10,5 @@ class Step(BaseModel):
 
     name: str = Field(description="Name of the transform, as in the catalogue.")
     probability: float = Field(0.5, ge=0, le=1, description="How often it is applied.")
-    strength: dict[str, float] = Field(
-        default_factory=dict, description="Its sliders by name; missing ones take defaults."
-    )
+    strength: dict[str, float] = Field(default_factory=dict, description="Sliders by name; missing ones take defaults.")
     is_enabled: bool = Field(True, description="Off keeps the entry in the list without applying it.")
