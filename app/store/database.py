@@ -54,26 +54,33 @@ class ProjectDatabase:
     def open_checked(self) -> None:
         """Check health and version and bring the schema up to date, after a backup. Call once at opening."""
         is_new = not self.path.exists()
+        version = self._healthy_version()
+        if version > SCHEMA_VERSION:
+            raise NewerSchema(
+                f"{self.path} has schema {version}; Anchorage here knows schemas up to {SCHEMA_VERSION}.",
+                "Update Anchorage to open this project.",
+            )
+        if 0 < version < SCHEMA_VERSION:
+            self.backup()
         with self._connect() as db:
-            try:
-                if not is_new and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                    raise sqlite3.DatabaseError("quick_check failed")
-                version = db.execute("PRAGMA user_version").fetchone()[0]
-            except sqlite3.DatabaseError as error:
-                raise DamagedDatabase(
-                    f"{self.path} is damaged ({error}).",
-                    f"Restore the newest copy: {newest_backup(self.path) or 'there is no backup'}.",
-                ) from error
-            if version > SCHEMA_VERSION:
-                raise NewerSchema(
-                    f"{self.path} has schema {version}; Anchorage here knows schemas up to {SCHEMA_VERSION}.",
-                    "Update Anchorage to open this project.",
-                )
             db.execute(f"PRAGMA journal_mode={journal_mode()}").fetchone()
-            if version < SCHEMA_VERSION:
-                if not is_new and version:
-                    self.backup()
+            if version < SCHEMA_VERSION or is_new:
                 migrate(db)
+
+    def _healthy_version(self) -> int:
+        """The schema version of a healthy file (0 for a new one); raises DamagedDatabase."""
+        try:
+            with self._connect() as db:
+                if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                    raise sqlite3.DatabaseError("the quick check failed")
+                return db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.OperationalError:  # locked or unreadable just now, which is not damage
+            raise
+        except sqlite3.DatabaseError as error:
+            raise DamagedDatabase(
+                f"{self.path} is damaged ({error}).",
+                f"Restore the newest copy: {newest_backup(self.path) or 'there is no backup'}.",
+            ) from error
 
     @contextmanager
     def read(self) -> Iterator[Database]:

@@ -1,0 +1,54 @@
+"""Options: nothing is silently ignored, and the command line reads what the form writes."""
+
+import pytest
+
+from app.pipeline.config import GROUPS, ConfigError, RunConfig, load_config, parse_assignments, parse_config
+
+
+def test_a_misspelt_option_is_refused_by_name():
+    with pytest.raises(ConfigError, match="unknown option 'epoch'.*epochs"):
+        parse_config({"epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"model": "yolo"}, "model"),
+        ({"pretrained": "file"}, "weights_file"),  # needs a second option
+        ({"final_learning_rate": 0.5, "learning_rate": 0.1}, "final_learning_rate"),  # cannot work together
+    ],
+)
+def test_values_that_cannot_be_run_are_refused_with_the_option(values, names):
+    with pytest.raises(ConfigError, match=names):
+        parse_config(values)
+
+
+def test_every_option_has_a_help_text_and_one_group():
+    in_groups = [name for group in GROUPS for name in group.model_fields]
+    assert sorted(in_groups) == sorted(RunConfig.model_fields)
+    assert all(field.description for field in RunConfig.model_fields.values())
+    assert all(group.__doc__ for group in GROUPS)
+
+
+def test_assignments_are_json_where_they_parse():
+    values = parse_assignments(["epochs=5", "model=fasterrcnn_resnet50_fpn", "learning_rate=1e-4", "weights_file=a=b"])
+    assert values == {
+        "epochs": 5,
+        "model": "fasterrcnn_resnet50_fpn",
+        "learning_rate": 1e-4,
+        "weights_file": "a=b",
+    }
+
+
+def test_an_assignment_without_equals_is_refused():
+    with pytest.raises(ConfigError, match="key=value"):
+        parse_assignments(["epochs"])
+
+
+def test_a_written_config_reads_back_the_same(tmp_path):
+    config = parse_config({"epochs": 3, "augmentation": [{"name": "HorizontalFlip"}]})
+    path = tmp_path / "config.json"
+    path.write_text(config.model_dump_json())
+    assert load_config(path) == config
