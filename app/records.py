@@ -53,6 +53,36 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class NewImage:
+    """An image about to be added; ``extra`` are further keys of its COCO entry, given out again on export."""
+
+    file_name: str
+    sha256: str
+    extension: str
+    width: int
+    height: int
+    split: str
+    source_key: str
+    coco_id: int
+    needs_rendering: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+    rotation: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFilter:
+    """Which images to list; None and "" ask for nothing. ``name`` is part of the file name, in any case."""
+
+    split: str | None = None
+    category_id: int | None = None
+    has_problem: bool | None = None
+    name: str = ""
+    min_boxes: int | None = None
+    max_boxes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """A labelled box. ``bbox`` is xyxy in float pixels of the upright original image."""
 
