@@ -5,7 +5,6 @@ transparency laid on white, 16 bits brought to 8.
 """
 
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,10 +124,7 @@ def _encode(image: np.ndarray, extension: str, options: list[int]) -> bytes:
 def _opened(source: bytes | Path) -> PillowImage.Image:
     """The picture with only its header read, of an accepted format and size; raises BadImage."""
     try:
-        with warnings.catch_warnings():
-            # Our own limit below is stricter than the size at which Pillow warns.
-            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-            picture = PillowImage.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
+        picture = PillowImage.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
     except PillowImage.DecompressionBombError as error:
         raise BadImage(f"it has more than {MAX_PIXELS // 10**6} megapixels") from error
     except PillowImage.UnidentifiedImageError as error:
