@@ -10,8 +10,8 @@ KINDS = ("quarantined", "skipped", "missing", "warning", "fixed", "unlisted", "n
 class ExportRefused(ValueError):
     """The whole export is refused.
 
-    ``message`` says what must hold, what was found and where; ``hint`` says what to do. ``code`` is 'same_name' when the
-    user may confirm merging two classes of one name, else empty.
+    ``message`` says what must hold, what was found and where; ``hint`` says what to do. ``code`` is 'same_name' when
+    the user may confirm merging two classes of one name, else empty.
     """
 
     def __init__(self, message: str, hint: str = "", code: str = "") -> None:
@@ -25,8 +25,8 @@ class ExportRefused(ValueError):
 class Finding:
     """One line of the import report.
 
-    ``kind`` is one of KINDS, ``code`` a stable short name of the case, ``where`` the file it concerns, ``count`` how many
-    boxes or images the line stands for.
+    ``kind`` is one of KINDS, ``code`` a stable short name of the case, ``where`` the file it concerns, ``count`` how
+    many boxes or images the line stands for.
     """
 
     kind: str
