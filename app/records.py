@@ -19,6 +19,7 @@ class Project:
     num_categories: int
     num_runs: int
     size_bytes: int
+    problem: str = ""  # why it cannot be opened; empty for a healthy project
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,3 +26,8 @@ class Services:
                 database.open_checked()
                 self._checked.add(slug)
         return database
+
+    def forget(self, slug: str) -> None:
+        """Check the project again at its next use: its files were moved, replaced or deleted."""
+        with self._lock:
+            self._checked.discard(slug)

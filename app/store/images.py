@@ -1,6 +1,6 @@
 """Images of a project: inserting, filtered pages in order of id, neighbours, changes of split and rotation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -120,14 +120,22 @@ def needs_rendering(db: Database, image_id: int) -> bool:
 
 
 def set_split(db: Database, image_id: int, split: str) -> None:
-    """Move an image to another split; raises NotFound."""
-    _update(db, image_id, "split = ?", [split])
+    """Move an image to another split, where it gets a new COCO id if its own is taken; raises NotFound."""
+    image = get(db, image_id)
+    if image.split == split:
+        return
+    taken = coco_ids(db, split)
+    coco_id = max(taken) + 1 if image.coco_id in taken else image.coco_id
+    db.execute("UPDATE image SET split = ?, coco_id = ? WHERE id = ?", [split, coco_id, image_id])
 
 
 def set_rotation(db: Database, image_id: int, rotation: int, *, width: int, height: int, problem: str = "") -> None:
     """Turn an image; ``width`` and ``height`` are those of the upright picture afterwards. Raises NotFound."""
-    sql = "rotation = ?, width = ?, height = ?, problem = ?, revision = revision + 1"
-    _update(db, image_id, sql, [int(rotation), int(width), int(height), problem])
+    get(db, image_id)
+    db.execute(
+        "UPDATE image SET rotation = ?, width = ?, height = ?, problem = ?, revision = revision + 1 WHERE id = ?",
+        [int(rotation), int(width), int(height), problem, image_id],
+    )
 
 
 def known_hashes(db: Database) -> set[str]:
@@ -138,21 +146,6 @@ def known_hashes(db: Database) -> set[str]:
 def coco_ids(db: Database, split: str) -> set[int]:
     """The COCO ids taken by the images of a split."""
     return {row[0] for row in rows_of(db, "SELECT coco_id FROM image WHERE split = ?", [split])}
-
-
-def max_id(db: Database) -> int:
-    """The highest image id; 0 without images."""
-    return int(row_of(db, "SELECT coalesce(max(id), 0) FROM image")[0])
-
-
-def file_names(db: Database, image_ids: Iterable[int]) -> dict[int, str]:
-    """File names by image id."""
-    return {image_id: image.file_name for image_id, image in of_ids(db, list(image_ids)).items()}
-
-
-def _update(db: Database, image_id: int, assignments: str, parameters: list[Any]) -> None:
-    if db.execute(f"UPDATE image SET {assignments} WHERE id = ?", [*parameters, image_id]).rowcount == 0:
-        raise NotFound(f"There is no image {image_id} in this project.", "Reload the page: it may have been removed.")
 
 
 def _where(image_filter: ImageFilter) -> tuple[str, list[Any]]:

@@ -191,3 +191,13 @@ def test_settings_and_reports_keep_json(database):
         reports.insert(db, "b.zip", {"images": 2})
         assert reports.newest(db)["source"] == "b.zip" and reports.newest(db)["images"] == 2
         assert [report["images"] for report in reports.all_of(db)] == [2, 1]
+
+
+def test_image_moved_to_a_split_where_its_coco_id_is_taken_gets_the_next(database):
+    with database.write() as db:
+        moved, _, free = add_image(db, "a", coco_id=3), add_image(db, "b", split="valid", coco_id=3), add_image(db, "c")
+        images.set_split(db, moved, "valid")
+        images.set_split(db, free, "valid")
+        images.set_split(db, free, "valid")
+        assert (images.get(db, moved).coco_id, images.get(db, free).coco_id) == (4, 0)
+        assert images.get(db, moved).split == "valid"
