@@ -1,0 +1,67 @@
+"""Precision, recall and F1 over the score threshold, and the threshold where F1 is best. Imports no torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NUM_CURVE_POINTS = 101
+NO_TRUTH = -1.0  # COCO's mark of "nothing to measure"
+
+
+@dataclass(frozen=True, slots=True)
+class BestF1:
+    """The best F1 and where: keep detections whose score is at least ``threshold``. All -1 without labelled boxes."""
+
+    f1: float
+    threshold: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdCurve:
+    """Counts at every distinct score, falling. scores: float64 [S]; tp, fp: int64 [S], of all scores >= it."""
+
+    scores: np.ndarray
+    tp: np.ndarray
+    fp: np.ndarray
+    num_truth: int
+
+    @classmethod
+    def from_outcomes(cls, scores: np.ndarray, is_true_positive: np.ndarray, num_truth: int) -> "ThresholdCurve":
+        """From each detection's score (float [D]) and outcome (bool [D]); leave ignored detections out before."""
+        order = np.argsort(-scores, kind="stable")
+        ordered = scores[order]
+        tp = np.cumsum(is_true_positive[order])
+        is_last = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
+        return cls(ordered[is_last], tp[is_last], (np.arange(1, len(tp) + 1) - tp)[is_last], num_truth)
+
+    @property
+    def f1(self) -> np.ndarray:
+        """F1 = 2 TP / (2 TP + FP + FN), float64 [S]."""
+        return 2 * self.tp / np.maximum(self.tp + self.fp + self.num_truth, 1)
+
+    def best(self) -> BestF1:
+        """The highest F1; among equals the highest threshold. 0 at threshold 0 when nothing was detected."""
+        if not self.num_truth:
+            return BestF1(NO_TRUTH, 0.0, NO_TRUTH, NO_TRUTH)
+        if not len(self.scores):
+            return BestF1(0.0, 0.0, 0.0, 0.0)
+        index = int(np.argmax(self.f1))
+        tp, fp = int(self.tp[index]), int(self.fp[index])
+        return BestF1(float(self.f1[index]), float(self.scores[index]), tp / (tp + fp), tp / self.num_truth)
+
+    def sampled(self) -> dict[str, list[float]]:
+        """precision, recall and f1 at the thresholds 0, .01 … 1, for drawing. Precision of nothing is 1."""
+        thresholds = np.linspace(0, 1, NUM_CURVE_POINTS)
+        count = np.searchsorted(-self.scores, -thresholds, side="right")
+        tp = np.append(0, self.tp)[count]
+        fp = np.append(0, self.fp)[count]
+        shown = tp + fp
+        precision = np.divide(tp, shown, out=np.ones(len(tp)), where=shown > 0)
+        return {
+            "threshold": thresholds.tolist(),
+            "precision": precision.tolist(),
+            "recall": (tp / max(self.num_truth, 1)).tolist(),
+            "f1": (2 * tp / np.maximum(shown + self.num_truth, 1)).tolist(),
+        }

@@ -1,0 +1,206 @@
+"""Which detection found which labelled box: COCO's greedy rule, for one image or for all of them at once.
+
+The rule: within an image and a class, detections take their turn by falling score (equal scores in the given order).
+Each takes the free labelled box it overlaps most, if their IoU reaches the threshold (equal IoUs: the later box). If
+none is free it may fall into a crowd box, which any number of detections may do; the overlap with a crowd box is the
+share of the detection that lies inside it. So a detection is a true positive (TP), a false positive (FP) or ignored,
+and a labelled box is found or a false negative (FN). ``widgets/matching.js`` is the same rule in the browser.
+
+Detections below a score threshold come last in turn, so they never change what the others got: matching once without
+a threshold answers for every threshold.
+
+Legend: I images, M labelled boxes, D detections; frames and dtypes as in ``columns``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
+from app.pipeline.types import Detections
+
+# As pycocotools: an overlap of exactly 1 must still count when the threshold is 1.
+LARGEST_THRESHOLD = 1 - 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """The box that each detection took, whatever its score.
+
+    truth_of: int64 [D], row in the GroundTruth, -1 without. is_ignored: bool [D], fell into a crowd box.
+    """
+
+    truth_of: np.ndarray
+    is_ignored: np.ndarray
+
+    @property
+    def is_true_positive(self) -> np.ndarray:
+        """bool [D]"""
+        return (self.truth_of >= 0) & ~self.is_ignored
+
+
+@dataclass(frozen=True, eq=False)
+class ImageMatch:
+    """One image at one pair of thresholds.
+
+    shown: int64 [S], detections whose score reaches the threshold, in their order. truth_of: int64 [S], labelled box
+    that each took, -1 for a false positive. is_ignored: bool [S]. missed: int64, labelled boxes nobody took.
+    """
+
+    shown: np.ndarray
+    truth_of: np.ndarray
+    is_ignored: np.ndarray
+    missed: np.ndarray
+
+    @property
+    def num_tp(self) -> int:
+        return int(((self.truth_of >= 0) & ~self.is_ignored).sum())
+
+    @property
+    def num_fp(self) -> int:
+        return int((self.truth_of < 0).sum())
+
+    @property
+    def num_fn(self) -> int:
+        return len(self.missed)
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorCounts:
+    """TP, FP and FN of each image; int64 [I] each."""
+
+    tp: np.ndarray
+    fp: np.ndarray
+    fn: np.ndarray
+
+    @property
+    def errors(self) -> np.ndarray:
+        """FP + FN, int64 [I]."""
+        return self.fp + self.fn
+
+
+def match(
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    detections: Detections,
+    iou_threshold: float = 0.5,
+    score_threshold: float = 0.0,
+    is_crowd: np.ndarray | None = None,
+) -> ImageMatch:
+    """Match the detections of one image against its labelled boxes (float [M, 4] xyxy) and their labels (int [M])."""
+    shown = np.flatnonzero(detections.scores.astype(np.float64) >= score_threshold)
+    crowd = np.zeros(len(labels), bool) if is_crowd is None else np.asarray(is_crowd, bool)
+    matches = _match_groups(
+        np.asarray(labels, np.int64),
+        np.asarray(boxes, np.float64).reshape(-1, 4),
+        crowd,
+        detections.labels[shown].astype(np.int64),
+        detections.boxes[shown].astype(np.float64),
+        detections.scores[shown].astype(np.float64),
+        iou_threshold,
+    )
+    found = np.zeros(len(labels), bool)
+    found[matches.truth_of[matches.truth_of >= 0]] = True
+    return ImageMatch(shown, matches.truth_of, matches.is_ignored, np.flatnonzero(~found & ~crowd))
+
+
+def match_columns(truth: GroundTruth, detections: DetectionColumns, iou_threshold: float = 0.5) -> Matches:
+    """Match all images at once, without a score threshold."""
+    num_labels = len(truth.categories) + 1
+    return _match_groups(
+        truth.image_index * num_labels + truth.labels,
+        truth.boxes,
+        truth.is_crowd,
+        detections.image_index * num_labels + detections.labels,
+        detections.boxes,
+        detections.scores,
+        iou_threshold,
+    )
+
+
+def count_errors(
+    truth: GroundTruth, detections: DetectionColumns, matches: Matches, score_threshold: float
+) -> ErrorCounts:
+    """TP, FP and FN of every image with the detections whose score is at least ``score_threshold``."""
+    is_shown = detections.scores >= score_threshold
+
+    def per_image(index: np.ndarray) -> np.ndarray:
+        return np.bincount(index, minlength=truth.num_images)
+
+    tp = per_image(detections.image_index[is_shown & matches.is_true_positive])
+    fp = per_image(detections.image_index[is_shown & (matches.truth_of < 0)])
+    return ErrorCounts(tp=tp, fp=fp, fn=per_image(truth.image_index[~truth.is_crowd]) - tp)
+
+
+def box_ious(first: np.ndarray, second: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
+    """IoU of corresponding rows, float64 [P]; with a crowd box the union is the first box alone. 0 without area."""
+    sides = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
+    intersection = np.prod(np.clip(sides, 0, None), axis=1)
+    area = np.prod(first[:, 2:] - first[:, :2], axis=1)
+    union = np.where(is_crowd, area, area + np.prod(second[:, 2:] - second[:, :2], axis=1) - intersection)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def _match_groups(
+    truth_group: np.ndarray,
+    truth_boxes: np.ndarray,
+    is_crowd: np.ndarray,
+    group: np.ndarray,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    iou_threshold: float,
+) -> Matches:
+    """Match rows of equal group (an image and a class)."""
+    detection, candidate = _pairs_of_equal_group(group, truth_group)
+    iou = box_ious(boxes[detection], truth_boxes[candidate], is_crowd[candidate])
+    keep = iou >= min(iou_threshold, LARGEST_THRESHOLD)
+    detection, candidate, iou = detection[keep], candidate[keep], iou[keep]
+    turn = np.empty(len(scores), np.int64)
+    turn[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    # Each detection's wishes lie together, the dearest first: no crowd, large overlap, later box.
+    order = np.lexsort((-candidate, -iou, is_crowd[candidate], detection))
+    truth_of = _assign(detection[order], candidate[order], turn, is_crowd)
+    is_ignored = (truth_of >= 0) & is_crowd[truth_of] if len(is_crowd) else np.zeros(len(scores), bool)
+    return Matches(truth_of, is_ignored)
+
+
+def _pairs_of_equal_group(group: np.ndarray, truth_group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every (detection, labelled box) of one group as two index columns."""
+    by_group = np.argsort(truth_group, kind="stable")
+    sorted_group = truth_group[by_group]
+    first = np.searchsorted(sorted_group, group, side="left")
+    length = np.searchsorted(sorted_group, group, side="right") - first
+    detection = np.repeat(np.arange(len(group)), length)
+    offset = np.arange(len(detection)) - np.repeat(np.cumsum(length) - length, length)
+    return detection, by_group[np.repeat(first, length) + offset]
+
+
+def _assign(detection: np.ndarray, wish: np.ndarray, turn: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
+    """The wish that each detection gets when they choose in turn; int64 [D], -1 for none.
+
+    All ask at once and a box keeps the one whose turn is first, the others ask for their next wish (Gale and Shapley
+    1962). Boxes that all prefer by the same turn make this equal to choosing one after the other, in few rounds.
+    """
+    num_detections = len(turn)
+    truth_of = np.full(num_detections, -1, np.int64)
+    end = np.searchsorted(detection, np.arange(num_detections), side="right")
+    position = np.searchsorted(detection, np.arange(num_detections), side="left")
+    holder_turn = np.full(len(is_crowd), num_detections, np.int64)
+    detection_at = np.empty(num_detections + 1, np.int64)
+    detection_at[turn] = np.arange(num_detections)
+    asking = np.flatnonzero(position < end)
+    while len(asking):
+        asked = wish[position[asking]]
+        is_free = is_crowd[asked]
+        truth_of[asking[is_free]] = asked[is_free]
+        asking, asked = asking[~is_free], asked[~is_free]
+        before = holder_turn[asked]
+        np.minimum.at(holder_turn, asked, turn[asking])
+        got_it = holder_turn[asked] == turn[asking]
+        truth_of[asking[got_it]] = asked[got_it]
+        displaced = detection_at[before[got_it & (before < num_detections)]]
+        truth_of[displaced] = -1
+        rejected = np.concatenate([asking[~got_it], displaced])
+        position[rejected] += 1
+        asking = rejected[position[rejected] < end[rejected]]
+    return truth_of
