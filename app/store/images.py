@@ -85,6 +85,15 @@ def neighbors(db: Database, image_filter: ImageFilter, image_id: int) -> tuple[i
     return previous[0], following[0], int(previous[1])
 
 
+def id_at(db: Database, image_filter: ImageFilter, position: int) -> int | None:
+    """The id of the image at a 1-based position among those that pass the filter; None past either end."""
+    if position < 1:
+        return None
+    where, parameters = _where(image_filter)
+    row = row_of(db, f"SELECT id FROM image WHERE {where} ORDER BY id LIMIT 1 OFFSET ?", [*parameters, position - 1])
+    return None if row is None else int(row[0])
+
+
 def counts_by_split(db: Database) -> dict[str, dict[str, int]]:
     """For each split that has images: images, annotations, quarantined (images with a problem)."""
     sql = (
