@@ -1,0 +1,67 @@
+"""The frame of the screen: the pages in their order, what the browser loads on each, Gradio's settings."""
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from app.services.context import Services
+
+WIDGETS = Path(__file__).parent / "widgets"
+CONCURRENCY = 8  # of each handler over all tabs; Gradio's default is 1
+
+
+class Page(NamedTuple):
+    """A page: its path, its name in the bar, and the function that adds its components."""
+
+    path: str
+    title: str
+    build: Callable[[Services], None]
+
+
+def _build(name: str) -> Callable[[Services], None]:
+    if importlib.util.find_spec(f"app.ui.pages.{name}") is None:
+        return lambda services: gr.HTML(f"<div class='a-empty'><h2>{name}</h2></div>") and None
+    return importlib.import_module(f"app.ui.pages.{name}").build
+
+
+PAGES = (
+    Page("/", "Projects", _build("projects")),
+    Page("/data", "Data", _build("data")),
+    Page("/annotate", "Annotate", _build("annotate")),
+    Page("/augment", "Augment", _build("augment")),
+    Page("/train", "Train", _build("train")),
+    Page("/review", "Review", _build("review")),
+    Page("/ensemble", "Ensemble", _build("ensemble")),
+    Page("/export", "Export", _build("export")),
+)
+
+
+def create_demo(services: Services) -> gr.Blocks:
+    """All pages as one Gradio app, to be mounted with :func:`mount_settings`."""
+    first, *others = PAGES
+    with gr.Blocks(title="Anchorage", analytics_enabled=False) as demo:
+        first.build(services)
+    for page in others:
+        with demo.route(page.title, page.path):
+            page.build(services)
+    return demo.queue(default_concurrency_limit=CONCURRENCY)
+
+
+def head() -> str:
+    """What goes into each page's head: the style sheets, every widget's module, and the pages for the bar."""
+    pages = json.dumps([{"path": page.path, "title": page.title} for page in PAGES])
+    sheets = sorted(WIDGETS.glob("*.css"), key=lambda path: (path.name != "theme.css", path.name))
+    modules = sorted(WIDGETS.glob("*.js"), key=lambda path: (path.name != "nav.js", path.name))
+    return "\n".join(
+        [
+            f'<meta name="anchorage-pages" content="{escape(pages)}">',
+            *(f'<link rel="stylesheet" href="/widgets/{path.name}">' for path in sheets),
+            *(f'<script type="module" src="/widgets/{path.name}"></script>' for path in modules),
+        ]
+    )
