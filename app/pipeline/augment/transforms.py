@@ -1,0 +1,176 @@
+"""The catalogue's entries as Albumentations transforms, with some of them mended for boxes and small images.
+
+Legend: N boxes, H holes. Albumentations hands boxes on as [N, 4 + extra], xyxy as shares of width and height; extra
+columns travel untouched. Holes are [H, 4] xyxy whole pixels.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+# Its import asks the package index for a newer version unless told not to; nothing here may leave the machine.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+import albumentations as A  # noqa: E402
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from albumentations.core.transforms_interface import BaseTransformInitSchema  # noqa: E402
+
+MIN_VISIBILITY = 0.1  # a box of which less is left, by being cut off or hidden, is lost
+MIN_CROP_PX = 8
+
+Strengths = dict[str, float]
+Transform = A.BasicTransform | A.OneOf
+
+
+def hide_boxes(boxes: np.ndarray, holes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Shrink boxes to what the holes leave visible and drop those with less than MIN_VISIBILITY of their pixels left.
+
+    boxes: [N, 4 + extra] xyxy pixels; returns the same layout with N or fewer rows. Albumentations' own version rounds
+    every box down to whole pixels, also those that no hole touches; here such boxes stay exactly as they are.
+    """
+    hidden = np.zeros((height, width), bool)
+    for x1, y1, x2, y2 in holes:
+        hidden[y1:y2, x1:x2] = True
+    kept = []
+    for row in boxes:
+        x1, y1 = np.floor(row[:2]).astype(int)
+        x2, y2 = np.ceil(row[2:4]).astype(int)
+        visible = ~hidden[y1:y2, x1:x2]
+        num_visible = visible.sum()
+        if num_visible == 0 or num_visible < MIN_VISIBILITY * visible.size:
+            continue
+        row = row.copy()
+        if num_visible < visible.size:
+            columns = np.flatnonzero(visible.any(axis=0))
+            rows = np.flatnonzero(visible.any(axis=1))
+            row[0], row[2] = max(row[0], x1 + columns[0]), min(row[2], x1 + columns[-1] + 1)
+            row[1], row[3] = max(row[1], y1 + rows[0]), min(row[3], y1 + rows[-1] + 1)
+        kept.append(row)
+    return np.array(kept, boxes.dtype).reshape(-1, boxes.shape[1])
+
+
+class _ExactBoxes:
+    """Mixin for dropouts: boxes by :func:`hide_boxes`."""
+
+    def apply_to_bboxes(self, bboxes: np.ndarray, holes: np.ndarray, **params: Any) -> np.ndarray:
+        height, width = params["shape"][:2]
+        scale = np.array([width, height, width, height], bboxes.dtype)
+        pixels = bboxes.copy()
+        pixels[:, :4] *= scale
+        pixels = hide_boxes(pixels, holes.reshape(-1, 4).astype(int), width, height)
+        pixels[:, :4] /= scale
+        return pixels
+
+
+class CoarseDropout(_ExactBoxes, A.CoarseDropout):
+    """Albumentations' CoarseDropout with exact boxes."""
+
+
+class XYMasking(_ExactBoxes, A.XYMasking):
+    """Albumentations' XYMasking with exact boxes and stripe widths given as a share of the side.
+
+    The original takes pixels and raises on images smaller than the widest stripe.
+    """
+
+    class InitSchema(BaseTransformInitSchema):
+        num_masks: int
+        max_share: float
+
+    def __init__(self, num_masks: int, max_share: float, p: float = 0.5) -> None:
+        super().__init__((1, num_masks), (1, num_masks), mask_x_length=1, mask_y_length=1, p=p)
+        self.num_masks = num_masks
+        self.max_share = max_share
+
+    def _validate_mask_length(self, mask_length: Any, dimension_size: int, dimension_name: str) -> None:
+        """Nothing to check: the lengths follow from the image."""
+
+    def _generate_masks(
+        self, num_masks: tuple[int, int], image_shape: tuple[int, int], max_length: Any, axis: str
+    ) -> list[tuple[int, int, int, int]]:
+        side = image_shape[1] if axis == "x" else image_shape[0]
+        longest = max(1, int(side * self.max_share))
+        return super()._generate_masks(num_masks, image_shape, (max(1, longest // 4), longest), axis)
+
+
+class BBoxSafeRandomCrop(A.BBoxSafeRandomCrop):
+    """Albumentations' BBoxSafeRandomCrop, enlarged back to the size it came with.
+
+    The original rounds the far edges down, which cuts a pixel off the boxes, and can ask for an empty crop.
+    """
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        height, width = params["shape"][:2]
+        x1, y1, x2, y2 = super().get_params_dependent_on_data(params, data)["crop_coords"]
+        x1, x2 = _widen(x1, x2, width)
+        y1, y2 = _widen(y1, y2, height)
+        return {"crop_coords": (x1, y1, x2, y2)}
+
+    def apply(self, img: np.ndarray, crop_coords: tuple[int, int, int, int], **params: Any) -> np.ndarray:
+        height, width = img.shape[:2]
+        return cv2.resize(super().apply(img, crop_coords, **params), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+class ToGray(A.ToGray):
+    """Albumentations' ToGray (weighted average), which loses a side that is one pixel long."""
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        gray = cv2.cvtColor(img, cv2.COLOR_RGB2GRAY).reshape(*img.shape[:2], 1)
+        return np.repeat(gray, 3, axis=2)
+
+
+def _widen(low: int, high: int, side: int) -> tuple[int, int]:
+    """The range low..high+1, at least MIN_CROP_PX long where the side allows, inside 0..side."""
+    high = min(high + 1, side)
+    missing = max(0, min(MIN_CROP_PX, side) - (high - low))
+    low = max(0, low - missing // 2)
+    high = min(side, max(high, low + min(MIN_CROP_PX, side)))
+    return max(0, min(low, high - min(MIN_CROP_PX, side))), high
+
+
+def _symmetric(limit: float) -> tuple[float, float]:
+    return (-limit, limit)
+
+
+def _motion_blur(kernel: float, p: float) -> Transform:
+    return A.MotionBlur(blur_limit=(3, int(kernel) | 1), p=p)
+
+
+def _gaussian_blur(sigma: float, p: float) -> Transform:
+    return A.GaussianBlur(blur_limit=0, sigma_limit=(0.5, sigma), p=p)
+
+
+BUILDERS: dict[str, Callable[[Strengths, float], Transform]] = {
+    "HorizontalFlip": lambda s, p: A.HorizontalFlip(p=p),
+    "VerticalFlip": lambda s, p: A.VerticalFlip(p=p),
+    "Rotate": lambda s, p: A.Rotate(limit=_symmetric(s["limit"]), p=p),
+    "BBoxSafeRandomCrop": lambda s, p: BBoxSafeRandomCrop(erosion_rate=s["erosion_rate"], p=p),
+    "RandomBrightnessContrast": lambda s, p: A.RandomBrightnessContrast(
+        brightness_limit=_symmetric(s["brightness"]), contrast_limit=_symmetric(s["contrast"]), p=p
+    ),
+    "HueSaturationValue": lambda s, p: A.HueSaturationValue(
+        hue_shift_limit=_symmetric(s["hue"]),
+        sat_shift_limit=_symmetric(s["saturation"]),
+        val_shift_limit=_symmetric(s["value"]),
+        p=p,
+    ),
+    "RGBShift": lambda s, p: A.RGBShift(*[_symmetric(s["shift"])] * 3, p=p),
+    "CLAHE": lambda s, p: A.CLAHE(clip_limit=(1, s["clip_limit"]), tile_grid_size=(int(s["tiles"]),) * 2, p=p),
+    "ToGray": lambda s, p: ToGray(p=p),
+    "ChannelShuffle": lambda s, p: A.ChannelShuffle(p=p),
+    "ChannelDropout": lambda s, p: A.ChannelDropout(channel_drop_range=(1, int(s["channels"])), p=p),
+    "RandomSnow": lambda s, p: A.RandomSnow(
+        brightness_coeff=s["brightness"], snow_point_range=(0.1, s["snow_point"]), p=p
+    ),
+    "RandomGravel": lambda s, p: A.RandomGravel(number_of_patches=int(s["patches"]), p=p),
+    "MotionBlur": lambda s, p: _motion_blur(s["kernel"], p),
+    "GaussianBlur": lambda s, p: _gaussian_blur(s["sigma"], p),
+    "OneOfBlurs": lambda s, p: A.OneOf([_motion_blur(s["kernel"], 1), _gaussian_blur(s["sigma"], 1)], p=p),
+    "CoarseDropout": lambda s, p: CoarseDropout(
+        num_holes_range=(1, int(s["holes"])),
+        hole_height_range=(s["size"] / 4, s["size"]),
+        hole_width_range=(s["size"] / 4, s["size"]),
+        p=p,
+    ),
+    "XYMasking": lambda s, p: XYMasking(num_masks=int(s["masks"]), max_share=s["size"], p=p),
+}
