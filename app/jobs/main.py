@@ -1,0 +1,110 @@
+"""One job in a process of its own: take its lock, run its handler, write how it ended.
+
+The handlers are named by the caller as "module:function" and imported only for the job at hand, so that this floor
+need not know the use cases above it and only a job that needs torch loads it.
+"""
+
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from app.errors import Cancelled, UserError
+from app.jobs.context import JobContext, Stopped
+from app.jobs.locks import FileLock
+from app.store.database import ProjectDatabase
+from app.store.files import Workspace
+from app.store.jobs import JobLost, get_job
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[JobContext], dict[str, Any]]
+
+LOG_BYTES = 4_000_000
+NUM_OLD_LOGS = 2
+LOST = 3  # exit code: another attempt owns the job
+
+
+def run_job(workspace: Workspace, slug: str, job_id: int, attempt: int, handlers: Mapping[str, str]) -> int:
+    """Run one claimed job to its end and return the exit code of this process.
+
+    handlers: job kind to "module:function"; the function takes a JobContext and returns the job's result.
+    """
+    files = workspace.project(slug)
+    with FileLock(files.job_lock(job_id)) as lock:
+        if not lock.acquire():
+            logger.error("job %d of %s is held by another process", job_id, slug)
+            return LOST
+        _log_to(files.job_log(job_id))
+        context = JobContext(workspace, slug, get_job(ProjectDatabase(files.database), job_id))
+        if context.job.attempt != attempt or context.job.state not in ("running", "stopping"):
+            logger.error("attempt %d of job %d is over", attempt, job_id)
+            return LOST
+        try:
+            return _run(context, handlers)
+        except JobLost:
+            logger.warning("attempt %d of job %d was ended by others", attempt, job_id)
+            return LOST
+
+
+def _run(context: JobContext, handlers: Mapping[str, str]) -> int:
+    logger.info("job %d (%s), attempt %d", context.job.id, context.job.kind, context.job.attempt)
+    context.start()
+    try:
+        result = _load(handlers, context.job.kind)(context)
+    except JobLost:
+        raise
+    except (Stopped, Cancelled) as stop:
+        context.finish(_stopped_state(context), getattr(stop, "result", None), _stopped_reason(context))
+        return 0
+    except UserError as error:
+        logger.error("%s", error)
+        context.finish("failed", error=str(error))
+        return 1
+    except ValueError as error:  # the pipeline's refusals: they speak to the user
+        logger.exception("refused")
+        context.finish("failed", error=str(error))
+        return 1
+    except BaseException as error:
+        logger.exception("failed")
+        context.finish("failed", error=_explain(error))
+        return 1
+    context.finish("done", result)
+    logger.info("done")
+    return 0
+
+
+def _load(handlers: Mapping[str, str], kind: str) -> Handler:
+    if kind not in handlers:
+        raise UserError(f"There is no work of the kind {kind!r} (known: {', '.join(sorted(handlers))}).")
+    module, _, name = handlers[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _stopped_state(context: JobContext) -> str:
+    return "interrupted" if context.stop_reason == "interrupted" else "cancelled"
+
+
+def _stopped_reason(context: JobContext) -> str:
+    return "The worker process ended; this job stopped at a safe point." if context.stop_reason == "interrupted" else ""
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return f"Out of memory: {error}. Take a smaller batch or image size."
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=NUM_OLD_LOGS, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    sys.excepthook = lambda kind, error, trace: logger.critical("died", exc_info=(kind, error, trace))

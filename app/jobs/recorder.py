@@ -1,0 +1,75 @@
+"""From a training's events to the store: gathered for about a second, then written in one fenced transaction."""
+
+import logging
+import math
+import threading
+import time
+from typing import Any
+
+from app.jobs.context import JobContext
+from app.pipeline.types import CheckpointSaved, Event, Metrics, PredictionsReady
+from app.store import predictions, runs
+
+logger = logging.getLogger(__name__)
+
+FLUSH_EVERY_S = 1.0
+
+
+class RunRecorder:
+    """Takes the events of one run. Metrics wait up to a second; checkpoints and predictions are written at once.
+
+    Used by the training's thread and by the job's pulse, which flushes while the training is busy elsewhere.
+    """
+
+    def __init__(self, job: JobContext, run_id: int, snapshot_sha256: str) -> None:
+        self.job = job
+        self.run_id = run_id
+        self.snapshot_sha256 = snapshot_sha256
+        self._lock = threading.Lock()
+        self._points: list[tuple[int, int, int, str, str, float, float]] = []
+        self._began = time.monotonic()
+        self._flushed_at = self._began
+
+    def emit(self, event: Event) -> None:
+        """Take one event; raises JobLost when this attempt of the job is over."""
+        if isinstance(event, Metrics):
+            self._add(event)
+        elif isinstance(event, CheckpointSaved):
+            self._save_checkpoint(event)
+        elif isinstance(event, PredictionsReady):
+            self._save_predictions(event)
+        else:
+            self.job.emit(event)
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        with self._lock:
+            points, self._points = self._points, []
+            self._flushed_at = time.monotonic()
+            if points:
+                with self.job.write() as db:
+                    runs.append_metrics(db, points)
+
+    def _add(self, event: Metrics) -> None:
+        elapsed_s = time.monotonic() - self._began
+        for name, value in event.values.items():
+            if not math.isfinite(value):
+                logger.warning("step %d: %s is %s", event.step, name, value)
+                continue
+            point = (self.run_id, event.step, event.epoch, event.split, name, float(value), elapsed_s)
+            with self._lock:
+                self._points.append(point)
+        if time.monotonic() - self._flushed_at >= FLUSH_EVERY_S:
+            self.flush()
+
+    def _save_checkpoint(self, event: CheckpointSaved) -> None:
+        self.flush()
+        values: dict[str, Any] = {
+            name: getattr(event, name)
+            for name in ("epoch", "step", "file_name", "sha256", "map50", "f1", "score", "is_last")
+        }
+        with self.job.write() as db:
+            runs.put_checkpoint(db, self.run_id, **values)
+            runs.remove_checkpoints(db, self.run_id, event.removed)
+            if event.is_last:
+                runs.set_epoch(db, self.run_id, event.epoch)

@@ -1,0 +1,57 @@
+"""The processes beside the app: `python -m app.services.job_process worker|job …`.
+
+This module puts jobs together with what they do. It lies above the jobs floor because some work (imports, fusing) is
+a use case; the names below are imported only in the job's own process, so nothing here loads torch.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from app.jobs.main import run_job
+from app.jobs.process import module_command
+from app.jobs.worker import IDLE_S, Worker
+from app.services.jobs import JOB_PROCESS
+from app.store.files import Workspace
+
+HANDLERS = {
+    "train": "app.jobs.handlers:train",
+    "predict": "app.jobs.handlers:predict",
+    "import": "app.services.job_handlers:import_dataset",
+    "ensemble": "app.services.job_handlers:ensemble",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a worker or one job, and return the process's exit code."""
+    values = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    workspace = Workspace(values.projects)
+    if values.role == "job":
+        return run_job(workspace, values.project, values.job, values.attempt, HANDLERS)
+
+    def job_command(slug: str, job_id: int, attempt: int) -> list[str]:
+        where = ("--projects", str(workspace.root), "--project", slug)
+        return module_command(JOB_PROCESS, "job", *where, "--job", str(job_id), "--attempt", str(attempt))
+
+    Worker(workspace, job_command, values.idle).run()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="The processes that do the long work of a workspace.")
+    roles = parser.add_subparsers(dest="role", required=True)
+    worker = roles.add_parser("worker", help="run the queue of all projects until it is empty")
+    worker.add_argument("--idle", type=float, default=IDLE_S, help="seconds without work before it leaves")
+    job = roles.add_parser("job", help="run one claimed job")
+    job.add_argument("--project", required=True)
+    job.add_argument("--job", type=int, required=True)
+    job.add_argument("--attempt", type=int, required=True)
+    for role in (worker, job):
+        role.add_argument("--projects", type=Path, required=True, help="the workspace")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
