@@ -1,5 +1,6 @@
 """What reading an export turned up: findings for the report, and the refusal that ends an import."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,36 @@ class Finding:
     split: str = ""
     where: str = ""
     count: int = 1
+
+
+class FindingLog:
+    """Collects findings; of each kind and code the first ``listed`` are kept one by one, the rest only counted.
+
+    So a file with a million bad boxes costs no more memory than one with a hundred.
+    """
+
+    def __init__(self, listed: int = 200) -> None:
+        self._listed = listed
+        self._findings: list[Finding] = []
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._unlisted: Counter[tuple[str, str, str]] = Counter()
+
+    def add(self, kind: str, code: str, message: str, *, split: str = "", where: str = "", count: int = 1) -> None:
+        """Note one finding; see :class:`Finding`."""
+        key = (kind, code, split)
+        self._counts[key] += 1
+        if self._counts[key] <= self._listed:
+            self._findings.append(Finding(kind, code, message, split, where, count))
+        else:
+            self._unlisted[key] += count
+
+    def all(self) -> list[Finding]:
+        """What was noted, with one closing line for each group that was too long to list."""
+        closing = [
+            Finding(kind, code, f"and {count} more like these", split, "", count)
+            for (kind, code, split), count in self._unlisted.items()
+        ]
+        return self._findings + closing
 
 
 def group_findings(findings: Iterable[Finding], examples: int = 50) -> list[dict[str, Any]]:
