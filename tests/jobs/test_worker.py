@@ -11,7 +11,7 @@ from app.jobs import queue
 from app.jobs.locks import is_held
 from app.jobs.logs import read_log
 from app.store import jobs
-from tests.jobs.conftest import Lab, wait_until
+from tests.jobs.job_lab import Lab, wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
 
