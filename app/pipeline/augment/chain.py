@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from app.pipeline.augment.catalogue import Step
-from app.pipeline.augment.transforms import BUILDERS, MIN_VISIBILITY, A, Transform
+from app.pipeline.augment.transforms import BUILDERS, MIN_VISIBILITY, A
 
 MIN_SIDE_PX = 1.0
 _PCG_INCREMENT = 0xDA3E39CB94B95BDB5851F42D4C957F2D  # odd, as PCG64 wants; the state is what differs
@@ -45,7 +45,7 @@ class Chain:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = tuple(steps)
-        self._streams_of_thread = threading.local()
+        self._of_thread = threading.local()
 
     @classmethod
     def build(cls, steps: Sequence[Step]) -> "Chain":
@@ -67,67 +67,64 @@ class Chain:
         boxes, labels = _checked(image, boxes, labels)
         height, width = image.shape[:2]
         rows = np.concatenate([boxes, np.arange(len(boxes))[:, None]], axis=1)
-        rows = _valid_rows(rows, width, height)
-        stages = self._stages()
-        if stages.transforms:
-            stages.reseed(seed, epoch, image_id)
-            image, rows = stages.apply(image, rows)
-            rows = _valid_rows(rows, width, height)
+        rows = _visible_rows(rows, width, height, min_visibility=0)
+        prefix = f"{seed}:{epoch}:{image_id}:".encode()
+        for stage in self._stages():
+            image, rows = stage.apply(image, rows, prefix)
         kept = rows[:, 4].round().astype(np.int64)
         return Augmented(image, rows[:, :4].astype(np.float32), labels[kept], kept, len(boxes) - len(kept))
 
-    def _stages(self) -> "_Stages":
-        if not hasattr(self._streams_of_thread, "stages"):
-            self._streams_of_thread.stages = _Stages(self.steps)
-        return self._streams_of_thread.stages
+    def _stages(self) -> "list[_Stage]":
+        """This thread's own transforms: they keep their dice and last parameters in themselves."""
+        if not hasattr(self._of_thread, "stages"):
+            seen: Counter[str] = Counter()
+            self._of_thread.stages = []
+            for step in self.steps:
+                seen[step.name] += 1
+                if step.is_enabled:
+                    self._of_thread.stages.append(_Stage(step, seen[step.name]))
+        return self._of_thread.stages
 
 
-class _Stages:
-    """The transforms of one thread with their random streams."""
+class _Stage:
+    """A step as a transform with its own random streams. Rows are [N, 5]: xyxy pixels and the index of the box."""
 
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self.transforms: list[Transform] = []
-        self._streams: list[tuple[bytes, np.random.PCG64, random.Random]] = []
-        keys: list[bytes] = []
-        seen: Counter[str] = Counter()
-        for step in steps:
-            seen[step.name] += 1
-            if step.is_enabled and step.probability > 0:
-                self.transforms.append(BUILDERS[step.name](step.strengths(), step.probability))
-                keys.append(f"{step.name}:{seen[step.name]}".encode())
-        self.moves_boxes = any(isinstance(transform, A.DualTransform) for transform in self.transforms)
-        params = A.BboxParams(
-            "pascal_voc", min_visibility=MIN_VISIBILITY, min_width=MIN_SIDE_PX, min_height=MIN_SIDE_PX
-        )
-        self.compose = A.Compose(self.transforms, bbox_params=params if self.moves_boxes else None)
-        for key, transform in zip(keys, self.transforms, strict=True):  # after Compose, which seeds them all alike
-            bits, dice = np.random.PCG64(0), random.Random(0)
-            transform.set_random_state(np.random.Generator(bits), dice)
-            self._streams.append((key, bits, dice))
+    def __init__(self, step: Step, occurrence: int) -> None:
+        self.key = f"{step.name}:{occurrence}".encode()
+        self.probability = step.probability
+        self.transform = BUILDERS[step.name](step.strengths())
+        self.moves_boxes = isinstance(self.transform, A.DualTransform)
+        self.bits, self.dice = np.random.PCG64(0), random.Random(0)
+        self.transform.set_random_state(np.random.Generator(self.bits), self.dice)
 
-    def apply(self, image: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Run the transforms on an image and rows [N, 5] (xyxy pixels, index)."""
+    def apply(self, image: np.ndarray, rows: np.ndarray, prefix: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """The image and rows after this step, or the same ones when the dice say so."""
+        if not self._fires(prefix):
+            return image, rows
         if not self.moves_boxes:
-            return self.compose(image=image)["image"], rows
-        result = self.compose(image=image, bboxes=rows)
-        left = result["bboxes"]
-        return result["image"], left if len(left) else rows[:0]
+            return self.transform(force_apply=True, image=image)["image"], rows
+        height, width = image.shape[:2]
+        scale = np.array([width, height, width, height, 1.0])
+        result = self.transform(force_apply=True, image=image, bboxes=rows / scale)
+        rows = np.asarray(result["bboxes"], np.float64).reshape(-1, 5) * scale
+        return result["image"], _visible_rows(rows, width, height, MIN_VISIBILITY)
 
-    def reseed(self, seed: int, epoch: int, image_id: int) -> None:
-        """Start every step's stream anew.
+    def _fires(self, prefix: bytes) -> bool:
+        """Throw the dice; when the step fires, start its streams anew.
 
-        Compose's own seeding gives all steps the same dice: two flips at one half would always fire together.
+        Albumentations' Compose would seed all transforms alike: two flips at one half would always fire together.
         """
-        prefix = f"{seed}:{epoch}:{image_id}:".encode()
-        for key, bits, dice in self._streams:
-            digest = blake2b(prefix + key, digest_size=32).digest()
-            bits.state = {
-                "bit_generator": "PCG64",
-                "state": {"state": int.from_bytes(digest[:16]), "inc": _PCG_INCREMENT},
-                "has_uint32": 0,
-                "uinteger": 0,
-            }
-            dice.seed(int.from_bytes(digest[16:]))
+        digest = blake2b(prefix + self.key, digest_size=40).digest()
+        if int.from_bytes(digest[32:]) >= self.probability * 2**64:
+            return False
+        self.bits.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": int.from_bytes(digest[:16]), "inc": _PCG_INCREMENT},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self.dice.seed(int.from_bytes(digest[16:32]))
+        return True
 
 
 def _checked(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,10 +139,14 @@ def _checked(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tuple[
     return boxes, labels
 
 
-def _valid_rows(rows: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Rows [N, 5] (xyxy, index) clipped to the image, without those whose width or height is below MIN_SIDE_PX."""
-    rows = rows.copy()
-    rows[:, [0, 2]] = rows[:, [0, 2]].clip(0, width)
-    rows[:, [1, 3]] = rows[:, [1, 3]].clip(0, height)
-    sides = (rows[:, 2:4] - rows[:, :2]).astype(np.float32)
-    return rows[(sides >= MIN_SIDE_PX - 1e-4).all(axis=1)]
+def _visible_rows(rows: np.ndarray, width: int, height: int, min_visibility: float) -> np.ndarray:
+    """Rows clipped to the image, without those left with less than ``min_visibility`` of their area or a side below
+    MIN_SIDE_PX."""
+    if not len(rows):
+        return rows
+    clipped = rows.copy()
+    np.clip(rows[:, :4], 0, [width, height, width, height], out=clipped[:, :4])
+    sides = clipped[:, 2:4] - clipped[:, :2]
+    areas = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
+    is_visible = sides.prod(axis=1) >= min_visibility * areas
+    return clipped[is_visible & (sides >= MIN_SIDE_PX - 1e-6).all(axis=1)]

@@ -115,8 +115,8 @@ class ToGray(A.ToGray):
     """Albumentations' ToGray (weighted average), which loses a side that is one pixel long."""
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
-        gray = cv2.cvtColor(img, cv2.COLOR_RGB2GRAY).reshape(*img.shape[:2], 1)
-        return np.repeat(gray, 3, axis=2)
+        gray = cv2.cvtColor(img, cv2.COLOR_RGB2GRAY).reshape(img.shape[:2])
+        return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
 
 
 def _widen(low: int, high: int, side: int) -> tuple[int, int]:
@@ -132,45 +132,42 @@ def _symmetric(limit: float) -> tuple[float, float]:
     return (-limit, limit)
 
 
-def _motion_blur(kernel: float, p: float) -> Transform:
-    return A.MotionBlur(blur_limit=(3, int(kernel) | 1), p=p)
+def _motion_blur(kernel: float) -> Transform:
+    return A.MotionBlur(blur_limit=(3, int(kernel) | 1), p=1)
 
 
-def _gaussian_blur(sigma: float, p: float) -> Transform:
-    return A.GaussianBlur(blur_limit=0, sigma_limit=(0.5, sigma), p=p)
+def _gaussian_blur(sigma: float) -> Transform:
+    return A.GaussianBlur(blur_limit=0, sigma_limit=(0.5, sigma), p=1)
 
 
-BUILDERS: dict[str, Callable[[Strengths, float], Transform]] = {
-    "HorizontalFlip": lambda s, p: A.HorizontalFlip(p=p),
-    "VerticalFlip": lambda s, p: A.VerticalFlip(p=p),
-    "Rotate": lambda s, p: A.Rotate(limit=_symmetric(s["limit"]), p=p),
-    "BBoxSafeRandomCrop": lambda s, p: BBoxSafeRandomCrop(erosion_rate=s["erosion_rate"], p=p),
-    "RandomBrightnessContrast": lambda s, p: A.RandomBrightnessContrast(
-        brightness_limit=_symmetric(s["brightness"]), contrast_limit=_symmetric(s["contrast"]), p=p
+# Probabilities are the chain's business: it calls a transform only when its step fires.
+BUILDERS: dict[str, Callable[[Strengths], Transform]] = {
+    "HorizontalFlip": lambda s: A.HorizontalFlip(),
+    "VerticalFlip": lambda s: A.VerticalFlip(),
+    "Rotate": lambda s: A.Rotate(limit=_symmetric(s["limit"])),
+    "BBoxSafeRandomCrop": lambda s: BBoxSafeRandomCrop(erosion_rate=s["erosion_rate"]),
+    "RandomBrightnessContrast": lambda s: A.RandomBrightnessContrast(
+        brightness_limit=_symmetric(s["brightness"]), contrast_limit=_symmetric(s["contrast"])
     ),
-    "HueSaturationValue": lambda s, p: A.HueSaturationValue(
+    "HueSaturationValue": lambda s: A.HueSaturationValue(
         hue_shift_limit=_symmetric(s["hue"]),
         sat_shift_limit=_symmetric(s["saturation"]),
         val_shift_limit=_symmetric(s["value"]),
-        p=p,
     ),
-    "RGBShift": lambda s, p: A.RGBShift(*[_symmetric(s["shift"])] * 3, p=p),
-    "CLAHE": lambda s, p: A.CLAHE(clip_limit=(1, s["clip_limit"]), tile_grid_size=(int(s["tiles"]),) * 2, p=p),
-    "ToGray": lambda s, p: ToGray(p=p),
-    "ChannelShuffle": lambda s, p: A.ChannelShuffle(p=p),
-    "ChannelDropout": lambda s, p: A.ChannelDropout(channel_drop_range=(1, int(s["channels"])), p=p),
-    "RandomSnow": lambda s, p: A.RandomSnow(
-        brightness_coeff=s["brightness"], snow_point_range=(0.1, s["snow_point"]), p=p
-    ),
-    "RandomGravel": lambda s, p: A.RandomGravel(number_of_patches=int(s["patches"]), p=p),
-    "MotionBlur": lambda s, p: _motion_blur(s["kernel"], p),
-    "GaussianBlur": lambda s, p: _gaussian_blur(s["sigma"], p),
-    "OneOfBlurs": lambda s, p: A.OneOf([_motion_blur(s["kernel"], 1), _gaussian_blur(s["sigma"], 1)], p=p),
-    "CoarseDropout": lambda s, p: CoarseDropout(
+    "RGBShift": lambda s: A.RGBShift(*[_symmetric(s["shift"])] * 3),
+    "CLAHE": lambda s: A.CLAHE(clip_limit=(1, s["clip_limit"]), tile_grid_size=(int(s["tiles"]),) * 2),
+    "ToGray": lambda s: ToGray(),
+    "ChannelShuffle": lambda s: A.ChannelShuffle(),
+    "ChannelDropout": lambda s: A.ChannelDropout(channel_drop_range=(1, int(s["channels"]))),
+    "RandomSnow": lambda s: A.RandomSnow(brightness_coeff=s["brightness"], snow_point_range=(0.1, s["snow_point"])),
+    "RandomGravel": lambda s: A.RandomGravel(number_of_patches=int(s["patches"])),
+    "MotionBlur": lambda s: _motion_blur(s["kernel"]),
+    "GaussianBlur": lambda s: _gaussian_blur(s["sigma"]),
+    "OneOfBlurs": lambda s: A.OneOf([_motion_blur(s["kernel"]), _gaussian_blur(s["sigma"])]),
+    "CoarseDropout": lambda s: CoarseDropout(
         num_holes_range=(1, int(s["holes"])),
         hole_height_range=(s["size"] / 4, s["size"]),
         hole_width_range=(s["size"] / 4, s["size"]),
-        p=p,
     ),
-    "XYMasking": lambda s, p: XYMasking(num_masks=int(s["masks"]), max_share=s["size"], p=p),
+    "XYMasking": lambda s: XYMasking(num_masks=int(s["masks"]), max_share=s["size"]),
 }
