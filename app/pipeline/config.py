@@ -70,6 +70,9 @@ class ScheduleOptions(_Group):
     warmup_factor: float = Field(1e-3, gt=0, le=1, description="The first step's share of the peak learning rate.")
     final_learning_rate: float = Field(1e-6, ge=0, le=1, description="Floor that the cosine decay ends at.")
     clip_gradient_norm: float = Field(10.0, ge=0, description="Largest gradient norm; 0 turns clipping off.")
+    evaluate_every: int = Field(
+        0, ge=0, le=10_000, description="Epochs between validations; 0 lets them take a fifth of the time at most."
+    )
 
 
 class SamplingOptions(_Group):
@@ -79,6 +82,13 @@ class SamplingOptions(_Group):
     roi_batch_size: int = Field(512, ge=8, le=4096, description="Proposals sampled per image for the head's losses.")
     roi_positive_fraction: float = Field(
         0.25, gt=0, le=1, description="Largest share of sampled proposals that lie on objects."
+    )
+    proposals: int = Field(
+        0,
+        ge=0,
+        le=20_000,
+        description="Proposals per image that the head looks at when predicting; 0 takes three for each detection "
+        "allowed, at least 300.",
     )
     nms_threshold: float = Field(0.5, gt=0, le=1, description="Predictions of a class overlapping more are merged.")
     max_detections: int = Field(
@@ -96,7 +106,9 @@ class MachineOptions(_Group):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the forward pass; auto takes bfloat16 where it is fast."
     )
-    num_workers: int = Field(0, ge=0, le=64, description="Loader processes; 0 decodes and augments in threads.")
+    num_workers: int = Field(
+        0, ge=0, le=64, description="Threads that decode and augment images; 0 chooses from the processor."
+    )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="One seed for weights, order and augmentation.")
 
 
@@ -107,6 +119,8 @@ class RunConfig(ModelOptions, InputOptions, ScheduleOptions, SamplingOptions, Ma
     def _options_fit_together(self) -> "RunConfig":
         if self.pretrained == "file" and not self.weights_file:
             raise ValueError("weights_file must name a file when pretrained is 'file'")
+        if self.pretrained == "network" and self.model == "fasterrcnn_resnet18_fpn":
+            raise ValueError("pretrained 'network' is not published for fasterrcnn_resnet18_fpn: choose 'backbone'")
         if self.final_learning_rate > self.learning_rate:
             raise ValueError("final_learning_rate must not exceed learning_rate")
         return self

@@ -1,0 +1,69 @@
+"""Prepared images through a detector: losses in training, detections otherwise.
+
+The images come resized and padded, so torchvision's transform is not used; the rest of the model is.
+B images, H x W the padded size; boxes are xyxy pixels of the resized image.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.image_list import ImageList
+
+from app.pipeline.machine import Machine
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images of one step.
+
+    pixels: uint8 [B, H, W, 3] RGB, padded right and below; sizes: (height, width) of each image without padding.
+    targets: a dict of boxes float32 [N, 4] and labels int64 [N] in 1..K for each image; names: the images' file
+    names, for messages. Both are empty when predicting.
+    """
+
+    pixels: Tensor
+    sizes: list[tuple[int, int]]
+    targets: list[dict[str, Tensor]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
+def compute_losses(model: FasterRCNN, batch: Batch, machine: Machine) -> dict[str, Tensor]:
+    """The four losses by torchvision's names: loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg."""
+    targets = [{name: value.to(machine.device) for name, value in target.items()} for target in batch.targets]
+    images = ImageList(normalize(batch.pixels, batch.sizes, machine.device), batch.sizes)
+    with machine.autocast():
+        features = model.backbone(images.tensors)
+        proposals, rpn_losses = model.rpn(images, features, targets)
+        _, roi_losses = model.roi_heads(features, proposals, batch.sizes, targets)
+    return {**rpn_losses, **roi_losses}
+
+
+def detect(model: FasterRCNN, batch: Batch, machine: Machine) -> list[dict[str, Tensor]]:
+    """Boxes, labels and scores of each image, in its resized frame, highest score first; the model is in eval mode."""
+    images = ImageList(normalize(batch.pixels, batch.sizes, machine.device), batch.sizes)
+    with torch.inference_mode(), machine.autocast():
+        features = model.backbone(images.tensors)
+        proposals, _ = model.rpn(images, features, None)
+        detections, _ = model.roi_heads(features, proposals, batch.sizes, None)
+    return detections
+
+
+def normalize(pixels: Tensor, sizes: list[tuple[int, int]], device: torch.device) -> Tensor:
+    """uint8 [B, H, W, 3] to float32 [B, 3, H, W] (channels last in memory), zero in the padding as in torchvision."""
+    # The bytes cross to the device, four times fewer than floats; a permuted view of HWC is channels-last already.
+    images = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+    mean = images.new_tensor(IMAGENET_MEAN).mul_(255).view(1, 3, 1, 1)
+    std = images.new_tensor(IMAGENET_STD).mul_(255).view(1, 3, 1, 1)
+    images.sub_(mean).div_(std)
+    for image, (height, width) in zip(images, sizes, strict=True):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return images

@@ -1,0 +1,102 @@
+"""A trained detector at work: checkpoint in, detections in pixels of the upright original images out."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+
+from app.pipeline.config import RunConfig
+from app.pipeline.data.categories import CategoryMap
+from app.pipeline.data.image import resize_longest
+from app.pipeline.data.pixels import ResizedImages, UnreadableImage
+from app.pipeline.data.snapshot import Sample
+from app.pipeline.machine import Machine, choose_machine
+from app.pipeline.models.build import build_model, keep_head_outputs_in_float
+from app.pipeline.models.forward import Batch, detect
+from app.pipeline.train.checkpoint import load_checkpoint
+from app.pipeline.train.loader import make_batch_of_images
+from app.pipeline.types import Detections, Log, Progress, RunContext
+
+MAX_BATCH = 8
+
+
+class Detector:
+    """A model with its classes. Nothing is cut off by score; detections come highest score first."""
+
+    def __init__(self, model: FasterRCNN, categories: CategoryMap, config: RunConfig, machine: Machine) -> None:
+        self.model = model
+        self.categories = categories
+        self.config = config
+        self.machine = machine
+        self._batch_size = min(config.batch_size, MAX_BATCH)
+
+    def predict_samples(
+        self, samples: Sequence[Sample], context: RunContext | None = None, images: ResizedImages | None = None
+    ) -> Iterator[tuple[int, Detections]]:
+        """Yield (image id, detections) of each readable sample, in order.
+
+        Emits Progress; an image that cannot be read is logged and left out. Ends early when asked to stop.
+        """
+        context = context or RunContext()
+        images = images or ResizedImages(self.config.image_size, budget_bytes=0)
+        for start in range(0, len(samples), self._batch_size):
+            if context.should_stop():
+                return
+            group = _read_all(samples[start : start + self._batch_size], images, context)
+            if group:
+                found = self._detect([image for _, image in group], [(s.width, s.height) for s, _ in group])
+                yield from ((sample.image_id, one) for (sample, _), one in zip(group, found, strict=True))
+            context.emit(Progress(min(start + self._batch_size, len(samples)), len(samples), "predicting"))
+
+    def predict_image(self, image: np.ndarray) -> Detections:
+        """Detections of one upright image, uint8 [H, W, 3] RGB, in its pixels."""
+        resized, _ = resize_longest(image, self.config.image_size)
+        return self._detect([resized], [(image.shape[1], image.shape[0])])[0]
+
+    def _detect(self, images: list[np.ndarray], originals: list[tuple[int, int]]) -> list[Detections]:
+        """Detections of resized images, brought back to their ``originals`` (width, height)."""
+        batch: Batch = make_batch_of_images(images)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            found = detect(self.model, batch, self.machine)
+        finally:
+            self.model.train(was_training)
+        return [
+            _to_original(one, size, original) for one, size, original in zip(found, batch.sizes, originals, strict=True)
+        ]
+
+
+def load_detector(checkpoint_path: Path, device: str = "auto") -> Detector:
+    """The detector of a checkpoint, ready to predict.
+
+    Raises CheckpointError for a file that is none, MachineError for a device that is not there.
+    """
+    checkpoint = load_checkpoint(Path(checkpoint_path))
+    machine = choose_machine(device, "auto")
+    model = build_model(checkpoint.config, len(checkpoint.categories))
+    model.load_state_dict(checkpoint.tensors)
+    keep_head_outputs_in_float(model)
+    model.to(machine.device).eval()
+    return Detector(model, checkpoint.categories, checkpoint.config, machine)
+
+
+def _read_all(samples: Sequence[Sample], images: ResizedImages, context: RunContext) -> list[tuple[Sample, np.ndarray]]:
+    group = []
+    for sample in samples:
+        try:
+            group.append((sample, images.read(sample)))
+        except UnreadableImage as error:
+            context.emit(Log(f"Skipped: {error}", "warning"))
+    return group
+
+
+def _to_original(found: dict[str, Tensor], size: tuple[int, int], original: tuple[int, int]) -> Detections:
+    """Detections in a resized image of ``size`` (height, width) to pixels of the ``original`` (width, height)."""
+    height, width = size
+    boxes = found["boxes"].float().cpu().numpy()
+    boxes = boxes * np.array([original[0] / width, original[1] / height] * 2, np.float32)
+    boxes = boxes.clip(0, np.array([*original, *original], np.float32))
+    return Detections(boxes, found["scores"].float().cpu().numpy(), found["labels"].cpu().numpy())

@@ -1,0 +1,190 @@
+"""Batches for training: read, augmented and checked in threads, in an order that follows from the seed.
+
+N boxes of an image, xyxy pixels of the resized image; labels 1..K.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from app.pipeline.augment.chain import Chain
+from app.pipeline.config import RunConfig
+from app.pipeline.data.pixels import ResizedImages, UnreadableImage, resized_shape
+from app.pipeline.data.snapshot import Sample
+from app.pipeline.models.forward import Batch
+from app.pipeline.types import Log, RunContext
+
+STRIDE = 32  # the coarsest level of the backbone: padded sides are its multiples
+MAX_UNREADABLE = 50
+MAX_UNREADABLE_SHARE = 0.01
+
+
+class DatasetError(ValueError):
+    """The data cannot be trained on; the message names the image and what is wrong with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A prepared image: uint8 [H, W, 3], boxes float32 [N, 4] within it, labels int64 [N]."""
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    sample: Sample
+
+
+class TrainLoader:
+    """The training images, batch by batch. Images whose boxes all vanish stay, as images without objects.
+
+    Raises DatasetError when nothing is left to train on.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        num_categories: int,
+        config: RunConfig,
+        images: ResizedImages,
+        context: RunContext,
+    ) -> None:
+        self._samples = [sample for sample in samples if config.keep_empty_images or len(sample.boxes)]
+        if not self._samples:
+            raise DatasetError("there are no images to train on: put some into the train split")
+        self._num_categories = num_categories
+        self._config = config
+        self._images = images
+        self._chain = Chain.build(config.augmentation)
+        self._context = context
+        self._unreadable = _UnreadableImages(len(self._samples), context)
+        self._canvas = canvas_for(self._samples, config.image_size)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-len(self._samples) // self._config.batch_size)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """All images once, in an order made of (seed, epoch); the next batches are prepared meanwhile."""
+        order = np.random.default_rng((self._config.seed, number)).permutation(len(self._samples))
+        groups = deque(
+            order[start : start + self._config.batch_size] for start in range(0, len(order), self._config.batch_size)
+        )
+        num_threads = self._config.num_workers or min(4, torch.get_num_threads())
+        waiting: deque[list[Future[Item | None]]] = deque()
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="loader") as pool:
+            try:
+                while groups or waiting:
+                    while groups and len(waiting) < 3:
+                        waiting.append([pool.submit(self._prepare, self._samples[i], number) for i in groups.popleft()])
+                    items = [item for item in (future.result() for future in waiting.popleft()) if item is not None]
+                    if items:
+                        yield make_batch(items, self._canvas)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(self, sample: Sample, epoch: int) -> Item | None:
+        """An augmented image with its boxes; None for an image that cannot be read."""
+        try:
+            image = self._images.read(sample)
+        except UnreadableImage as error:
+            self._unreadable.note(sample, str(error))
+            return None
+        boxes, labels = boxes_in_resized_frame(sample, image.shape[:2], self._num_categories)
+        made = self._chain.apply(image, boxes, labels, seed=self._config.seed, epoch=epoch, image_id=sample.image_id)
+        return _checked_item(made.image, made.boxes, made.labels, sample)
+
+
+class _UnreadableImages:
+    """Counts images that turned out unreadable: one is skipped, many mean that something is wrong."""
+
+    def __init__(self, num_images: int, context: RunContext) -> None:
+        self._most = min(MAX_UNREADABLE, max(1, int(num_images * MAX_UNREADABLE_SHARE)))
+        self._seen: set[int] = set()
+        self._context = context
+        self._lock = threading.Lock()
+
+    def note(self, sample: Sample, reason: str) -> None:
+        with self._lock:
+            if sample.image_id in self._seen:
+                return
+            self._seen.add(sample.image_id)
+            self._context.emit(Log(f"Skipped: {reason}", "warning"))
+            if len(self._seen) > self._most:
+                raise DatasetError(
+                    f"{len(self._seen)} images of the train split cannot be read, the last: {reason}. "
+                    "Check the disk, or import the dataset again"
+                )
+
+
+def boxes_in_resized_frame(
+    sample: Sample, shape: tuple[int, int], num_categories: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A sample's boxes scaled to an image of ``shape`` (height, width), clipped, with their labels; without crowds.
+
+    Raises DatasetError naming the image: torchvision would train on wrong labels without a word, and an infinite
+    coordinate ends the process.
+    """
+    keep = ~sample.is_crowd
+    boxes, labels = sample.boxes[keep], sample.labels[keep]
+    where = f"image {sample.image_id} ({sample.file_name})"
+    if len(boxes) != len(labels):
+        raise DatasetError(f"{where} has {len(boxes)} boxes but {len(labels)} labels")
+    if not np.isfinite(boxes).all():
+        raise DatasetError(f"{where} has a box whose coordinates are not finite")
+    if len(labels) and (labels.min() < 1 or labels.max() > num_categories):
+        raise DatasetError(f"{where} has label {labels.max()}; labels must be 1..{num_categories}")
+    height, width = shape
+    boxes = boxes * np.array([width / sample.width, height / sample.height] * 2)
+    boxes = boxes.clip(0, [width, height] * 2)
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return boxes[has_area], labels[has_area]
+
+
+def _checked_item(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, sample: Sample) -> Item:
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    labels = np.asarray(labels, np.int64).reshape(-1)
+    if len(boxes) != len(labels):
+        raise DatasetError(
+            f"image {sample.image_id} ({sample.file_name}): augmentation gave {len(boxes)} boxes, {len(labels)} labels"
+        )
+    # In float32 a box can lose its last bit of width, and one that is not finite would end the process.
+    keep = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return Item(image, boxes[keep], labels[keep], sample)
+
+
+def canvas_for(samples: Sequence[Sample], image_size: int) -> tuple[int, int]:
+    """(height, width) that holds every resized image: one shape for all batches, so kernels are planned once."""
+    shapes = np.array([resized_shape(sample, image_size) for sample in samples])
+    height, width = -(-shapes.max(axis=0) // STRIDE) * STRIDE
+    return int(height), int(width)
+
+
+def make_batch(items: Sequence[Item], canvas: tuple[int, int]) -> Batch:
+    """A training batch on a ``canvas`` (height, width)."""
+    pixels, sizes = _side_by_side([item.image for item in items], canvas)
+    return Batch(
+        pixels=pixels,
+        sizes=sizes,
+        targets=[{"boxes": torch.from_numpy(item.boxes), "labels": torch.from_numpy(item.labels)} for item in items],
+        names=[item.sample.file_name for item in items],
+    )
+
+
+def make_batch_of_images(images: Sequence[np.ndarray]) -> Batch:
+    """A batch to predict on, from uint8 [H, W, 3] images."""
+    pixels, sizes = _side_by_side(images, (0, 0))
+    return Batch(pixels, sizes)
+
+
+def _side_by_side(images: Sequence[np.ndarray], canvas: tuple[int, int]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+    """uint8 [B, H, W, 3], H and W multiples of the stride that hold every image and ``canvas``; and each one's size."""
+    sizes = [(image.shape[0], image.shape[1]) for image in images]
+    height, width = (max(canvas[axis], *(-(-size[axis] // STRIDE) * STRIDE for size in sizes)) for axis in (0, 1))
+    pixels = np.zeros((len(images), height, width, 3), np.uint8)
+    for row, image in zip(pixels, images, strict=True):
+        row[: image.shape[0], : image.shape[1]] = image
+    return torch.from_numpy(pixels), sizes

@@ -1,0 +1,46 @@
+"""How fast a run goes, and how long it will take. Imports no torch."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+REPORT_EVERY_S = 1.0
+
+
+class Pace:
+    """Counts images and steps against a monotonic clock; what is done while ``paused`` counts for the ETA alone."""
+
+    def __init__(self, num_steps: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._num_steps = num_steps
+        self._clock = clock
+        self._started = clock()
+        self._reported = float("-inf")
+        self._window_started = clock()
+        self._window_images = 0
+
+    def add(self, num_images: int) -> None:
+        self._window_images += num_images
+
+    def is_due(self) -> bool:
+        """Whether the last report is more than a second old."""
+        return self._clock() - self._reported >= REPORT_EVERY_S
+
+    def images_per_s(self) -> float:
+        """Images trained on per second since the last report."""
+        return self._window_images / max(1e-9, self._clock() - self._window_started)
+
+    def eta_s(self, step: int) -> float | None:
+        """Seconds left at the pace of the whole run so far, validation included; None before the first step."""
+        return (self._clock() - self._started) / step * (self._num_steps - step) if step else None
+
+    def restart(self) -> None:
+        """Begin a new window for ``images_per_s``."""
+        self._reported = self._window_started = self._clock()
+        self._window_images = 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out of ``images_per_s``."""
+        begun = self._clock()
+        yield
+        self._window_started += self._clock() - begun

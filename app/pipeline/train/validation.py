@@ -1,0 +1,70 @@
+"""Judging the model during a run: predictions on the validation split, and what they score."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.pipeline.data.categories import CategoryMap
+from app.pipeline.data.pixels import ResizedImages
+from app.pipeline.data.snapshot import Sample
+from app.pipeline.evaluate.coco_numbers import GroundTruth, evaluate
+from app.pipeline.predict import Detector
+from app.pipeline.train.checkpoint import Scores
+from app.pipeline.types import Detections, Log, RunContext
+
+MAX_SHARE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """Scores with the predictions they were computed from, by image id, unfiltered."""
+
+    scores: Scores
+    detections: dict[int, Detections]
+
+
+class Judge:
+    """Judges a detector on the validation split, never on augmented images and never without the last few of them.
+
+    ``every`` epochs; 0 spaces judgements so that they take at most a fifth of the run's time.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], categories: CategoryMap, images: ResizedImages, every: int, context: RunContext
+    ) -> None:
+        self._samples = samples
+        self._categories = categories
+        self._images = images
+        self._every = every
+        # Only should_stop and logs: the progress shown is the run's, not that of one validation.
+        self._context = RunContext(emit=lambda event: _pass_logs(event, context), should_stop=context.should_stop)
+        self._spent_s = 0.0
+        self._started = time.monotonic()
+
+    def is_due(self, epoch: int, num_epochs: int) -> bool:
+        """Whether to judge after this epoch; always after the last."""
+        if not self._samples:
+            return False
+        if epoch == num_epochs:
+            return True
+        if self._every:
+            return epoch % self._every == 0
+        return self._spent_s <= MAX_SHARE * (time.monotonic() - self._started)
+
+    def judge(self, detector: Detector) -> Judgement | None:
+        """Predict and score; None when asked to stop in the middle, or when there is no labelled box to score on."""
+        started = time.monotonic()
+        detections = dict(detector.predict_samples(self._samples, self._context, self._images))
+        if self._context.should_stop():
+            return None
+        readable = [sample for sample in self._samples if sample.image_id in detections]
+        result = evaluate(GroundTruth.from_samples(readable, self._categories), detections)
+        self._spent_s += time.monotonic() - started
+        if result.map50 < 0:
+            return None
+        return Judgement(Scores(result.map, result.map50, result.map75, result.f1), detections)
+
+
+def _pass_logs(event: object, context: RunContext) -> None:
+    if isinstance(event, Log):
+        context.emit(event)
