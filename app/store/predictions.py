@@ -1,0 +1,135 @@
+"""Stored predictions: one set per checkpoint or ensemble and split, one row of blobs per image.
+
+Blobs are little-endian: boxes float32 [N, 4] xyxy pixels of the upright image, scores float32 [N], labels int32 [N].
+Every score is kept; thresholds belong to whoever reads.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlite_utils import Database
+
+from app.errors import NotFound
+from app.pipeline.types import Detections
+from app.records import PredictionSet
+from app.store.database import ProjectDatabase, row_of, rows_of
+
+_IDS_PER_QUERY = 500  # stays below SQLite's limit of variables
+
+
+def store_predictions(
+    db: Database,
+    *,
+    run_id: int,
+    split: str,
+    detections: Mapping[int, Detections],
+    snapshot_sha256: str,
+    checkpoint_id: int | None = None,
+    name: str = "",
+    members: Sequence[int] = (),
+    options: dict[str, Any] | None = None,
+) -> int:
+    """Store predictions by image id inside the caller's write transaction and return the set's id.
+
+    With ``checkpoint_id`` they are that checkpoint's and replace the ones it had on the split; without, they are those
+    of an ensemble of the sets ``members`` and replace an earlier one of the same members and options.
+    """
+    kind = "ensemble" if checkpoint_id is None else "checkpoint"
+    values = [kind, run_id, checkpoint_id, split, json.dumps(list(members)), json.dumps(options or {}, sort_keys=True)]
+    if checkpoint_id is None:
+        db.execute(
+            "DELETE FROM prediction_set WHERE kind = ? AND run_id = ? AND checkpoint_id IS ? AND split = ? "
+            "AND members = ? AND options = ?",
+            values,
+        )
+    else:
+        db.execute("DELETE FROM prediction_set WHERE checkpoint_id = ? AND split = ?", [checkpoint_id, split])
+    cursor = db.execute(
+        "INSERT INTO prediction_set (kind, run_id, checkpoint_id, split, members, options, name, snapshot_sha256, "
+        "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [*values, name, snapshot_sha256, time.time()],
+    )
+    set_id = int(cursor.lastrowid)
+    db.conn.executemany(
+        "INSERT INTO prediction (set_id, image_id, boxes, scores, labels) VALUES (?, ?, ?, ?, ?)",
+        ((set_id, image_id, *_to_blobs(found)) for image_id, found in detections.items()),
+    )
+    return set_id
+
+
+def get_set(database: ProjectDatabase, set_id: int) -> PredictionSet:
+    """One set; raises NotFound."""
+    with database.read() as db:
+        row = row_of(db, "SELECT * FROM prediction_set WHERE id = ?", [set_id])
+    if row is None:
+        raise NotFound(
+            f"There is no prediction set {set_id} in this project.",
+            "Its checkpoint may have been replaced by a better one.",
+        )
+    return _set(row)
+
+
+def list_sets(database: ProjectDatabase, *, run_id: int | None = None, split: str | None = None) -> list[PredictionSet]:
+    """Sets, newest first; only those of a run or a split if given."""
+    with database.read() as db:
+        rows = rows_of(
+            db,
+            "SELECT * FROM prediction_set WHERE (:run IS NULL OR run_id = :run) AND (:split IS NULL OR split = :split) "
+            "ORDER BY id DESC",
+            {"run": run_id, "split": split},
+        )
+    return [_set(row) for row in rows]
+
+
+def find_set(database: ProjectDatabase, checkpoint_id: int, split: str) -> PredictionSet | None:
+    """The set of a checkpoint on a split, or None."""
+    with database.read() as db:
+        row = row_of(db, "SELECT * FROM prediction_set WHERE checkpoint_id = ? AND split = ?", [checkpoint_id, split])
+    return _set(row) if row else None
+
+
+def read_detections(
+    database: ProjectDatabase, set_id: int, image_ids: Sequence[int] | None = None
+) -> dict[int, Detections]:
+    """Detections by image id: of all images of the set, or of those in ``image_ids`` that it has."""
+    with database.read() as db:
+        if image_ids is None:
+            rows = rows_of(db, "SELECT * FROM prediction WHERE set_id = ?", [set_id])
+        else:
+            rows = [row for part in _parts(image_ids) for row in _rows_of_images(db, set_id, part)]
+    return {row["image_id"]: _from_blobs(row) for row in rows}
+
+
+def _rows_of_images(db: Database, set_id: int, image_ids: Sequence[int]) -> list[Any]:
+    marks = ", ".join("?" * len(image_ids))
+    return rows_of(db, f"SELECT * FROM prediction WHERE set_id = ? AND image_id IN ({marks})", [set_id, *image_ids])
+
+
+def _parts(image_ids: Sequence[int]) -> list[Sequence[int]]:
+    return [image_ids[start : start + _IDS_PER_QUERY] for start in range(0, len(image_ids), _IDS_PER_QUERY)]
+
+
+def _to_blobs(found: Detections) -> tuple[bytes, bytes, bytes]:
+    return (
+        found.boxes.astype("<f4").tobytes(),
+        found.scores.astype("<f4").tobytes(),
+        found.labels.astype("<i4").tobytes(),
+    )
+
+
+def _from_blobs(row: Any) -> Detections:
+    return Detections(
+        np.frombuffer(row["boxes"], "<f4").reshape(-1, 4),
+        np.frombuffer(row["scores"], "<f4"),
+        np.frombuffer(row["labels"], "<i4"),
+    )
+
+
+def _set(row: Any) -> PredictionSet:
+    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 (iterating a Row gives values)
+    values["members"] = tuple(json.loads(values["members"]))
+    values["options"] = json.loads(values["options"])
+    return PredictionSet(**values)
