@@ -9,7 +9,7 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 def own_hosts(host: str, port: int) -> frozenset[str]:
-    """The exact Host headers of a server listening on ``host``: loopback, the host, or all own addresses for 0.0.0.0."""
+    """The exact Host headers of a server on ``host``: loopback, the host, and for 0.0.0.0 all own addresses."""
     names = {*LOOPBACK_NAMES, bracketed(host)}
     if is_any(host):
         names |= {bracketed(address) for address in _interface_addresses()} | {socket.gethostname()}

@@ -13,7 +13,6 @@ from starlette.responses import RedirectResponse
 from app.api import failures, widgets
 from app.api.access import Access
 from app.api.guard import AsgiApp, Guard, Message, Receive, Send
-from app.errors import NotFound
 from app.services import projects
 from app.services.context import Services
 from app.ui import shell

@@ -33,7 +33,7 @@ async def _user_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _value_error(request: Request, error: Exception) -> JSONResponse:
-    """A refusal by the pipeline: its ValueError classes carry messages for the user; a bare one may be a slip of ours."""
+    """A refusal by the pipeline, whose ValueError classes speak to the user; a bare one may be a slip of ours."""
     if type(error) is ValueError or type(error).__module__.partition(".")[0] != "app":
         return await _unexpected(request, error)
     return answer(400, getattr(error, "message", str(error)), getattr(error, "hint", ""))
