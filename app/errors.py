@@ -32,5 +32,9 @@ class ImportRefused(UserError):
     """The whole import was refused and nothing was written."""
 
 
+class SameNames(ImportRefused):
+    """Two classes of the export share a name; the import goes on once the user confirms that they are one."""
+
+
 class Cancelled(UserError):
     """The user stopped it; nothing half-written is left."""

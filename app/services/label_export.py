@@ -19,11 +19,10 @@ from app.services.context import Services
 from app.store import annotations as annotation_store
 from app.store import categories as category_store
 from app.store import images as image_store
-from app.store import settings
 from app.store.files import replacing
 
 JSON_NAME = "_annotations.coco.json"
-HEADER_SETTING = "coco_header"  # {split: {"info": …, "licenses": …}} as imported
+INFO = {"description": "Labels exported from Anchorage"}
 MAX_NAME_BYTES = 200
 _ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # a constant, so that the same labels make the same zip
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
@@ -72,7 +71,6 @@ def coco_documents(services: Services, slug: str) -> dict[str, dict[str, Any]]:
         images = image_store.all_of(db)
         extras = image_store.extras(db)
         by_image = annotation_store.all_by_image(db)
-        headers = settings.get(db, HEADER_SETTING, {})
     entries = [
         {"id": category.id, "name": category.name, "supercategory": category.supercategory} for category in categories
     ]
@@ -82,7 +80,8 @@ def coco_documents(services: Services, slug: str) -> dict[str, dict[str, Any]]:
         members = [image for image in images if image.split == split]
         if members or (split == "train" and not images):
             documents[split] = {
-                **headers.get(split, {}),
+                "info": INFO,
+                "licenses": [],
                 "categories": entries,
                 "images": [_image_entry(image, names[image.id], extras.get(image.id, {})) for image in members],
                 "annotations": list(_annotation_entries(members, by_image)),
