@@ -13,8 +13,8 @@ from app.pipeline.data.image import resize_longest
 from app.pipeline.data.pixels import ResizedImages, UnreadableImage
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.machine import Machine, choose_machine
-from app.pipeline.models.build import build_model, keep_head_outputs_in_float
-from app.pipeline.models.forward import Batch, detect
+from app.pipeline.models.build import build_model
+from app.pipeline.models.forward import Batch, detect, place_model
 from app.pipeline.train.checkpoint import load_checkpoint
 from app.pipeline.train.loader import make_batch_of_images
 from app.pipeline.types import Detections, Log, Progress, RunContext
@@ -78,9 +78,7 @@ def load_detector(checkpoint_path: Path, device: str = "auto") -> Detector:
     machine = choose_machine(device, "auto")
     model = build_model(checkpoint.config, len(checkpoint.categories))
     model.load_state_dict(checkpoint.tensors)
-    keep_head_outputs_in_float(model)
-    model.to(machine.device).eval()
-    return Detector(model, checkpoint.categories, checkpoint.config, machine)
+    return Detector(place_model(model, machine), checkpoint.categories, checkpoint.config, machine)
 
 
 def _read_all(samples: Sequence[Sample], images: ResizedImages, context: RunContext) -> list[tuple[Sample, np.ndarray]]:

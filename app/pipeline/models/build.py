@@ -6,7 +6,6 @@ K classes; torchvision counts the background too, so its ``num_classes`` is K + 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from torchvision.models import detection
 from torchvision.models.detection import FasterRCNN
@@ -112,15 +111,3 @@ def _freeze_batch_norm(module: nn.Module) -> None:
             setattr(module, name, frozen)
         else:
             _freeze_batch_norm(child)
-
-
-def keep_head_outputs_in_float(model: FasterRCNN) -> None:
-    """Scores and box offsets leave the heads as float32: in bfloat16 objectness has ties that NMS breaks at random."""
-    for module in (model.rpn.head, model.roi_heads.box_predictor):
-        module.register_forward_hook(_to_float)
-
-
-def _to_float(module: nn.Module, inputs: Any, outputs: Any) -> Any:
-    if isinstance(outputs, torch.Tensor):
-        return outputs.float()
-    return type(outputs)(_to_float(module, inputs, item) for item in outputs)

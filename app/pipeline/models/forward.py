@@ -5,13 +5,15 @@ B images, H x W the padded size; boxes are xyxy pixels of the resized image.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
 from app.pipeline.machine import Machine
+from app.pipeline.models.roi_pool import set_scales, use_matrix_roi_align
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,12 +37,32 @@ class Batch:
         return len(self.sizes)
 
 
+def place_model(model: FasterRCNN, machine: Machine) -> FasterRCNN:
+    """Bring ``model`` to the device in the layout, and with the pooling, that are fast there; keys stay the same."""
+    keep_head_outputs_in_float(model)
+    if machine.device.type == "cpu":
+        use_matrix_roi_align(model)
+    return model.to(machine.device, memory_format=torch.channels_last)
+
+
+def keep_head_outputs_in_float(model: FasterRCNN) -> None:
+    """Scores and box offsets leave the heads as float32: in bfloat16 objectness has ties that NMS breaks at random."""
+    for module in (model.rpn.head, model.roi_heads.box_predictor):
+        module.register_forward_hook(_to_float)
+
+
+def _to_float(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    if isinstance(outputs, torch.Tensor):
+        return outputs.float()
+    return type(outputs)(_to_float(module, inputs, item) for item in outputs)
+
+
 def compute_losses(model: FasterRCNN, batch: Batch, machine: Machine) -> dict[str, Tensor]:
     """The four losses by torchvision's names: loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg."""
     targets = [{name: value.to(machine.device) for name, value in target.items()} for target in batch.targets]
     images = ImageList(normalize(batch.pixels, batch.sizes, machine.device), batch.sizes)
     with machine.autocast():
-        features = model.backbone(images.tensors)
+        features = _extract_features(model, images.tensors)
         proposals, rpn_losses = model.rpn(images, features, targets)
         _, roi_losses = model.roi_heads(features, proposals, batch.sizes, targets)
     return {**rpn_losses, **roi_losses}
@@ -50,10 +72,16 @@ def detect(model: FasterRCNN, batch: Batch, machine: Machine) -> list[dict[str, 
     """Boxes, labels and scores of each image, in its resized frame, highest score first; the model is in eval mode."""
     images = ImageList(normalize(batch.pixels, batch.sizes, machine.device), batch.sizes)
     with torch.inference_mode(), machine.autocast():
-        features = model.backbone(images.tensors)
+        features = _extract_features(model, images.tensors)
         proposals, _ = model.rpn(images, features, None)
         detections, _ = model.roi_heads(features, proposals, batch.sizes, None)
     return detections
+
+
+def _extract_features(model: FasterRCNN, images: Tensor) -> dict[str, Tensor]:
+    features = model.backbone(images)
+    set_scales(model.roi_heads.box_roi_pool, features, (images.shape[-2], images.shape[-1]))
+    return features
 
 
 def normalize(pixels: Tensor, sizes: list[tuple[int, int]], device: torch.device) -> Tensor:

@@ -21,7 +21,7 @@ from torchvision.models.detection import FasterRCNN
 
 from app.pipeline.config import RunConfig
 from app.pipeline.data.categories import CategoryMap
-from app.pipeline.models.build import build_model, freeze_for_finetuning, keep_head_outputs_in_float
+from app.pipeline.models.build import build_model, freeze_for_finetuning
 from app.pipeline.models.catalogue import WEIGHTS, weights_folder
 
 _HEADS = (
@@ -64,7 +64,6 @@ def start_model(config: RunConfig, categories: CategoryMap) -> tuple[FasterRCNN,
     Raises WeightsUnavailable or WeightsError; never falls back to random weights.
     """
     model = build_model(config, len(categories))
-    keep_head_outputs_in_float(model)
     if config.pretrained == "none":
         return model, ["Training from random weights."]
     notes = load_pretrained(model, config, categories)

@@ -12,7 +12,7 @@ from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.machine import Machine, choose_machine
 from app.pipeline.models.build import resolve_max_detections
-from app.pipeline.models.forward import Batch, compute_losses
+from app.pipeline.models.forward import Batch, compute_losses, place_model
 from app.pipeline.models.weights import start_model
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import CheckpointKeeper, Scores, check_free_space
@@ -79,7 +79,7 @@ class Run:
         machine = choose_machine(config.device, config.precision)
         model, notes = start_model(config, snapshot.categories)
         check_free_space(run_dir, model)
-        model.to(machine.device, memory_format=torch.channels_last).train()
+        place_model(model, machine).train()
         images = ResizedImages(config.image_size)
         loader = TrainLoader(snapshot.split("train"), len(snapshot.categories), config, images, context)
         valid = snapshot.split("valid")

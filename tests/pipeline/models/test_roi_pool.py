@@ -1,0 +1,68 @@
+"""The CPU's RoIAlign must give torchvision's numbers, forward and backward."""
+
+import pytest
+import torch
+from torchvision.ops import MultiScaleRoIAlign
+
+from app.pipeline.models.roi_pool import MatrixRoIAlign, set_scales
+
+NAMES = ["0", "1", "2", "3"]
+
+
+def features_of(canvas: tuple[int, int], num_images: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {name: (canvas[0] // 2**level, canvas[1] // 2**level) for name, level in zip(NAMES, (2, 3, 4, 5))}
+    return {
+        name: torch.randn(num_images, 8, *shape, generator=generator).requires_grad_() for name, shape in shapes.items()
+    }
+
+
+def random_boxes(count: int, canvas: tuple[int, int], seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(count, 2, 2, generator=generator) * torch.tensor([canvas[1], canvas[0]], dtype=torch.float32)
+    return torch.cat([corners.amin(1), corners.amax(1)], 1)
+
+
+BOXES = {
+    "random boxes reach all levels": [random_boxes(100, (160, 256), 1), random_boxes(7, (160, 256), 2)],
+    "an image without regions": [torch.zeros(0, 4), random_boxes(5, (160, 256), 3)],
+    "boxes thinner than a feature pixel": [torch.tensor([[10, 10, 10.5, 100], [3.0, 3, 3, 3]]), torch.zeros(0, 4)],
+    "boxes on and beyond the border": [
+        torch.tensor([[250, 150, 256, 160], [0, 0, 256, 160], [255.9, 159.9, 256, 160.0], [240, 150, 290, 190]]),
+        torch.tensor([[-9.0, -9, 5, 5]]),
+    ],
+}
+
+
+@pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES.keys())
+def test_pooling_equals_torchvision_forward_and_backward(boxes):
+    canvas = (160, 256)
+    results = []
+    for kind in (lambda pooler: pooler, MatrixRoIAlign):
+        features = features_of(canvas, 2)
+        pooler = kind(MultiScaleRoIAlign(NAMES, output_size=7, sampling_ratio=2))
+        set_scales(pooler, features, canvas)
+        pooled = pooler(features, boxes, [canvas, canvas])
+        (pooled * torch.linspace(-1, 1, pooled.numel()).view(pooled.shape)).sum().backward()
+        gradients = [features[name].grad for name in NAMES]
+        results.append((pooled.detach(), [torch.zeros(()) if g is None else g for g in gradients]))
+    (theirs, their_gradients), (ours, our_gradients) = results
+    assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+    for own, other in zip(our_gradients, their_gradients, strict=True):
+        torch.testing.assert_close(own.expand_as(other), other, atol=2e-4, rtol=1e-3)
+
+
+def test_scales_follow_the_canvas_not_the_images():
+    """torchvision's own guess doubles the scale when the images fill half of the padded canvas."""
+    features = features_of((128, 128), 1)
+    pooler = MultiScaleRoIAlign(NAMES, output_size=7, sampling_ratio=2)
+    set_scales(pooler, features, (128, 128))
+    assert pooler.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+
+
+def test_no_region_at_all_gives_an_empty_batch():
+    features = features_of((64, 64), 1)
+    pooler = MatrixRoIAlign(MultiScaleRoIAlign(NAMES, output_size=7, sampling_ratio=2))
+    set_scales(pooler, features, (64, 64))
+    assert pooler(features, [torch.zeros(0, 4)], [(64, 64)]).shape == (0, 8, 7, 7)
