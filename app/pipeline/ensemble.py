@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from app.pipeline.types import Detections
 
@@ -36,7 +36,7 @@ class FusionOptions(BaseModel):
         0.55, gt=0, lt=1, description="Boxes of a class overlapping more than this are taken for one object."
     )
     skip_threshold: float = Field(0.0, ge=0, lt=1, description="Members' boxes with a lower score are left out.")
-    weights: tuple[float, ...] = Field((), description="Weight of each member; empty counts all alike.")
+    weights: tuple[PositiveFloat, ...] = Field((), description="Weight of each member; empty counts all alike.")
     conf_type: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"] = Field(
         "avg", description="How weighted boxes fusion makes one score of several; other methods ignore it."
     )
@@ -90,8 +90,6 @@ def _check(members: Sequence[Detections], width: int, height: int, options: Fusi
         raise FusionError(f"width and height must be at least 1 pixel, got {width} x {height}")
     if options.weights and len(options.weights) != len(members):
         raise FusionError(f"there must be one weight per member: {len(members)}, got {len(options.weights)}")
-    if options.weights and min(options.weights) <= 0:
-        raise FusionError(f"weights must be above 0, got {options.weights}")
 
 
 def _weights(stack: _Stack, options: FusionOptions) -> list[float]:

@@ -1,0 +1,95 @@
+"""Routes of the Review and Ensemble pages: stored predictions, their figures, images with errors, fusing."""
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+import orjson
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.records import Job
+from app.services import ensembling, review
+from app.services.context import Services
+
+Split = Literal["train", "valid", "test"]
+
+
+class PredictBody(BaseModel):
+    """Which predictions are wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+    checkpoint_id: int
+    split: Split = "valid"
+
+
+class EnsembleBody(BaseModel):
+    """What to fuse: chosen checkpoints, or the best ``top`` of a run."""
+
+    model_config = ConfigDict(extra="forbid")
+    run_id: int | None = None
+    checkpoint_ids: list[int] | None = Field(None, max_length=ensembling.MAX_MEMBERS)
+    top: int = Field(3, ge=ensembling.MIN_MEMBERS, le=ensembling.MAX_MEMBERS)
+    split: Split = "valid"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+def build_router(services: Services) -> APIRouter:
+    """The routes under /api/projects/{slug}."""
+    router = APIRouter(prefix="/api/projects/{slug}", tags=["review"])
+
+    @router.get("/review")
+    def overview(slug: str) -> dict[str, Any]:
+        return {"runs": review.overview(services, slug)}
+
+    @router.get("/prediction-sets")
+    def prediction_sets(slug: str, run: int | None = None, split: Split | None = None) -> dict[str, Any]:
+        return {"sets": [asdict(item) for item in review.list_sets(services, slug, run, split)]}
+
+    @router.post("/prediction-sets")
+    def predict(slug: str, body: PredictBody) -> dict[str, Any]:
+        found = review.ensure_predictions(services, slug, body.checkpoint_id, body.split)
+        return {"job" if isinstance(found, Job) else "set": asdict(found)}
+
+    @router.get("/prediction-sets/{set_id}/evaluation")
+    def evaluation(slug: str, set_id: int) -> Response:
+        return _answer(review.evaluation(services, slug, set_id))
+
+    @router.get("/prediction-sets/{set_id}/images")
+    def images(
+        slug: str,
+        set_id: int,
+        sort: Literal["errors", "name", "id"] = "errors",
+        after: int = Query(0, ge=0),
+        limit: int = Query(50, ge=1, le=review.MAX_PAGE),
+        score: float | None = Query(None, ge=0, le=1),
+        iou: float = Query(0.5, ge=0, le=1),
+    ) -> Response:
+        page = review.images(
+            services, slug, set_id, sort=sort, after=after, limit=limit, score_threshold=score, iou_threshold=iou
+        )
+        return _answer(page)
+
+    @router.get("/prediction-sets/{set_id}/results")
+    def results(slug: str, set_id: int) -> Response:
+        headers = {"Content-Disposition": f'attachment; filename="{slug}-predictions-{set_id}.json"'}
+        return _answer(review.coco_results(services, slug, set_id), headers)
+
+    @router.post("/ensembles")
+    def fuse(slug: str, body: EnsembleBody) -> dict[str, Any]:
+        return {"job": asdict(ensembling.request_ensemble(services, slug, **body.model_dump()))}
+
+    @router.get("/ensembles")
+    def ensembles(slug: str, run: int | None = None) -> dict[str, Any]:
+        return {"ensembles": ensembling.list_ensembles(services, slug, run)}
+
+    @router.get("/ensembles/{set_id}")
+    def ensemble(slug: str, set_id: int) -> Response:
+        return _answer(ensembling.comparison(services, slug, set_id))
+
+    return router
+
+
+def _answer(value: Any, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 (any JSON value)
+    """JSON straight from arrays: a page of predictions has many numbers."""
+    content = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(content, media_type="application/json", headers=headers)

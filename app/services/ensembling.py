@@ -1,0 +1,246 @@
+"""Fusing the predictions of several checkpoints, and judging the ensemble beside its members."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import ValidationError
+from sqlite_utils import Database
+
+from app.errors import BadRequest, Cancelled, UserError
+from app.pipeline.ensemble import FusionOptions, fuse
+from app.pipeline.types import Detections
+from app.records import Checkpoint, Job, PredictionSet
+from app.services import jobs, review
+from app.services.context import Services
+from app.store import predictions, runs
+
+FIGURES = ("map", "map50", "map75", "f1")
+MIN_MEMBERS = 2
+MAX_MEMBERS = 20
+
+
+def request_ensemble(
+    services: Services,
+    slug: str,
+    *,
+    run_id: int | None = None,
+    checkpoint_ids: Sequence[int] | None = None,
+    top: int = 3,
+    split: str = "valid",
+    options: dict[str, Any] | None = None,
+) -> Job:
+    """Queue the fusing of chosen checkpoints, or of the best ``top`` of a run; see :class:`FusionOptions`.
+
+    Raises NotFound, and BadRequest when there are fewer than two members, the split is empty, an option is unknown, or
+    the checkpoints' runs were trained on different datasets.
+    """
+    fusion = parse_options(options or {})
+    members = choose_members(services, slug, run_id, checkpoint_ids, top)
+    if fusion.weights and len(fusion.weights) != len(members):
+        raise BadRequest(f"There must be one weight per member: {len(members)}, got {len(fusion.weights)}.")
+    review.check_split(services, slug, members[0].run_id, split)
+    payload = {
+        "run_id": members[0].run_id,
+        "checkpoint_ids": [member.id for member in members],
+        "split": split,
+        "options": fusion.model_dump(mode="json"),
+    }
+    return jobs.enqueue(services, slug, "ensemble", payload)
+
+
+def parse_options(values: dict[str, Any]) -> FusionOptions:
+    """Validate fusing options; raises BadRequest naming the one that is wrong."""
+    try:
+        return FusionOptions.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(FusionOptions.model_fields)
+        raise BadRequest(f"{name}: {first['msg']}, got {first['input']!r}.", f"Known options: {known}.") from error
+
+
+def choose_members(
+    services: Services, slug: str, run_id: int | None, checkpoint_ids: Sequence[int] | None, top: int
+) -> list[Checkpoint]:
+    """The chosen checkpoints, or the best ``top`` of the run."""
+    database = services.database(slug)
+    if checkpoint_ids:
+        members = [runs.get_checkpoint(database, checkpoint_id) for checkpoint_id in dict.fromkeys(checkpoint_ids)]
+    elif run_id is not None:
+        runs.get_run(database, run_id)
+        members = _best(runs.list_checkpoints(database, run_id), top)
+    else:
+        raise BadRequest("Name a run, or the checkpoints to fuse.")
+    if not MIN_MEMBERS <= len(members) <= MAX_MEMBERS:
+        raise BadRequest(
+            f"An ensemble has {MIN_MEMBERS} to {MAX_MEMBERS} members; there are {len(members)}.",
+            "Train for more epochs, so that there are several checkpoints to choose from.",
+        )
+    datasets = {review.load_truth(services, slug, member.run_id).sha256 for member in members}
+    if len(datasets) > 1:
+        raise BadRequest(
+            "The chosen checkpoints were trained on different datasets: labels or images changed between their runs.",
+            "Choose checkpoints of one run, or train again on the labels as they are now.",
+        )
+    return members
+
+
+def _best(checkpoints: list[Checkpoint], top: int) -> list[Checkpoint]:
+    """The best ``top``; the last one only fills up, and not when it is one of them under another name."""
+    chosen = [item for item in checkpoints if not item.is_last][:top]
+    epochs = {item.epoch for item in chosen}
+    last = [item for item in checkpoints if item.is_last and item.epoch not in epochs]
+    return (chosen + last)[: max(top, MIN_MEMBERS)]
+
+
+def carry_out(
+    services: Services,
+    slug: str,
+    payload: dict[str, Any],
+    *,
+    predict: Callable[[int, str], None],
+    write: Callable[[], AbstractContextManager[Database]],
+    on_progress: Callable[[int, int, str], None] = lambda done, total, message: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Do a queued fusing inside its job: predict what is missing, fuse, store, judge; returns :func:`comparison`.
+
+    predict(checkpoint_id, split) makes and stores a member's predictions; ``write`` opens the job's transaction.
+    Raises Cancelled when asked to stop; then nothing of the ensemble is stored.
+    """
+    options = parse_options(payload["options"])
+    members = _predicted_members(services, slug, payload, predict, on_progress)
+    snapshot = review.load_truth(services, slug, payload["run_id"])
+    samples = snapshot.split(payload["split"])
+    database = services.database(slug)
+    found = [predictions.read_detections(database, member.id) for member in members]
+    fused: dict[int, Detections] = {}
+    for done, sample in enumerate(samples):
+        if should_stop():
+            raise Cancelled("Fusing was stopped; nothing of the ensemble was stored.")
+        each = [detections.get(sample.image_id, Detections.empty()) for detections in found]
+        fused[sample.image_id] = fuse(each, sample.width, sample.height, options)
+        on_progress(done + 1, len(samples), "Fusing")
+    with write() as db:
+        set_id = predictions.store_predictions(
+            db,
+            run_id=payload["run_id"],
+            split=payload["split"],
+            detections=fused,
+            snapshot_sha256=snapshot.sha256,
+            name=f"{options.method.upper().replace('_', '-')} of {len(members)}",
+            members=[member.id for member in members],
+            options=options.model_dump(mode="json"),
+        )
+    return comparison(services, slug, set_id)
+
+
+def _predicted_members(
+    services: Services,
+    slug: str,
+    payload: dict[str, Any],
+    predict: Callable[[int, str], None],
+    on_progress: Callable[[int, int, str], None],
+) -> list[PredictionSet]:
+    database = services.database(slug)
+    checkpoint_ids = payload["checkpoint_ids"]
+    members = []
+    for position, checkpoint_id in enumerate(checkpoint_ids):
+        if predictions.find_set(database, checkpoint_id, payload["split"]) is None:
+            on_progress(
+                position, len(checkpoint_ids), f"Predicting with member {position + 1} of {len(checkpoint_ids)}"
+            )
+            predict(checkpoint_id, payload["split"])
+        member = predictions.find_set(database, checkpoint_id, payload["split"])
+        if member is None:
+            raise UserError(f"Checkpoint {checkpoint_id} left no predictions.", "The log of the job says why.")
+        members.append(member)
+    return members
+
+
+def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
+    """An ensemble beside its members.
+
+    ``rows``: set, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold, score (.5 mAP50 + .5 F1); members
+    first, those whose weights were replaced since are missing. ``gain``: the ensemble's figure less the best member's.
+    ``is_gain``: whether its score is higher than every member's; ``verdict`` says so in a sentence.
+    """
+    database = services.database(slug)
+    record = predictions.get_set(database, set_id)
+    if record.kind != "ensemble":
+        raise BadRequest(f"Prediction set {set_id} is not an ensemble.")
+    stored = {item.id for item in predictions.list_sets(database, split=record.split)}
+    rows = [_row(services, slug, member) for member in record.members if member in stored]
+    ensemble = _row(services, slug, set_id)
+    names = (*FIGURES, "score")
+    gain = {name: ensemble[name] - max(row[name] for row in rows) for name in names} if rows else {}
+    return {
+        "set": set_id,
+        "run": record.run_id,
+        "split": record.split,
+        "options": record.options,
+        "rows": [*rows, ensemble],
+        "num_missing_members": len(record.members) - len(rows),
+        "gain": gain,
+        "is_gain": bool(gain) and gain["score"] > 0,
+        "verdict": _verdict(rows, ensemble),
+    }
+
+
+def _row(services: Services, slug: str, set_id: int) -> dict[str, Any]:
+    judged = review.judge(services, slug, set_id)
+    record, figures = judged.record, judged.evaluation
+    name = record.name or f"Set {set_id}"
+    if record.checkpoint_id is not None:
+        name = review.checkpoint_name(runs.get_checkpoint(services.database(slug), record.checkpoint_id))
+    return {
+        "set": set_id,
+        "checkpoint_id": record.checkpoint_id,
+        "name": name,
+        "is_ensemble": record.kind == "ensemble",
+        **{figure: getattr(figures, figure) for figure in FIGURES},
+        "threshold": figures.f1_threshold,
+        "score": 0.5 * figures.map50 + 0.5 * figures.f1,
+    }
+
+
+def _verdict(rows: list[dict[str, Any]], ensemble: dict[str, Any]) -> str:
+    if not rows:
+        return "The members' predictions are gone, so there is nothing to compare with."
+    best = max(rows, key=lambda row: row["score"])
+    word = "Gain" if ensemble["score"] > best["score"] else "No gain"
+    return (
+        f"{word}: mAP50 {ensemble['map50']:.3f} and F1 {ensemble['f1']:.3f} as an ensemble, "
+        f"{best['map50']:.3f} and {best['f1']:.3f} for its best member ({best['name']})."
+    )
+
+
+def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> list[dict[str, Any]]:
+    """Stored ensembles, newest first, as plain records."""
+    return [asdict(item) for item in review.list_sets(services, slug, run_id) if item.kind == "ensemble"]
+
+
+def fuse_run(
+    services: Services,
+    slug: str,
+    run_id: int,
+    split: str = "valid",
+    top: int = 3,
+    on_change: Callable[[Job], None] | None = None,
+) -> dict[str, Any]:
+    """Fuse a run's best checkpoints and wait for it: the ensemble's figures as :func:`review.evaluation` gives them,
+    with ``members`` (the rows beside it), ``verdict`` and ``is_gain``. Raises UserError when the job failed."""
+    queued = request_ensemble(services, slug, run_id=run_id, split=split, top=top)
+    job = jobs.wait_for(services, slug, queued.id, on_change)
+    if job.state != "done":
+        raise UserError(f"Fusing ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
+    compared = comparison(services, slug, job.result["set"])
+    return {
+        "run": run_id,
+        **review.evaluation(services, slug, compared["set"]),
+        "members": compared["rows"][:-1],
+        "verdict": compared["verdict"],
+        "is_gain": compared["is_gain"],
+    }

@@ -1,0 +1,289 @@
+"""Looking through predictions against the ground truth: which exist, what they are worth, image by image, as a file."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.errors import BadRequest, NotFound, UserError
+from app.pipeline.data.snapshot import Sample, Snapshot, load_snapshot
+from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate
+from app.pipeline.evaluate.columns import DetectionColumns
+from app.pipeline.evaluate.matching import count_errors, match_columns
+from app.pipeline.types import Detections
+from app.records import SPLITS, Checkpoint, Job, PredictionSet
+from app.services import jobs, label_export
+from app.services.context import Services
+from app.store import jobs as job_store
+from app.store import predictions, runs
+from app.store.files import replacing
+
+logger = logging.getLogger(__name__)
+
+MAX_PAGE = 500
+SORTS = ("errors", "name", "id")
+_KEPT_SNAPSHOTS = 4
+_KEPT_EVALUATIONS = 64
+
+
+class _Cache:
+    """The last few values by key; a value is made once even when several threads ask."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:  # noqa: ANN401 (holds whatever make gives)
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+            value = self._values[key] = make()
+            if len(self._values) > self._size:
+                self._values.popitem(last=False)
+            return value
+
+
+_snapshots = _Cache(_KEPT_SNAPSHOTS)
+_evaluations = _Cache(_KEPT_EVALUATIONS)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A set with its ground truth and its figures."""
+
+    record: PredictionSet
+    snapshot: Snapshot
+    evaluation: Evaluation
+
+
+def overview(services: Services, slug: str) -> list[dict[str, Any]]:
+    """Runs that have weights, newest first, with checkpoints (best first), images per split and stored sets."""
+    database = services.database(slug)
+    result = []
+    for run in runs.list_runs(database):
+        checkpoints = runs.list_checkpoints(database, run.id)
+        if not checkpoints:
+            continue
+        snapshot = load_truth(services, slug, run.id)
+        result.append(
+            {
+                "id": run.id,
+                "name": run.name,
+                "state": run.state,
+                "splits": {split: len(snapshot.split(split)) for split in SPLITS},
+                "checkpoints": [{**asdict(item), "name": checkpoint_name(item)} for item in checkpoints],
+                "sets": [asdict(item) for item in predictions.list_sets(database, run_id=run.id)],
+            }
+        )
+    return result
+
+
+def list_sets(
+    services: Services, slug: str, run_id: int | None = None, split: str | None = None
+) -> list[PredictionSet]:
+    """Stored sets, newest first."""
+    return predictions.list_sets(services.database(slug), run_id=run_id, split=split)
+
+
+def ensure_predictions(services: Services, slug: str, checkpoint_id: int, split: str) -> PredictionSet | Job:
+    """The checkpoint's predictions on a split, or the job that is making them (queued now if there was none).
+
+    Raises NotFound, and BadRequest for a split without images.
+    """
+    database = services.database(slug)
+    checkpoint = runs.get_checkpoint(database, checkpoint_id)
+    check_split(services, slug, checkpoint.run_id, split)
+    found = predictions.find_set(database, checkpoint_id, split)
+    if found is not None:
+        return found
+    payload = {"checkpoint_id": checkpoint_id, "split": split}
+    for job in job_store.list_jobs(database, job_store.ACTIVE_STATES):
+        if job.kind == "predict" and job.payload == payload and job.state != "stopping":
+            return job
+    return jobs.enqueue(services, slug, "predict", payload)
+
+
+def check_split(services: Services, slug: str, run_id: int, split: str) -> None:
+    """Raise BadRequest unless the run's frozen dataset has images in ``split``."""
+    if split not in SPLITS:
+        raise BadRequest(f"A split is one of {', '.join(SPLITS)}; got {split!r}.")
+    if not load_truth(services, slug, run_id).split(split):
+        raise BadRequest(
+            f"The dataset of run {run_id} has no images in the {split} split.",
+            "Choose another split, or import one and train again.",
+        )
+
+
+def load_truth(services: Services, slug: str, run_id: int) -> Snapshot:
+    """The dataset frozen at the start of a run; raises NotFound when its file is gone."""
+    path = services.files(slug).run(run_id) / "dataset.json"
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise NotFound(f"The frozen dataset of run {run_id} is missing ({path.name} in its folder).") from None
+    return _snapshots.get((path, status.st_mtime_ns, status.st_size), lambda: load_snapshot(path))
+
+
+def judge(services: Services, slug: str, set_id: int) -> Judged:
+    """A set with its figures, which are remembered as long as neither it nor its truth changes. Raises NotFound."""
+    database = services.database(slug)
+    record = predictions.get_set(database, set_id)
+    snapshot = load_truth(services, slug, record.run_id)
+
+    def compute() -> Evaluation:
+        truth = GroundTruth.from_samples(snapshot.split(record.split), snapshot.categories)
+        return evaluate(truth, predictions.read_detections(database, set_id))
+
+    key = (database.path, set_id, record.created_at, snapshot.sha256)
+    return Judged(record, snapshot, _evaluations.get(key, compute))
+
+
+def evaluation(services: Services, slug: str, set_id: int) -> dict[str, Any]:
+    """The figures of a set as JSON, with ``set``: which predictions these are."""
+    judged = judge(services, slug, set_id)
+    return {"set": asdict(judged.record), **judged.evaluation.to_json()}
+
+
+def images(
+    services: Services,
+    slug: str,
+    set_id: int,
+    *,
+    sort: str = "errors",
+    after: int = 0,
+    limit: int = 50,
+    score_threshold: float | None = None,
+    iou_threshold: float = 0.5,
+) -> dict[str, Any]:
+    """A page of images with labelled boxes, all predictions and TP, FP, FN at the thresholds.
+
+    sort: errors (FP + FN, most first), name or id. ``score_threshold`` is that of the best F1 by default. ``next`` is
+    the ``after`` of the following page, or None. Arrays are flat: boxes [4 N] xyxy pixels, float32 as stored.
+    """
+    if sort not in SORTS:
+        raise BadRequest(f"Images can be sorted by {', '.join(SORTS)}; got {sort!r}.")
+    judged = judge(services, slug, set_id)
+    threshold = judged.evaluation.f1_threshold if score_threshold is None else score_threshold
+    samples = judged.snapshot.split(judged.record.split)
+    detections = predictions.read_detections(services.database(slug), set_id)
+    truth = GroundTruth.from_samples(samples, judged.snapshot.categories)
+    columns = DetectionColumns.from_detections(truth, detections)
+    counts = count_errors(truth, columns, match_columns(truth, columns, iou_threshold), threshold)
+    order = {
+        "errors": lambda: np.argsort(-counts.errors, kind="stable"),
+        "name": lambda: sorted(range(len(samples)), key=lambda index: samples[index].file_name),
+        "id": lambda: np.argsort(truth.image_ids, kind="stable"),
+    }[sort]()
+    end = after + max(1, min(limit, MAX_PAGE))
+    return {
+        "images": [
+            {
+                **_image_entry(samples[index], detections.get(samples[index].image_id, Detections.empty())),
+                "tp": int(counts.tp[index]),
+                "fp": int(counts.fp[index]),
+                "fn": int(counts.fn[index]),
+            }
+            for index in order[after:end]
+        ],
+        "score_threshold": threshold,
+        "total": len(samples),
+        "next": end if end < len(samples) else None,
+    }
+
+
+def _image_entry(sample: Sample, found: Detections) -> dict[str, Any]:
+    return {
+        "id": sample.image_id,
+        "file_name": sample.file_name,
+        "width": sample.width,
+        "height": sample.height,
+        "truth": {
+            "boxes": sample.boxes.ravel(),
+            "labels": sample.labels,
+            "is_crowd": sample.is_crowd.astype(np.int64),
+        },
+        "predictions": {"boxes": found.boxes.ravel(), "scores": found.scores, "labels": found.labels},
+    }
+
+
+def evaluate_run(
+    services: Services,
+    slug: str,
+    run_id: int,
+    split: str = "valid",
+    on_change: Callable[[Job], None] | None = None,
+) -> dict[str, Any]:
+    """Figures of a run's best checkpoint on a split, predicting first if need be; blocks until they are there.
+
+    As :func:`evaluation`, with ``run`` and ``checkpoint``. Raises NotFound, BadRequest, and UserError when predicting
+    failed.
+    """
+    checkpoint = best_checkpoint(services, slug, run_id)
+    found = ensure_predictions(services, slug, checkpoint.id, split)
+    if isinstance(found, Job):
+        job = jobs.wait_for(services, slug, found.id, on_change)
+        if job.state != "done":
+            raise UserError(f"Predicting ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
+        found = ensure_predictions(services, slug, checkpoint.id, split)
+    if isinstance(found, Job):
+        raise UserError("Predicting ended without storing its predictions.", "Try again.")
+    return {
+        "run": run_id,
+        "checkpoint": {"id": checkpoint.id, "epoch": checkpoint.epoch, "file_name": checkpoint.file_name},
+        **evaluation(services, slug, found.id),
+    }
+
+
+def best_checkpoint(services: Services, slug: str, run_id: int) -> Checkpoint:
+    """The checkpoint of a run with the best score, or the last one when none was judged; raises NotFound."""
+    database = services.database(slug)
+    run = runs.get_run(database, run_id)
+    checkpoints = runs.list_checkpoints(database, run_id)
+    if not checkpoints:
+        raise NotFound(
+            f"Run {run_id} ({run.name}) has no weights yet (it is {run.state}).", "Train it for an epoch first."
+        )
+    return checkpoints[0]
+
+
+def checkpoint_name(checkpoint: Checkpoint) -> str:
+    """How a checkpoint is called on the screen."""
+    return f"Epoch {checkpoint.epoch}" + (" (last)" if checkpoint.is_last else "")
+
+
+def coco_results(services: Services, slug: str, set_id: int) -> list[dict[str, Any]]:
+    """All predictions of a set in COCO's results format, under the ids that the exported labels of its split have.
+
+    Images that have left the split since the run began are left out.
+    """
+    judged = judge(services, slug, set_id)
+    image_ids = label_export.coco_image_ids(services, slug, judged.record.split)
+    categories = judged.snapshot.categories
+    results = []
+    for image_id, found in sorted(predictions.read_detections(services.database(slug), set_id).items()):
+        if image_id not in image_ids:
+            logger.warning("image %d is not in the %s split any more: left out", image_id, judged.record.split)
+            continue
+        boxes = found.boxes.astype(np.float64)
+        xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        results += [
+            {"image_id": image_ids[image_id], "category_id": categories.id_of(label), "bbox": box, "score": score}
+            for box, score, label in zip(xywh.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+        ]
+    return results
+
+
+def write_results(services: Services, slug: str, set_id: int, path: Path) -> int:
+    """Write :func:`coco_results` as JSON to ``path``, whole or not at all; returns how many detections."""
+    results = coco_results(services, slug, set_id)
+    with replacing(path) as temporary:
+        temporary.write_bytes(orjson.dumps(results))
+    return len(results)

@@ -1,0 +1,177 @@
+import pytest
+
+from app.errors import BadRequest, Cancelled, UserError
+from app.pipeline.types import Detections
+from app.services import ensembling, jobs, review
+from app.store import predictions, runs
+from tests.services.review_project import make_review_project
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    return make_review_project(tmp_path)
+
+
+def never_predict(checkpoint_id, split):
+    raise AssertionError("nothing had to be predicted")
+
+
+def carry_out(project, job, predict=never_predict, **given):
+    database = project.services.database(project.slug)
+    return ensembling.carry_out(
+        project.services, project.slug, job.payload, predict=predict, write=database.write, **given
+    )
+
+
+def request(project, **given):
+    return ensembling.request_ensemble(project.services, project.slug, **{"run_id": project.run_id, **given})
+
+
+def test_best_three_of_a_run_are_fused_by_default(project):
+    job = request(project)
+    assert (job.kind, job.payload["checkpoint_ids"]) == ("ensemble", project.checkpoint_ids[:3])
+    assert (job.payload["split"], job.payload["options"]["method"]) == ("valid", "wbf")
+
+
+def test_last_checkpoint_fills_up_only_when_it_is_another_epoch(project):
+    assert request(project, top=4).payload["checkpoint_ids"] == project.checkpoint_ids
+    database = project.services.database(project.slug)
+    with database.write() as db:
+        db.execute("UPDATE checkpoint SET epoch = 4 WHERE is_last")
+    assert request(project, top=4).payload["checkpoint_ids"] == project.checkpoint_ids[:3]
+
+
+@pytest.mark.parametrize("method", ["wbf", "nms", "soft_nms", "nmw"])
+def test_ensemble_is_stored_and_judged_beside_its_members(project, method):
+    seen = []
+    table = carry_out(
+        project, request(project, options={"method": method}), on_progress=lambda *step: seen.append(step)
+    )
+    assert [row["set"] for row in table["rows"]] == [*project.set_ids, table["set"]]
+    assert [row["is_ensemble"] for row in table["rows"]] == [False, False, False, True]
+    best = max(row["score"] for row in table["rows"][:-1])
+    assert table["gain"]["score"] == pytest.approx(table["rows"][-1]["score"] - best)
+    assert table["is_gain"] == (table["gain"]["score"] > 0)
+    assert table["verdict"].startswith("Gain" if table["is_gain"] else "No gain")
+    assert seen[-1] == (6, 6, "Fusing")
+    record = predictions.get_set(project.services.database(project.slug), table["set"])
+    assert (record.kind, record.options["method"], record.members) == ("ensemble", method, tuple(project.set_ids))
+
+
+def test_ensemble_has_a_threshold_of_its_own(project):
+    table = carry_out(project, request(project))
+    *members, ensemble = table["rows"]
+    own = review.judge(project.services, project.slug, table["set"]).evaluation
+    assert ensemble["threshold"] == own.f1_threshold
+    assert ensemble["threshold"] not in [row["threshold"] for row in members]
+
+
+def test_the_same_weights_thrice_are_no_gain(project):
+    database = project.services.database(project.slug)
+    best = predictions.read_detections(database, project.set_ids[0])
+    for checkpoint_id in project.checkpoint_ids[1:3]:
+        with database.write() as db:
+            predictions.store_predictions(
+                db,
+                run_id=project.run_id,
+                split="valid",
+                detections=best,
+                snapshot_sha256="a" * 64,
+                checkpoint_id=checkpoint_id,
+            )
+    table = carry_out(project, request(project))
+    assert table["is_gain"] is False
+    assert table["verdict"].startswith("No gain: ")
+
+
+def test_missing_predictions_are_made_first(project):
+    database = project.services.database(project.slug)
+    asked = []
+
+    def predict(checkpoint_id, split):
+        asked.append((checkpoint_id, split))
+        with database.write() as db:
+            predictions.store_predictions(
+                db,
+                run_id=project.run_id,
+                split=split,
+                detections={image_id: Detections.empty() for image_id in project.image_ids["test"]},
+                snapshot_sha256="a" * 64,
+                checkpoint_id=checkpoint_id,
+            )
+
+    table = carry_out(project, request(project, split="test"), predict)
+    assert asked == [(checkpoint_id, "test") for checkpoint_id in project.checkpoint_ids[:3]]
+    assert table["rows"][-1]["map50"] == 0
+
+
+def test_a_member_that_left_no_predictions_fails_the_ensemble(project):
+    with pytest.raises(UserError, match="left no predictions"):
+        carry_out(project, request(project, split="test"), lambda checkpoint_id, split: None)
+
+
+def test_stopping_stores_nothing(project):
+    with pytest.raises(Cancelled):
+        carry_out(project, request(project), should_stop=lambda: True)
+    assert ensembling.list_ensembles(project.services, project.slug) == []
+
+
+def test_table_goes_on_without_a_member_that_was_replaced(project):
+    table = carry_out(project, request(project))
+    with project.services.database(project.slug).write() as db:
+        runs.remove_checkpoints(db, project.run_id, ["epoch-2.pt"])
+    later = ensembling.comparison(project.services, project.slug, table["set"])
+    assert len(later["rows"]) == 3
+    assert later["num_missing_members"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"checkpoint_ids": [1]}, "2 to 20 members; there are 1"),
+        ({"checkpoint_ids": [1, 1]}, "there are 1"),
+        ({"options": {"method": "best"}}, "method"),
+        ({"options": {"iou": 0.5}}, "iou"),
+        ({"options": {"weights": [1, 2]}}, "one weight per member: 3, got 2"),
+        ({"options": {"weights": [1, 2, 0]}}, "greater than 0"),
+        ({"split": "holdout"}, "split"),
+        ({"run_id": None}, "Name a run"),
+    ],
+)
+def test_requests_that_cannot_work_are_refused_before_they_are_queued(project, given, reason):
+    with pytest.raises(BadRequest, match=reason):
+        request(project, **given)
+    assert [job.kind for job in jobs.list_jobs(project.services, project.slug)] == ["train"]
+
+
+def test_checkpoints_of_different_datasets_are_refused(project):
+    services, slug = project.services, project.slug
+    database = services.database(slug)
+    with database.write() as db:
+        other = runs.create_run(db, jobs.list_jobs(services, slug)[0].id, "Second", {})
+        foreign = runs.put_checkpoint(
+            db, other, epoch=1, step=1, file_name="a.pt", sha256="b" * 64, map50=0.1, f1=0.1, score=0.1, is_last=False
+        )
+    source = services.files(slug).run(project.run_id) / "dataset.json"
+    target = services.files(slug).run(other) / "dataset.json"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(source.read_bytes().replace(b'"Red cell"', b'"Blue cell"'))
+    with pytest.raises(BadRequest, match="different datasets"):
+        request(project, checkpoint_ids=[project.checkpoint_ids[0], foreign])
+
+
+def test_fusing_a_run_gives_the_figures_of_the_ensemble(project, monkeypatch):
+    def do_it(services, slug, job_id, on_change):
+        job = jobs.get(services, slug, job_id)
+        result = carry_out(project, job)
+        with services.database(slug).write() as db:
+            db.execute(
+                "UPDATE job SET state = 'done', result = json_object('set', ?) WHERE id = ?", [result["set"], job_id]
+            )
+        return jobs.get(services, slug, job_id)
+
+    monkeypatch.setattr(jobs, "wait_for", do_it)
+    result = ensembling.fuse_run(project.services, project.slug, project.run_id)
+    assert {"map", "map50", "map75", "f1", "per_class", "coco", "members", "verdict"} <= set(result)
+    assert len(result["members"]) == 3

@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from app.errors import BadRequest, NotFound, UserError
+from app.records import Job, PredictionSet
+from app.services import jobs, label_export, review
+from app.store import images, predictions, runs
+from tests.services.review_project import make_review_project
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    return make_review_project(tmp_path)
+
+
+def test_overview_lists_runs_with_checkpoints_and_sets(project):
+    (run,) = review.overview(project.services, project.slug)
+    assert run["splits"] == {"train": 2, "valid": 6, "test": 3}
+    assert [item["name"] for item in run["checkpoints"]] == ["Epoch 4", "Epoch 3", "Epoch 2", "Epoch 5 (last)"]
+    assert [item["id"] for item in run["sets"]] == project.set_ids[::-1]
+
+
+def test_stored_predictions_are_given_at_once(project):
+    found = review.ensure_predictions(project.services, project.slug, project.checkpoint_ids[0], "valid")
+    assert isinstance(found, PredictionSet)
+    assert found.id == project.set_ids[0]
+
+
+def test_missing_predictions_are_queued_once(project):
+    first = review.ensure_predictions(project.services, project.slug, project.checkpoint_ids[0], "test")
+    again = review.ensure_predictions(project.services, project.slug, project.checkpoint_ids[0], "test")
+    other = review.ensure_predictions(project.services, project.slug, project.checkpoint_ids[1], "test")
+    assert isinstance(first, Job)
+    assert (first.kind, first.payload) == ("predict", {"checkpoint_id": project.checkpoint_ids[0], "split": "test"})
+    assert again.id == first.id
+    assert other.id != first.id
+
+
+def test_a_split_without_images_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    project = make_review_project(tmp_path, num_test=0)
+    with pytest.raises(BadRequest, match="no images in the test split"):
+        review.ensure_predictions(project.services, project.slug, project.checkpoint_ids[0], "test")
+
+
+def test_figures_are_computed_once_and_again_after_new_predictions(project, monkeypatch):
+    calls = []
+    original = review.evaluate
+    monkeypatch.setattr(review, "evaluate", lambda *given: calls.append(1) or original(*given))
+    first = review.evaluation(project.services, project.slug, project.set_ids[0])
+    assert review.evaluation(project.services, project.slug, project.set_ids[0]) == first
+    assert len(calls) == 1
+    assert 0.3 < first["map50"] < 1
+    assert first["set"]["id"] == project.set_ids[0]
+    json.dumps(first)
+
+
+def test_images_come_by_errors_in_pages(project):
+    first = review.images(project.services, project.slug, project.set_ids[2], limit=4)
+    rest = review.images(project.services, project.slug, project.set_ids[2], after=first["next"], limit=4)
+    everything = first["images"] + rest["images"]
+    errors = [image["fp"] + image["fn"] for image in everything]
+    assert errors == sorted(errors, reverse=True)
+    assert sorted(image["id"] for image in everything) == project.image_ids["valid"]
+    assert (first["total"], first["next"], rest["next"]) == (6, 4, None)
+
+
+def test_a_higher_threshold_turns_found_objects_into_missed_ones(project):
+    low = review.images(project.services, project.slug, project.set_ids[0], score_threshold=0.0)
+    high = review.images(project.services, project.slug, project.set_ids[0], score_threshold=1.0)
+    assert sum(image["tp"] for image in high["images"]) == 0
+    assert sum(image["fn"] for image in high["images"]) == sum(len(i["truth"]["labels"]) for i in low["images"]) == 25
+
+
+def test_unknown_sets_and_orders_are_refused(project):
+    with pytest.raises(NotFound):
+        review.evaluation(project.services, project.slug, 999)
+    with pytest.raises(BadRequest, match="errors, name, id"):
+        review.images(project.services, project.slug, project.set_ids[0], sort="beauty")
+
+
+def test_results_file_is_judged_the_same_against_the_exported_labels(project, tmp_path, capsys):
+    path = tmp_path / "results.json"
+    assert review.write_results(project.services, project.slug, project.set_ids[0], path) > 0
+    document = label_export.coco_documents(project.services, project.slug)["valid"]
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    labelled = COCO(str(tmp_path / "labels.json"))
+    judge = COCOeval(labelled, labelled.loadRes(str(path)), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    ours = review.evaluation(project.services, project.slug, project.set_ids[0])["coco"]
+    np.testing.assert_allclose(list(ours.values()), judge.stats, rtol=0, atol=1e-9)
+
+
+def test_results_leave_out_images_that_left_the_split(project):
+    before = review.coco_results(project.services, project.slug, project.set_ids[0])
+    with project.services.database(project.slug).write() as db:
+        images.set_split(db, project.image_ids["valid"][0], "train")
+    after = review.coco_results(project.services, project.slug, project.set_ids[0])
+    assert {item["image_id"] for item in before} - {item["image_id"] for item in after} == {100}
+
+
+def test_evaluating_a_run_waits_for_the_predictions_of_its_best_checkpoint(project, monkeypatch):
+    database = project.services.database(project.slug)
+    result = review.evaluate_run(project.services, project.slug, project.run_id)
+    assert (result["checkpoint"]["epoch"], result["set"]["id"]) == (4, project.set_ids[0])
+
+    def finish_with_predictions(services, slug, job_id, on_change):
+        with database.write() as db:
+            predictions.store_predictions(
+                db,
+                run_id=project.run_id,
+                split="test",
+                detections={},
+                snapshot_sha256="a" * 64,
+                checkpoint_id=project.checkpoint_ids[0],
+            )
+            db.execute("UPDATE job SET state = 'done' WHERE id = ?", [job_id])
+        return jobs.get(services, slug, job_id)
+
+    monkeypatch.setattr(jobs, "wait_for", finish_with_predictions)
+    assert review.evaluate_run(project.services, project.slug, project.run_id, "test")["map50"] == 0
+
+
+def test_a_failed_prediction_is_told_with_its_reason(project, monkeypatch):
+    def fail(services, slug, job_id, on_change):
+        with services.database(slug).write() as db:
+            db.execute("UPDATE job SET state = 'failed', error = 'out of memory' WHERE id = ?", [job_id])
+        return jobs.get(services, slug, job_id)
+
+    monkeypatch.setattr(jobs, "wait_for", fail)
+    with pytest.raises(UserError, match="out of memory"):
+        review.evaluate_run(project.services, project.slug, project.run_id, "test")
+
+
+def test_a_run_without_weights_says_so(project):
+    database = project.services.database(project.slug)
+    with database.write() as db:
+        runs.remove_checkpoints(db, project.run_id, ["last.pt", "epoch-2.pt", "epoch-3.pt", "epoch-4.pt"])
+    with pytest.raises(NotFound, match="no weights yet"):
+        review.evaluate_run(project.services, project.slug, project.run_id)
