@@ -94,7 +94,7 @@ def parse_coco(data: bytes, label: str) -> ParsedCoco:
     """Read a COCO document; ``label`` names it in messages.
 
     Raises ExportRefused when it cannot be read unambiguously: broken JSON, no object at the top, an image id twice, a
-    category id with two names, normalised coordinates.
+    category id with two names, normalized coordinates.
     """
     with collector_paused():
         document, findings = load_json(data, label)
@@ -151,13 +151,16 @@ def _parse_categories(rows: list[Any], label: str, log: FindingLog) -> tuple[lis
 
 
 def _category_name(value: Any, category_id: int, label: str, log: FindingLog) -> str:
-    name = value if isinstance(value, str) else str(value) if isinstance(value, int | float) else ""
-    name = name.replace("\x00", "")
-    if not name.strip():
+    """A printable name without surrounding blanks; it is text everywhere, whatever it looks like."""
+    given = value if isinstance(value, str) else str(value) if isinstance(value, int | float) else ""
+    name = "".join(letter for letter in given if letter.isprintable()).strip()
+    if not name:
         log.add("fixed", "category_name", f"category {category_id} had no name", where=label)
         return f"class {category_id}"
     if len(name) > MAX_NAME_LENGTH:
         log.add("fixed", "category_name", f"the name of category {category_id} was cut to 200 letters", where=label)
+    elif name != given:
+        log.add("fixed", "category_name", f"the name of category {category_id} was tidied to {name!r}", where=label)
     return name[:MAX_NAME_LENGTH]
 
 
@@ -283,7 +286,7 @@ def _segmentation(row: dict[str, Any]) -> Any:
 
 
 def _judge_boxes(images: list[ParsedImage], label: str, log: FindingLog) -> None:
-    """Find files that do not write boxes as xywh pixels: normalised ones are refused, xyxy ones are read as such."""
+    """Find files that do not write boxes as xywh pixels: normalized ones are refused, xyxy ones are read as such."""
     sized = [image for image in images if image.width and image.height and image.annotations]
     boxes = [annotation.source_bbox_xywh for image in images for annotation in image.annotations]
     if (
@@ -292,7 +295,7 @@ def _judge_boxes(images: list[ParsedImage], label: str, log: FindingLog) -> None
         and any(box != tuple(map(round, box)) for box in boxes)
     ):
         raise ExportRefused(
-            f"{label}: all {len(boxes)} boxes lie between 0 and 1, so they are normalised; COCO boxes are pixels.",
+            f"{label}: all {len(boxes)} boxes lie between 0 and 1, so they are normalized; COCO boxes are pixels.",
             "Multiply x and width by the image's width, y and height by its height, and import again.",
         )
     xywh = np.array([a.source_bbox_xywh for image in sized for a in image.annotations], np.float64).reshape(-1, 4)

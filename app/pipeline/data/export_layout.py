@@ -63,7 +63,7 @@ def read_export(source: Source, *, merge_same_names: bool = False, allow_bare: b
 
 
 def _read_documents(source: Source, log: FindingLog) -> list[_Document]:
-    """The COCO files: those with Roboflow's name where there are any, else all; refuses if there is JSON but no COCO."""
+    """The COCO files: those with Roboflow's name if there are any, else all; raises ExportRefused."""
     names = sorted(name for name in source.members if name.lower().endswith(".json"))
     certain = [name for name in names if name.lower().endswith(COCO_SUFFIX)]
     if certain and len(certain) < len(names):
