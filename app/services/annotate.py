@@ -23,6 +23,7 @@ class OpenedImage:
     next: int | None
     position: int  # 1-based, by id; of an image that does not pass the filter: where it would stand
     total: int
+    is_listed: bool  # whether the image itself passes the filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,10 @@ def load(services: Services, slug: str, image_id: int, image_filter: ImageFilter
         image = images.get(db, image_id)
         previous, following, num_before = images.neighbors(db, image_filter, image_id)
         total = images.count(db, image_filter)
+        from_here = images.page(db, image_filter, after=image_id - 1, limit=1)
         boxes = annotations.of_image(db, image_id)
-    return OpenedImage(image, boxes, previous, following, num_before + 1, total)
+    is_listed = bool(from_here) and from_here[0].id == image_id
+    return OpenedImage(image, boxes, previous, following, num_before + 1, total, is_listed)
 
 
 def load_at(services: Services, slug: str, position: int, image_filter: ImageFilter | None = None) -> OpenedImage:

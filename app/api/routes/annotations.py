@@ -104,6 +104,7 @@ def _opened(opened: annotate.OpenedImage) -> dict[str, Any]:
         "next": opened.next,
         "position": opened.position,
         "total": opened.total,
+        "is_listed": opened.is_listed,
     }
 
 

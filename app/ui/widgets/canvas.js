@@ -1,0 +1,670 @@
+// A picture with boxes over it: viewer and editor in one class, on two stacked canvases (picture; boxes).
+//
+// Frames: boxes are float image pixels; the view maps them to CSS pixels of the canvas: css = image * scale + offset.
+// Everything is drawn at most once a frame; pointer moves only note where the pointer is.
+
+import {
+  HANDLES,
+  boxArea,
+  boxBetween,
+  committedBox,
+  handleAt,
+  handlePoint,
+  isInside,
+  isOnEdge,
+  movedBox,
+  resizedBox,
+} from "./box_geometry.js";
+import { textColorOn } from "./palette.js";
+
+const MARGIN_PX = 14;
+const MAX_SCALE = 64;
+const CRISP_SCALE = 3; // from here on the single pixels are shown instead of being smoothed
+const HANDLE_REACH_PX = 7;
+const TOUCH_REACH_PX = 14;
+const EDGE_REACH_PX = 4;
+const CLICK_PX = 3; // a press that moves less is a click
+const PAN_BURST_MS = 250;
+const LABEL_FONT = "600 11px system-ui, sans-serif";
+const LABEL_HEIGHT = 15;
+
+/**
+ * @typedef {Object} ShownBox
+ * @property {number[]} bbox [x1, y1, x2, y2] in image pixels
+ * @property {string} color #rrggbb
+ * @property {string} [label] text beside the box; drawn where there is room, always for the hovered and selected box
+ * @property {boolean} [dashed] dashed outline
+ * @property {boolean} [faint] drawn half transparent
+ */
+
+export class DetectionCanvas {
+  /**
+   * @param {HTMLElement} root gets the class a-canvas and the two canvases
+   * @param {Object} [options]
+   * @param {boolean} [options.editable] draw, move and resize; otherwise dragging pans
+   * @param {(bbox: number[]) => void} [options.onDraw] a new box was drawn
+   * @param {(index: number, bbox: number[]) => void} [options.onChange] a box was moved or resized
+   * @param {(index: number) => void} [options.onSelect] a box was clicked; -1: none
+   * @param {(index: number) => void} [options.onHover] the pointer is over this box; -1: none
+   * @param {(view: {scale: number, x: number, y: number}) => void} [options.onView] zoomed or panned
+   */
+  constructor(root, options = {}) {
+    this.root = root;
+    this.editable = Boolean(options.editable);
+    this.callbacks = options;
+    this.boxes = [];
+    this.selected = -1;
+    this.hovered = -1;
+    this.drawColor = "#ffffff";
+    this.view = { scale: 1, x: 0, y: 0 };
+    this.isFitted = true;
+    this.frameTimes = [];
+    this._size = { width: 0, height: 0 };
+    this._picture = null;
+    this._pointers = new Map();
+    this._cursor = null;
+    this._gesture = null;
+    this._isSpaceHeld = false;
+    this._dirty = { picture: true, boxes: true };
+    this._frame = 0;
+    this._lastPan = 0;
+    this._labelWidths = new Map();
+    root.classList.add("a-canvas");
+    this.pictureCanvas = root.appendChild(document.createElement("canvas"));
+    this.boxCanvas = root.appendChild(document.createElement("canvas"));
+    this._listen();
+    this._resizing = new ResizeObserver(() => this._resize());
+    this._resizing.observe(root);
+    this._resize();
+  }
+
+  /** Take the listeners off the page; the canvas is not used afterwards. */
+  destroy() {
+    this._resizing.disconnect();
+    this._stopListening.abort();
+    cancelAnimationFrame(this._frame);
+  }
+
+  /**
+   * Show a picture (image element, bitmap or canvas; null for none) of width x height image pixels.
+   * With keepView the zoom and place stay as they are.
+   */
+  setImage(picture, width, height, { keepView = false } = {}) {
+    this._cancelGesture();
+    this._picture = picture;
+    this._size = { width, height };
+    this.hovered = -1;
+    if (keepView) this._redraw("picture", "boxes");
+    else this.fit();
+  }
+
+  /** @param {ShownBox[]} boxes drawn in this order; callbacks name them by index */
+  setBoxes(boxes) {
+    this.boxes = boxes;
+    if (this.selected >= boxes.length) this.selected = -1;
+    if (this.hovered >= boxes.length) this.hovered = -1;
+    this._redraw("boxes");
+  }
+
+  /** Select a box by index (-1: none) without calling onSelect. */
+  select(index) {
+    this.selected = index;
+    this._redraw("boxes");
+  }
+
+  /** Highlight a box by index (-1: none) without calling onHover. */
+  highlight(index) {
+    if (this.hovered === index) return;
+    this.hovered = index;
+    this._redraw("boxes");
+  }
+
+  /** Whether a box is being drawn, moved or resized at this moment. */
+  get isEditing() {
+    return ["draw", "move", "resize"].includes(this._gesture?.kind);
+  }
+
+  /** Drop the gesture in progress, leaving the boxes as they were; false if there was none. */
+  cancel() {
+    const had = this._gesture !== null;
+    this._cancelGesture();
+    return had;
+  }
+
+  /** The whole picture, centered. */
+  fit() {
+    const { width, height } = this._size;
+    const scale = this._fitScale();
+    this._setView({
+      scale,
+      x: (this._cssWidth - width * scale) / 2,
+      y: (this._cssHeight - height * scale) / 2,
+    });
+    this.isFitted = true;
+  }
+
+  /** Zoom by a factor, keeping the image point at `at` (CSS pixels of the canvas; its middle by default) in place. */
+  zoomBy(factor, at = { x: this._cssWidth / 2, y: this._cssHeight / 2 }) {
+    this.zoomTo(this.view.scale * factor, at);
+  }
+
+  /** Zoom to CSS pixels per image pixel, keeping the image point at `at` in place. */
+  zoomTo(scale, at = { x: this._cssWidth / 2, y: this._cssHeight / 2 }) {
+    const low = Math.min(this._fitScale() / 2, 1);
+    const next = Math.min(Math.max(scale, low), MAX_SCALE);
+    const { scale: old, x, y } = this.view;
+    const ratio = next / old;
+    this._setView({ scale: next, x: at.x - (at.x - x) * ratio, y: at.y - (at.y - y) * ratio });
+  }
+
+  /** Move the picture by CSS pixels. */
+  panBy(dx, dy) {
+    this._setView({ ...this.view, x: this.view.x + dx, y: this.view.y + dy });
+  }
+
+  /** Bring a box into sight, panning as little as needed. */
+  reveal(index) {
+    const [x1, y1, x2, y2] = this.boxes[index].bbox;
+    const { scale, x, y } = this.view;
+    const shift = (low, high, size) => (low < 0 ? -low + MARGIN_PX : high > size ? size - high - MARGIN_PX : 0);
+    const dx = shift(x1 * scale + x, x2 * scale + x, this._cssWidth);
+    const dy = shift(y1 * scale + y, y2 * scale + y, this._cssHeight);
+    if (dx || dy) this.panBy(dx, dy);
+  }
+
+  /** Image point of CSS pixels of the page. */
+  toImage(clientX, clientY) {
+    const at = this._toCanvas(clientX, clientY);
+    return { x: (at.x - this.view.x) / this.view.scale, y: (at.y - this.view.y) / this.view.scale };
+  }
+
+  // ---- view -------------------------------------------------------------------------------------------------------
+
+  _fitScale() {
+    const { width, height } = this._size;
+    if (!width || !height) return 1;
+    const room = (size) => Math.max(size - 2 * MARGIN_PX, 1);
+    return Math.min(room(this._cssWidth) / width, room(this._cssHeight) / height, MAX_SCALE);
+  }
+
+  _setView(view) {
+    const { width, height } = this._size;
+    // Some of the picture always stays in sight, so that nobody gets lost.
+    const keep = (offset, size, room) => Math.min(Math.max(offset, 40 - size), room - 40);
+    this.view = {
+      scale: view.scale,
+      x: width ? keep(view.x, width * view.scale, this._cssWidth) : 0,
+      y: height ? keep(view.y, height * view.scale, this._cssHeight) : 0,
+    };
+    this.isFitted = false;
+    this._redraw("picture", "boxes");
+    this.callbacks.onView?.(this.view);
+  }
+
+  _resize() {
+    const ratio = window.devicePixelRatio || 1;
+    const { clientWidth, clientHeight } = this.root;
+    const [dx, dy] = [(clientWidth - (this._cssWidth ?? clientWidth)) / 2, (clientHeight - (this._cssHeight ?? clientHeight)) / 2];
+    this._ratio = ratio;
+    this._cssWidth = clientWidth;
+    this._cssHeight = clientHeight;
+    for (const canvas of [this.pictureCanvas, this.boxCanvas]) {
+      canvas.width = Math.max(1, Math.round(clientWidth * ratio));
+      canvas.height = Math.max(1, Math.round(clientHeight * ratio));
+    }
+    if (this.isFitted) this.fit();
+    else this.panBy(dx, dy);
+    this._draw(); // a resized canvas is blank: fill it before the browser shows it
+  }
+
+  // ---- drawing ----------------------------------------------------------------------------------------------------
+
+  _redraw(...layers) {
+    for (const layer of layers) this._dirty[layer] = true;
+    if (!this._frame) this._frame = requestAnimationFrame(() => this._draw());
+  }
+
+  _draw() {
+    cancelAnimationFrame(this._frame);
+    this._frame = 0;
+    const start = performance.now();
+    this._applyMove();
+    if (this._dirty.picture) this._drawPicture();
+    if (this._dirty.boxes) this._drawBoxes();
+    this._dirty = { picture: false, boxes: false };
+    this.frameTimes.push(performance.now() - start);
+    if (this.frameTimes.length > 240) this.frameTimes.shift();
+  }
+
+  _drawPicture() {
+    const context = this.pictureCanvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, this.pictureCanvas.width, this.pictureCanvas.height);
+    const { width, height } = this._size;
+    if (!this._picture || !width) return;
+    const { scale, x, y } = this.view;
+    // Only what is in sight is handed to drawImage: far zooms into large pictures stay cheap.
+    const [left, top] = [Math.max(0, Math.floor(-x / scale)), Math.max(0, Math.floor(-y / scale))];
+    const right = Math.min(width, Math.ceil((this._cssWidth - x) / scale));
+    const bottom = Math.min(height, Math.ceil((this._cssHeight - y) / scale));
+    if (right <= left || bottom <= top) return;
+    const fileX = (this._picture.naturalWidth ?? this._picture.width) / width;
+    const fileY = (this._picture.naturalHeight ?? this._picture.height) / height;
+    context.setTransform(this._ratio, 0, 0, this._ratio, 0, 0);
+    context.imageSmoothingEnabled = scale * this._ratio < CRISP_SCALE;
+    context.imageSmoothingQuality = "medium";
+    context.drawImage(
+      this._picture,
+      left * fileX,
+      top * fileY,
+      (right - left) * fileX,
+      (bottom - top) * fileY,
+      left * scale + x,
+      top * scale + y,
+      (right - left) * scale,
+      (bottom - top) * scale,
+    );
+  }
+
+  _drawBoxes() {
+    const context = this.boxCanvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, this.boxCanvas.width, this.boxCanvas.height);
+    context.setTransform(this._ratio, 0, 0, this._ratio, 0, 0);
+    context.lineJoin = "round";
+    const shown = this._shownBoxes();
+    this._strokeAll(context, shown);
+    for (const item of shown) this._drawLabel(context, item, false);
+    for (const item of shown) if (item.index === this.hovered || item.index === this.selected) this._drawFocus(context, item);
+    if (this._gesture?.kind === "draw" && this._gesture.bbox) this._drawNew(context, this._gesture.bbox);
+    if (this.editable) this._drawCrosshair(context);
+  }
+
+  /** The boxes in sight with their CSS-pixel rectangles, the one being edited with its newest place. */
+  _shownBoxes() {
+    const { scale, x, y } = this.view;
+    const moving = this.isEditing && this._gesture.kind !== "draw" && this._gesture.bbox ? this._gesture : null;
+    const shown = [];
+    this.boxes.forEach((box, index) => {
+      const bbox = moving?.index === index ? moving.bbox : box.bbox;
+      const left = bbox[0] * scale + x;
+      const top = bbox[1] * scale + y;
+      const width = (bbox[2] - bbox[0]) * scale;
+      const height = (bbox[3] - bbox[1]) * scale;
+      const isInSight = left < this._cssWidth && top < this._cssHeight && left + width > 0 && top + height > 0;
+      if (isInSight) shown.push({ index, box, bbox, left, top, width, height });
+    });
+    return shown;
+  }
+
+  /** One path per kind of line: a dark line under each coloured one, so that boxes show on any picture. */
+  _strokeAll(context, shown) {
+    const groups = new Map();
+    for (const item of shown) {
+      const { color, dashed = false, faint = false } = item.box;
+      const key = `${color} ${dashed} ${faint}`;
+      if (!groups.has(key)) groups.set(key, { color, dashed, faint, path: new Path2D() });
+      groups.get(key).path.rect(item.left, item.top, item.width, item.height);
+    }
+    for (const { dashed, faint, path } of groups.values()) {
+      context.globalAlpha = faint ? 0.4 : 1;
+      context.setLineDash(dashed ? [6, 4] : []);
+      context.strokeStyle = "rgba(0, 0, 0, 0.6)";
+      context.lineWidth = 3.5;
+      context.stroke(path);
+    }
+    for (const { color, dashed, faint, path } of groups.values()) {
+      context.globalAlpha = faint ? 0.4 : 1;
+      context.setLineDash(dashed ? [6, 4] : []);
+      context.strokeStyle = color;
+      context.lineWidth = 1.75;
+      context.stroke(path);
+    }
+    context.globalAlpha = 1;
+    context.setLineDash([]);
+  }
+
+  _drawLabel(context, item, isForced) {
+    const text = item.box.label;
+    if (!text) return;
+    const textWidth = this._labelWidth(context, text) + 8;
+    if (!isForced && (item.width < textWidth || item.height < LABEL_HEIGHT)) return;
+    const isAbove = item.top >= LABEL_HEIGHT;
+    const left = Math.max(item.left - 1, 0);
+    const top = isAbove ? item.top - LABEL_HEIGHT : Math.max(item.top, 0);
+    context.globalAlpha = item.box.faint ? 0.4 : 1;
+    context.fillStyle = item.box.color;
+    context.fillRect(left, top, textWidth, LABEL_HEIGHT);
+    context.fillStyle = inkOn(item.box.color);
+    context.font = LABEL_FONT;
+    context.textBaseline = "middle";
+    context.fillText(text, left + 4, top + LABEL_HEIGHT / 2 + 0.5);
+    context.globalAlpha = 1;
+  }
+
+  _labelWidth(context, text) {
+    if (!this._labelWidths.has(text)) {
+      if (this._labelWidths.size > 5000) this._labelWidths.clear();
+      context.font = LABEL_FONT;
+      this._labelWidths.set(text, context.measureText(text).width);
+    }
+    return this._labelWidths.get(text);
+  }
+
+  _drawFocus(context, item) {
+    const isSelected = item.index === this.selected;
+    context.globalAlpha = isSelected ? 0.18 : 0.12;
+    context.fillStyle = item.box.color;
+    context.fillRect(item.left, item.top, item.width, item.height);
+    context.globalAlpha = 1;
+    context.strokeStyle = "rgba(0, 0, 0, 0.75)";
+    context.lineWidth = 5;
+    context.strokeRect(item.left, item.top, item.width, item.height);
+    context.strokeStyle = item.box.color;
+    context.lineWidth = isSelected ? 2.75 : 2.25;
+    context.strokeRect(item.left, item.top, item.width, item.height);
+    this._drawLabel(context, item, true);
+    if (isSelected && this.editable) this._drawHandles(context, item);
+  }
+
+  _drawHandles(context, item) {
+    const rectangle = [item.left, item.top, item.left + item.width, item.top + item.height];
+    context.fillStyle = "#ffffff";
+    context.strokeStyle = "rgba(0, 0, 0, 0.8)";
+    context.lineWidth = 1;
+    for (const handle of HANDLES) {
+      const at = handlePoint(rectangle, handle);
+      if (handleAt(rectangle, at, HANDLE_REACH_PX) !== handle) continue;
+      context.fillRect(at.x - 3.5, at.y - 3.5, 7, 7);
+      context.strokeRect(at.x - 3.5, at.y - 3.5, 7, 7);
+    }
+  }
+
+  _drawNew(context, bbox) {
+    const { scale, x, y } = this.view;
+    const rectangle = [bbox[0] * scale + x, bbox[1] * scale + y, (bbox[2] - bbox[0]) * scale, (bbox[3] - bbox[1]) * scale];
+    context.strokeStyle = "rgba(0, 0, 0, 0.75)";
+    context.lineWidth = 4;
+    context.strokeRect(...rectangle);
+    context.strokeStyle = this.drawColor;
+    context.lineWidth = 2;
+    context.strokeRect(...rectangle);
+  }
+
+  /** Lines through the pointer across the picture: they show where the edges of a new box will fall. */
+  _drawCrosshair(context) {
+    const idle = !this._gesture && this._cursor && this._target(this._cursor, HANDLE_REACH_PX).kind === "draw";
+    if (!this._cursor || this._isSpaceHeld || !(idle || this._gesture?.kind === "draw")) return;
+    const { x, y } = this._cursor;
+    const [left, top] = [Math.max(this.view.x, 0), Math.max(this.view.y, 0)];
+    const right = Math.min(this.view.x + this._size.width * this.view.scale, this._cssWidth);
+    const bottom = Math.min(this.view.y + this._size.height * this.view.scale, this._cssHeight);
+    if (x < left || x > right || y < top || y > bottom) return;
+    const path = new Path2D();
+    path.moveTo(left, y);
+    path.lineTo(right, y);
+    path.moveTo(x, top);
+    path.lineTo(x, bottom);
+    context.lineWidth = 1;
+    context.strokeStyle = "rgba(0, 0, 0, 0.55)";
+    context.stroke(path);
+    context.setLineDash([4, 4]);
+    context.strokeStyle = "rgba(255, 255, 255, 0.9)";
+    context.stroke(path);
+    context.setLineDash([]);
+  }
+
+  // ---- pointer ----------------------------------------------------------------------------------------------------
+
+  _listen() {
+    this._stopListening = new AbortController();
+    const signal = this._stopListening.signal;
+    const on = (target, name, handler, options = {}) => target.addEventListener(name, handler, { signal, ...options });
+    on(this.boxCanvas, "pointerdown", (event) => this._pointerDown(event));
+    on(this.boxCanvas, "pointermove", (event) => this._pointerMove(event));
+    on(this.boxCanvas, "pointerup", (event) => this._pointerUp(event));
+    on(this.boxCanvas, "pointercancel", (event) => {
+      this._pointers.delete(event.pointerId);
+      this._cancelGesture();
+    });
+    on(this.boxCanvas, "pointerleave", () => {
+      if (this._gesture) return;
+      this._cursor = null;
+      this._setHovered(-1);
+      this._redraw("boxes");
+    });
+    on(this.boxCanvas, "wheel", (event) => this._wheel(event), { passive: false });
+    // The middle button would start the browser's own scrolling.
+    on(this.boxCanvas, "mousedown", (event) => event.button === 1 && event.preventDefault());
+    on(window, "blur", () => this.holdSpace(false));
+  }
+
+  /** While space is held, dragging pans. */
+  holdSpace(isHeld) {
+    if (this._isSpaceHeld === isHeld) return;
+    this._isSpaceHeld = isHeld;
+    this._setCursor();
+    this._redraw("boxes");
+  }
+
+  _toCanvas(clientX, clientY) {
+    const frame = this.boxCanvas.getBoundingClientRect();
+    return { x: clientX - frame.left, y: clientY - frame.top };
+  }
+
+  _pointerDown(event) {
+    if (event.button > 1 || !this._size.width) return;
+    const at = this._toCanvas(event.clientX, event.clientY);
+    this.boxCanvas.setPointerCapture(event.pointerId);
+    this._pointers.set(event.pointerId, at);
+    if (this._pointers.size === 2) {
+      this._cancelGesture();
+      this._gesture = { kind: "pinch", ...this._pinch() };
+      return;
+    }
+    if (this._gesture) return;
+    this._cursor = at;
+    const isPan = event.button === 1 || this._isSpaceHeld || !this.editable;
+    const reach = event.pointerType === "touch" ? TOUCH_REACH_PX : HANDLE_REACH_PX;
+    const target = isPan ? { kind: "pan" } : event.shiftKey ? { kind: "draw" } : this._target(at, reach);
+    this._gesture = { ...target, start: at, last: at, startView: { ...this.view }, bbox: null, isDrag: false, button: event.button };
+    if (target.index >= 0 && target.index !== this.selected) this._choose(target.index);
+    this._setCursor();
+    this._redraw("boxes");
+  }
+
+  /** What a press at a canvas point would do: resize by a handle, move a box, or draw a new one. */
+  _target(at, reach) {
+    const point = { x: (at.x - this.view.x) / this.view.scale, y: (at.y - this.view.y) / this.view.scale };
+    const unit = 1 / this.view.scale;
+    const selected = this.boxes[this.selected];
+    if (selected) {
+      const handle = handleAt(selected.bbox, point, reach * unit);
+      if (handle) return { kind: "resize", index: this.selected, handle };
+      if (isInside(selected.bbox, point, EDGE_REACH_PX * unit)) return { kind: "move", index: this.selected };
+    }
+    // A drag from inside another box draws, so that boxes can be drawn over one another; its outline moves it.
+    const edge = this._smallest((bbox) => isOnEdge(bbox, point, EDGE_REACH_PX * unit));
+    return edge >= 0 ? { kind: "move", index: edge } : { kind: "draw" };
+  }
+
+  _smallest(isHit) {
+    let best = -1;
+    let bestArea = Infinity;
+    this.boxes.forEach(({ bbox }, index) => {
+      const area = boxArea(bbox);
+      if (area < bestArea && isHit(bbox)) {
+        best = index;
+        bestArea = area;
+      }
+    });
+    return best;
+  }
+
+  _pointerMove(event) {
+    const at = this._toCanvas(event.clientX, event.clientY);
+    if (this._pointers.has(event.pointerId)) this._pointers.set(event.pointerId, at);
+    this._cursor = at;
+    this._hasMoved = true;
+    this._redraw("boxes");
+  }
+
+  /** Called once a frame: carry the gesture on to where the pointer is now. */
+  _applyMove() {
+    if (!this._hasMoved) return;
+    this._hasMoved = false;
+    const gesture = this._gesture;
+    if (!gesture) this._hover();
+    else if (gesture.kind === "pinch") this._applyPinch(gesture);
+    else if (gesture.kind === "pan") this._applyPan(gesture);
+    else this._applyEdit(gesture, this._cursor);
+  }
+
+  _hover() {
+    if (!this._cursor) return;
+    const { scale, x, y } = this.view;
+    const point = { x: (this._cursor.x - x) / scale, y: (this._cursor.y - y) / scale };
+    this._setHovered(this._smallest((bbox) => isInside(bbox, point, EDGE_REACH_PX / scale)));
+    this._setCursor();
+  }
+
+  _setHovered(index) {
+    if (this.hovered === index) return;
+    this.hovered = index;
+    this._dirty.boxes = true;
+    this.callbacks.onHover?.(index);
+  }
+
+  _applyPan(gesture) {
+    const [dx, dy] = [this._cursor.x - gesture.last.x, this._cursor.y - gesture.last.y];
+    gesture.last = this._cursor;
+    gesture.isDrag ||= distance(gesture.start, this._cursor) >= CLICK_PX;
+    this.panBy(dx, dy);
+  }
+
+  _pinch() {
+    const [a, b] = [...this._pointers.values()];
+    return { middle: { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 }, spread: Math.max(distance(a, b), 1) };
+  }
+
+  _applyPinch(gesture) {
+    if (this._pointers.size < 2) return;
+    const { middle, spread } = this._pinch();
+    this.panBy(middle.x - gesture.middle.x, middle.y - gesture.middle.y);
+    this.zoomBy(spread / gesture.spread, middle);
+    Object.assign(gesture, { middle, spread });
+  }
+
+  _applyEdit(gesture, at) {
+    gesture.isDrag ||= distance(gesture.start, at) >= CLICK_PX;
+    if (!gesture.isDrag) return;
+    const { width, height } = this._size;
+    const { scale, x, y } = this.view;
+    const [dx, dy] = [(at.x - gesture.start.x) / scale, (at.y - gesture.start.y) / scale];
+    const image = (point) => ({ x: (point.x - x) / scale, y: (point.y - y) / scale });
+    if (gesture.kind === "draw") gesture.bbox = boxBetween(image(gesture.start), image(at), width, height);
+    else if (gesture.kind === "move") gesture.bbox = movedBox(this.boxes[gesture.index].bbox, dx, dy, width, height);
+    else gesture.bbox = resizedBox(this.boxes[gesture.index].bbox, gesture.handle, dx, dy, width, height);
+  }
+
+  _pointerUp(event) {
+    if (!this._pointers.delete(event.pointerId)) return;
+    const gesture = this._gesture;
+    if (!gesture) return;
+    if (gesture.kind === "pinch") {
+      if (this._pointers.size === 0) this._gesture = null;
+      return;
+    }
+    const at = this._toCanvas(event.clientX, event.clientY);
+    this._cursor = at;
+    if (this.isEditing) this._applyEdit(gesture, at);
+    this._gesture = null;
+    if (gesture.kind === "pan") {
+      if (!gesture.isDrag && gesture.button === 0 && !this._isSpaceHeld) this._click(at);
+    } else if (gesture.isDrag) this._commit(gesture);
+    else if (gesture.kind !== "resize") this._click(at);
+    this._setCursor();
+    this._redraw("boxes");
+  }
+
+  _commit(gesture) {
+    const bbox = gesture.bbox && committedBox(gesture.bbox, this._size.width, this._size.height);
+    if (!bbox) return;
+    if (gesture.kind === "draw") {
+      this._choose(-1);
+      this.callbacks.onDraw?.(bbox);
+    } else {
+      this.callbacks.onChange?.(gesture.index, bbox);
+    }
+  }
+
+  /** Select the smallest box under the pointer; clicking again goes on to the next larger one. */
+  _click(at) {
+    const { scale, x, y } = this.view;
+    const point = { x: (at.x - x) / scale, y: (at.y - y) / scale };
+    const hits = this.boxes
+      .map(({ bbox }, index) => ({ index, bbox }))
+      .filter(({ bbox }) => isInside(bbox, point, EDGE_REACH_PX / scale))
+      .sort((a, b) => boxArea(a.bbox) - boxArea(b.bbox));
+    const place = hits.findIndex(({ index }) => index === this.selected);
+    const isAgain = this._lastClick && distance(this._lastClick, at) < CLICK_PX;
+    this._lastClick = at;
+    if (!hits.length) this._choose(-1);
+    else this._choose(place < 0 ? hits[0].index : hits[isAgain ? (place + 1) % hits.length : place].index);
+  }
+
+  _choose(index) {
+    if (this.selected === index) return;
+    this.selected = index;
+    this._redraw("boxes");
+    this.callbacks.onSelect?.(index);
+  }
+
+  _cancelGesture() {
+    this._gesture = null;
+    this._setCursor();
+    this._redraw("boxes");
+  }
+
+  _setCursor() {
+    const kind = this._gesture?.kind;
+    let cursor = this.editable ? "crosshair" : "grab";
+    if (kind === "pan") cursor = "grabbing";
+    else if (this._isSpaceHeld) cursor = "grab";
+    else if (this.editable && this._cursor) {
+      const target = this.isEditing ? this._gesture : this._target(this._cursor, HANDLE_REACH_PX);
+      if (target.kind === "resize") cursor = target.handle.cursor;
+      else if (target.kind === "move") cursor = "move";
+    }
+    if (this.boxCanvas.style.cursor !== cursor) this.boxCanvas.style.cursor = cursor;
+  }
+
+  /** A wheel zooms at the pointer; two fingers on a touchpad (small or sideways steps) pan, pinching zooms. */
+  _wheel(event) {
+    event.preventDefault();
+    if (!this._size.width || this.isEditing) return;
+    const unit = event.deltaMode === 1 ? 33 : event.deltaMode === 2 ? 400 : 1;
+    const [dx, dy] = [event.deltaX * unit, event.deltaY * unit];
+    const isBurst = event.timeStamp - this._lastPan < PAN_BURST_MS;
+    const isTouchpad = event.deltaMode === 0 && (dx !== 0 || Math.abs(dy) < 30);
+    if (!event.ctrlKey && !event.metaKey && (isTouchpad || isBurst)) {
+      this._lastPan = event.timeStamp;
+      this.panBy(-dx, -dy);
+      return;
+    }
+    const speed = event.ctrlKey && Math.abs(dy) < 30 ? 0.01 : 0.0015;
+    this.zoomBy(Math.exp(-Math.max(-240, Math.min(240, dy)) * speed), this._toCanvas(event.clientX, event.clientY));
+  }
+}
+
+function distance(a, b) {
+  return Math.hypot(a.x - b.x, a.y - b.y);
+}
+
+const inks = new Map();
+
+/** textColorOn, remembered: a frame may ask for a thousand labels. */
+function inkOn(color) {
+  if (!inks.has(color)) inks.set(color, textColorOn(color));
+  return inks.get(color);
+}

@@ -1,0 +1,700 @@
+// <anchorage-editor>: label the images of a project. The project, the image and the filters stand in the address.
+//
+// State for tests and styles lies in data-* attributes of the element: ready, image, status, dirty, count, selected,
+// class, revision, position, total, scale, x, y, open-ms.
+
+import { AnnotationSaver } from "./annotation_saver.js";
+import { getJSON, getParam, notify, pageURL, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { committedBox, movedBox, resizedBox } from "./box_geometry.js";
+import { DetectionCanvas } from "./canvas.js";
+import { askConflict, BoxList, ClassPalette, helpDialog } from "./editor_panels.js";
+import { element } from "./element.js";
+import { ImageCache } from "./image_cache.js";
+import { colorOf } from "./palette.js";
+
+const SPLITS = ["train", "valid", "test"];
+const STATUS_TEXT = {
+  saved: "Saved",
+  saving: "Saving…",
+  failed: "Not saved – retrying",
+  conflict: "Changed elsewhere – choose",
+};
+const MIN_HEIGHT_PX = 420;
+const BOTTOM_PX = 12;
+const PASTE_STEP_PX = 10;
+const LOW_EDGES = { x: 0, y: 0 };
+const CLIPBOARD = "anchorage:boxes";
+
+class AnchorageEditor extends HTMLElement {
+  connectedCallback() {
+    if (this._listening) return;
+    this._listening = new AbortController();
+    this._start().catch((error) => this._showFailure(error));
+  }
+
+  disconnectedCallback() {
+    this._listening?.abort();
+    this._listening = null;
+    this.saver?.destroy();
+    this.canvas?.destroy();
+    this.replaceChildren();
+  }
+
+  // ---- starting ---------------------------------------------------------------------------------------------------
+
+  async _start() {
+    this.slug = projectSlug();
+    this.document = null;
+    this.selected = null;
+    this._steps = [];
+    this._turns = 0;
+    this._shownEntries = new WeakSet();
+    if (!this.slug) {
+      this._showEmpty("No project is open", "Choose a project, or import a dataset to make one.", "/", "Projects");
+      return;
+    }
+    this.cache = new ImageCache(this.slug, (document) => this.saver.restore(document));
+    this.saver = new AnnotationSaver(this.slug, {
+      onStatus: (status, error) => this._showStatus(status, error),
+      onConflict: (document, current) =>
+        askConflict(this, document.image.file_name, document.boxes.length, current.annotations.length),
+      onResolved: (document) => document === this.document && this._show(),
+    });
+    await this._loadCategories();
+    this._build();
+    this._listen();
+    await this._openFirst();
+    this._sendDrafts();
+  }
+
+  async _loadCategories() {
+    const { categories } = await getJSON(projectURL("/categories"));
+    this.categories = new Map(categories.map((category) => [category.id, category]));
+    const used = categories.find(({ num_annotations }) => num_annotations > 0) ?? categories[0];
+    const remembered = Number(sessionStorage.getItem(this._classKey()) ?? NaN);
+    if (!this.categories.has(this.current)) {
+      this.current = this.categories.has(remembered) ? remembered : (used?.id ?? null);
+    }
+  }
+
+  _classKey() {
+    return `anchorage:class:${this.slug}`;
+  }
+
+  async _openFirst() {
+    const wanted = Number(getParam("image") ?? NaN);
+    try {
+      await (Number.isInteger(wanted) ? this._open(this.cache.entry(wanted)) : this._open(await this.cache.entryAt(1)));
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      if (Number.isInteger(wanted)) {
+        notify(error, "error");
+        setParam("image", null);
+        await this._openFirst();
+      } else this._showNoImages();
+    }
+  }
+
+  /** Images with unsaved boxes of an earlier page are opened in the background, which sends what they hold. */
+  async _sendDrafts() {
+    for (const id of this.saver.draftIds()) {
+      try {
+        await this.cache.entry(id).document;
+      } catch (error) {
+        if (error.status === 404) this.saver.discardDraft(id);
+        else console.warn(`Unsaved boxes of image ${id} wait for the next visit.`, error);
+      }
+    }
+  }
+
+  // ---- building ---------------------------------------------------------------------------------------------------
+
+  _build() {
+    this.palette = new ClassPalette({
+      onChoose: (id) => this._chooseClass(id),
+      onAdd: (name) => this._addClass(name),
+      onRename: (id, name) => this._renameClass(id, name),
+    });
+    this.list = new BoxList({
+      onSelect: (key) => this._select(key, { isRevealed: true }),
+      onHover: (key) => this.canvas.highlight(this._indexOf(key)),
+      onDelete: (key) => this._delete(key),
+    });
+    this.stage = element("div", { class: "stage" });
+    this.message = element("div", { class: "message", role: "status" });
+    const canvasRoot = element("div", { "aria-label": "Image with boxes" });
+    this.stage.append(canvasRoot, this.message);
+    this.emptyBox = element("input", { type: "checkbox", onchange: () => this._setEmpty(this.emptyBox.checked) });
+    const emptyText = "Empty on purpose: nothing to label here";
+    this.help = helpDialog();
+    this.frame = element(
+      "div",
+      { class: "editor" },
+      this._bar(),
+      this._problemBar(),
+      this.stage,
+      element(
+        "div",
+        { class: "side" },
+        this.palette.root,
+        this.list.root,
+        element("div", { class: "empty-choice" }, element("label", {}, this.emptyBox, emptyText)),
+      ),
+    );
+    this.replaceChildren(this.frame, this.help);
+    this._fitHeight();
+    this.canvas = new DetectionCanvas(canvasRoot, {
+      editable: true,
+      onDraw: (bbox) => this._drawn(bbox),
+      onChange: (index, bbox) => this._edit(this.document.boxes[index].key, { bbox }),
+      onSelect: (index) => this._select(this.document.boxes[index]?.key ?? null),
+      onHover: (index) => this.list.highlight(this.document?.boxes[index]?.key ?? null),
+      onView: (view) => this._showView(view),
+    });
+    this._showStatus("saved", null);
+  }
+
+  _button(text, label, onclick, extra = "square") {
+    return element("button", { type: "button", class: `a-button quiet ${extra}`, title: label, "aria-label": label, onclick }, text);
+  }
+
+  _bar() {
+    const filter = (name, label, options) => {
+      const choice = element("select", { class: "a-input", "aria-label": label, title: label });
+      choice.append(...options.map(([value, text]) => element("option", { value }, text)));
+      choice.value = getParam(name) ?? "";
+      choice.addEventListener("change", () => this._filter(name, choice.value));
+      return choice;
+    };
+    const categories = [...this.categories.values()].map(({ id, name }) => [id, name]);
+    this.splitFilter = filter("split", "Show images of this split", [["", "All splits"], ...SPLITS.map((name) => [name, name])]);
+    this.classFilter = filter("category", "Show images with this class", [["", "Any class"], ...categories]);
+    this.position = element("input", {
+      class: "a-input position",
+      type: "text",
+      inputmode: "numeric",
+      "aria-label": "Number of the image; type another to go there",
+      onchange: () => this._jump(this.position.value),
+      onkeydown: (event) => event.key === "Enter" && this.position.blur(),
+    });
+    this.total = element("span", { class: "total" });
+    this.fileName = element("span", { class: "file-name" });
+    this.previousButton = this._button("‹", "Previous image (←)", () => this._step(-1));
+    this.nextButton = this._button("›", "Next image (→)", () => this._step(1));
+    this.undoButton = this._button("↶", "Undo (Ctrl Z)", () => this._undo());
+    this.redoButton = this._button("↷", "Redo (Ctrl ⇧ Z)", () => this._redo());
+    this.zoomButton = this._button("100%", "Zoom to 100 % (⇧0)", () => this.canvas.zoomTo(1), "zoom");
+    this.status = element("button", { type: "button", class: "status", "aria-live": "polite", onclick: () => this._nudgeSaving() });
+    const group = (...children) => element("div", { class: "group" }, ...children);
+    return element(
+      "div",
+      { class: "bar", role: "toolbar", "aria-label": "Image" },
+      group(this.previousButton, this.position, this.total, this.nextButton),
+      group(this.splitFilter, this.classFilter, this._furtherFilters()),
+      this.fileName,
+      this.status,
+      group(this.undoButton, this.redoButton),
+      group(
+        this._button("−", "Zoom out (−)", () => this.canvas.zoomBy(0.8)),
+        this.zoomButton,
+        this._button("+", "Zoom in (+)", () => this.canvas.zoomBy(1.25)),
+        this._button("Fit", "Whole image (0)", () => this.canvas.fit(), ""),
+      ),
+      group(this._button("?", "Keys (?)", () => this.help.showModal())),
+    );
+  }
+
+  /** Filters that came along from the data page: shown, and taken off with a click. */
+  _furtherFilters() {
+    const names = { problem: "with problems", name: "name", min_boxes: "at least … boxes", max_boxes: "at most … boxes" };
+    const given = Object.keys(names).filter((name) => getParam(name));
+    if (!given.length) return null;
+    const text = given.map((name) => (name === "name" ? `name: ${getParam(name)}` : names[name].replace("…", getParam(name))));
+    const clear = () => {
+      given.forEach((name) => setParam(name, null));
+      chip.remove();
+      this._filter("split", this.splitFilter.value);
+    };
+    const chip = element("button", { type: "button", class: "a-chip", title: "Take this filter off", onclick: clear }, `${text.join(", ")} ×`);
+    return chip;
+  }
+
+  _problemBar() {
+    this.problemText = element("span", { class: "text" });
+    const turn = (degrees, text) =>
+      element("button", { type: "button", class: "a-button small", "data-turn": degrees, onclick: () => this._turn(degrees) }, text);
+    this.problem = element(
+      "div",
+      { class: "problem", role: "note", hidden: true },
+      this.problemText,
+      turn(270, "Turn left"),
+      turn(180, "Turn around"),
+      turn(90, "Turn right"),
+    );
+    return this.problem;
+  }
+
+  _listen() {
+    const signal = this._listening.signal;
+    document.addEventListener("keydown", (event) => this._keyDown(event), { signal });
+    document.addEventListener("keyup", (event) => this._keyUp(event), { signal });
+    window.addEventListener("resize", () => this._fitHeight(), { signal });
+    // Buttons do not take the focus from a click: otherwise the space bar would press them again instead of panning.
+    this.frame.addEventListener("mousedown", (event) => {
+      if (!event.target.closest("button, .box-row")) return;
+      event.preventDefault();
+      if (isTyping(document.activeElement)) document.activeElement.blur();
+    });
+    // A press on the canvas ends typing.
+    this.stage.addEventListener("pointerdown", () => document.activeElement !== document.body && document.activeElement.blur());
+  }
+
+  _fitHeight() {
+    const top = this.frame.getBoundingClientRect().top + window.scrollY;
+    this.frame.style.height = `${Math.max(window.innerHeight - top - BOTTOM_PX, MIN_HEIGHT_PX)}px`;
+  }
+
+  _showEmpty(title, text, path, action) {
+    this.dataset.ready = "empty";
+    this.replaceChildren(
+      element(
+        "div",
+        { class: "a-empty" },
+        element("h2", {}, title),
+        element("p", {}, text),
+        element("a", { class: "a-button primary", href: pageURL(path) }, action),
+      ),
+    );
+  }
+
+  _showNoImages() {
+    const isFiltered = ["split", "category", "problem", "name", "min_boxes", "max_boxes"].some((name) => getParam(name));
+    if (isFiltered) this._showEmpty("No image passes the filter", "Take the filters off to see all images.", "/annotate", "All images");
+    else this._showEmpty("This project has no images yet", "Import a dataset or a folder of images first.", "/data", "Import images");
+  }
+
+  _showFailure(error) {
+    this._showEmpty("The editor could not start", `${error.message} ${error.hint ?? ""}`, "/annotate", "Try again");
+    this.dataset.ready = "failed";
+    if (error.status === undefined) console.error(error);
+  }
+
+  // ---- images -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Show an image of the cache once it is there. With more steps waiting it is only passed through: `place` goes on,
+   * the screen and `document` (what strokes go into) stay with the image that is shown.
+   */
+  async _open(entry) {
+    const start = performance.now();
+    const turn = ++this._turns;
+    const isSuperseded = () => turn !== this._turns || this._steps.length > 0;
+    this.dataset.ready = "false";
+    const isSeenBefore = this._shownEntries.has(entry);
+    const document = await entry.document;
+    if (turn === this._turns) this.place = document;
+    if (isSuperseded()) return;
+    const picture = await entry.picture.catch((error) => console.warn("The picture could not be shown.", error));
+    if (isSuperseded()) return;
+    this.document = document;
+    this.selected = null;
+    this.canvas.select(-1);
+    this.canvas.setImage(picture ?? null, document.image.width, document.image.height);
+    this._say(picture ? "" : "This picture cannot be shown.");
+    setParam("image", document.id);
+    this._show();
+    await new Promise(requestAnimationFrame);
+    this.dataset.openMs = (performance.now() - start).toFixed(1);
+    this.dataset.ready = "true";
+    this._shownEntries.add(entry);
+    this._lookAround(document, isSeenBefore);
+  }
+
+  /** Fetch what comes next; an image seen before may have been changed by another tab. */
+  async _lookAround(document, isSeenBefore) {
+    try {
+      if (isSeenBefore && (await this.cache.revalidate(document)) && document === this.document) this._show();
+      await this.cache.prefetch(document, (item) => this._isNeeded(item));
+    } catch (error) {
+      console.warn("The images nearby could not be fetched ahead.", error);
+    }
+  }
+
+  _isNeeded(document) {
+    return document.isDirty || [this.document.id, this.document.previous, this.document.next].includes(document.id);
+  }
+
+  /** Go on by one image; presses that come while one is loading are queued. */
+  async _step(direction) {
+    this._steps.push(direction);
+    if (this._isWalking || !this.document) return;
+    this._isWalking = true;
+    await this._tell(async () => {
+      while (this._steps.length) await this._walk(this._steps.shift());
+    });
+    this._steps = [];
+    this._isWalking = false;
+  }
+
+  async _walk(direction) {
+    const from = this.place;
+    const id = direction > 0 ? from.next : from.previous;
+    if (id !== null) return this._open(this.cache.entry(id));
+    this._say(direction > 0 ? "This is the last image." : "This is the first image.");
+    return from === this.document || this._steps.length ? null : this._open(this.cache.entry(from.id));
+  }
+
+  async _jump(text) {
+    const position = Math.min(Math.max(Math.round(Number(text)) || 1, 1), this.document.total);
+    this._steps = [];
+    await this._tell(async () => this._open(await this.cache.entryAt(position)));
+    this._showPlace();
+  }
+
+  /** Change a filter: stay on this image if it passes, else go to the first that does. */
+  async _filter(name, value) {
+    setParam(name, value);
+    this._steps = [];
+    const here = this.document;
+    await this._tell(async () => {
+      await this.cache.clear((document) => document.isDirty || document === here);
+      await this.cache.revalidate(here);
+      this._show();
+      await this._open(here.isListed ? this.cache.entry(here.id) : await this.cache.entryAt(1));
+    });
+  }
+
+  /** Carry something out and show its error, if any, in the corner. */
+  async _tell(action) {
+    try {
+      await action();
+    } catch (error) {
+      this.dataset.ready = "true";
+      notify(error, "error");
+    }
+  }
+
+  async _turn(degrees) {
+    const { id, rotation } = this.document.image;
+    await this._tell(async () => {
+      await sendJSON("PATCH", projectURL(`/images/${id}`), { rotation: (rotation + degrees) % 360 });
+      this.cache.drop(id);
+      await this._open(this.cache.entry(id));
+    });
+  }
+
+  // ---- showing ----------------------------------------------------------------------------------------------------
+
+  /** Bring everything on the screen in line with the document. */
+  _show() {
+    const { document } = this;
+    if (this._indexOf(this.selected) < 0) this.selected = null;
+    const counts = new Map();
+    for (const { category_id } of document.boxes) counts.set(category_id, (counts.get(category_id) ?? 0) + 1);
+    this.canvas.setBoxes(document.boxes.map((box) => this._shown(box)));
+    this.canvas.select(this._indexOf(this.selected));
+    this.canvas.drawColor = colorOf(this.categories.get(this.current)?.position ?? 0);
+    this.palette.show([...this.categories.values()], counts, this.current);
+    this.list.show(document.boxes, this.categories, this.selected);
+    this.undoButton.disabled = !document.undoStack.length;
+    this.redoButton.disabled = !document.redoStack.length;
+    this.emptyBox.checked = document.isEmptyOnPurpose;
+    this.emptyBox.disabled = document.boxes.length > 0;
+    this._showPlace();
+    this._showData();
+  }
+
+  _shown({ bbox, category_id, is_crowd }) {
+    const category = this.categories.get(category_id);
+    return { bbox, color: colorOf(category?.position ?? 0), label: category?.name ?? `class ${category_id}`, dashed: is_crowd };
+  }
+
+  _showPlace() {
+    const { image, position, total, previous, next, isListed } = this.document;
+    if (document.activeElement !== this.position) this.position.value = isListed ? String(position) : "–";
+    this.total.textContent = `of ${total}`;
+    this.fileName.textContent = image.file_name;
+    this.fileName.title = `${image.file_name} · ${image.width} × ${image.height} px · ${image.split}`;
+    this.previousButton.disabled = previous === null;
+    this.nextButton.disabled = next === null;
+    this.problem.hidden = !image.problem;
+    this.problemText.textContent = image.problem ? `Left out of training: ${image.problem}` : "";
+  }
+
+  _showData() {
+    const { document } = this;
+    Object.assign(this.dataset, {
+      image: document.id,
+      count: document.boxes.length,
+      selected: this.selected ?? "",
+      class: this.current ?? "",
+      revision: document.revision,
+      position: document.position,
+      total: document.total,
+    });
+  }
+
+  _showView({ scale, x, y }) {
+    Object.assign(this.dataset, { scale, x, y });
+    this.zoomButton.textContent = `${Math.round(scale * 100)}%`;
+  }
+
+  _showStatus(status, error) {
+    this.dataset.status = status;
+    this.dataset.dirty = String(status !== "saved");
+    if (this.document) this.dataset.revision = this.document.revision;
+    const isRefused = status === "failed" && error?.status >= 400 && error.status < 500;
+    this.status.textContent = isRefused ? "Not saved" : STATUS_TEXT[status];
+    this.status.title = error ? `${error.message} ${error.hint ?? ""}` : "Every stroke is saved at once.";
+    if (isRefused && this._toldError !== error) notify(error, "error");
+    this._toldError = error;
+  }
+
+  /** A click on the status: choose in a conflict, try again after a failure. */
+  _nudgeSaving() {
+    if (this.dataset.status === "conflict") this.saver.askAgain();
+    else if (this.dataset.status === "failed") this.saver.flush();
+  }
+
+  _say(text) {
+    clearTimeout(this._saying);
+    this.message.textContent = text;
+    if (text) this._saying = setTimeout(() => (this.message.textContent = ""), 2500);
+  }
+
+  // ---- editing ----------------------------------------------------------------------------------------------------
+
+  _indexOf(key) {
+    return key === null || !this.document ? -1 : this.document.boxes.findIndex((box) => box.key === key);
+  }
+
+  _changed() {
+    this._show();
+    this.saver.touch(this.document);
+  }
+
+  _drawn(bbox) {
+    if (this.current === null) {
+      this._pendingBox = bbox;
+      this._say("Name the class of this box first.");
+      this.palette.focus();
+      return;
+    }
+    this.document.add(this.current, bbox);
+    this._changed();
+  }
+
+  _edit(key, fields) {
+    this.document.edit(key, fields);
+    this._changed();
+  }
+
+  _select(key, { isRevealed = false } = {}) {
+    this.selected = key;
+    const index = this._indexOf(key);
+    this.canvas.select(index);
+    if (isRevealed && index >= 0) this.canvas.reveal(index);
+    this.list.select(key);
+    this.dataset.selected = key ?? "";
+  }
+
+  _selectBeside(step) {
+    const { boxes } = this.document;
+    if (!boxes.length) return;
+    const place = this._indexOf(this.selected);
+    const next = place < 0 ? (step > 0 ? 0 : boxes.length - 1) : (place + step + boxes.length) % boxes.length;
+    this._select(boxes[next].key, { isRevealed: true });
+  }
+
+  _delete(key) {
+    if (this._indexOf(key) < 0) return;
+    this.document.remove(key);
+    this._changed();
+  }
+
+  _undo() {
+    if (this.document.undo()) this._changed();
+  }
+
+  _redo() {
+    if (this.document.redo()) this._changed();
+  }
+
+  /** The class of the next box, and of the selected box if there is one. */
+  _chooseClass(id) {
+    this.current = id;
+    sessionStorage.setItem(this._classKey(), String(id));
+    const box = this.document.boxes[this._indexOf(this.selected)];
+    if (box && box.category_id !== id) this._edit(box.key, { category_id: id });
+    else this._show();
+  }
+
+  _setEmpty(isEmpty) {
+    if (this.document.boxes.length) return;
+    this.document.change([], isEmpty);
+    this._changed();
+  }
+
+  /** Move the selected box, or its right and lower edges, by whole pixels. */
+  _nudge(dx, dy, isResize) {
+    const box = this.document.boxes[this._indexOf(this.selected)];
+    if (!box) return;
+    const { width, height } = this.document.image;
+    const edges = { ...LOW_EDGES, ...(dx && { x: 1 }), ...(dy && { y: 1 }) };
+    const moved = isResize
+      ? resizedBox(box.bbox, edges, dx, dy, width, height)
+      : movedBox(box.bbox, dx, dy, width, height);
+    const bbox = committedBox(moved, width, height);
+    if (bbox) this._edit(box.key, { bbox });
+  }
+
+  /** Copy the selected box, or all boxes of the image when none is selected. */
+  _copy() {
+    const box = this.document.boxes[this._indexOf(this.selected)];
+    const boxes = (box ? [box] : this.document.boxes).map(({ category_id, bbox }) => ({ category_id, bbox }));
+    if (!boxes.length) return;
+    sessionStorage.setItem(CLIPBOARD, JSON.stringify({ slug: this.slug, image: this.document.id, boxes }));
+    this._say(boxes.length === 1 ? "1 box copied." : `${boxes.length} boxes copied.`);
+  }
+
+  /** Paste at the same place; on the image they came from a little aside, so that they can be seen. */
+  _paste() {
+    const copied = JSON.parse(sessionStorage.getItem(CLIPBOARD) ?? "null");
+    if (copied?.slug !== this.slug) return;
+    const { width, height } = this.document.image;
+    const step = copied.image === this.document.id ? PASTE_STEP_PX : 0;
+    const pasted = copied.boxes
+      .filter(({ category_id }) => this.categories.has(category_id))
+      .map(({ category_id, bbox }) => ({ category_id, bbox: committedBox(movedBox(bbox, step, step, width, height), width, height) }))
+      .filter(({ bbox }) => bbox);
+    if (!pasted.length) return this._say("The copied boxes lie outside this image.");
+    const made = this.document.addAll(pasted);
+    this.selected = made.length === 1 ? made[0].key : null;
+    return this._changed();
+  }
+
+  // ---- classes ----------------------------------------------------------------------------------------------------
+
+  async _addClass(name) {
+    try {
+      const category = await sendJSON("POST", projectURL("/categories"), { name });
+      await this._classesChanged();
+      this._chooseClass(category.id);
+      if (this._pendingBox) this._drawn(this._pendingBox);
+      this._pendingBox = null;
+      return true;
+    } catch (error) {
+      notify(error, "error");
+      return false;
+    }
+  }
+
+  async _renameClass(id, name) {
+    await this._tell(async () => {
+      await sendJSON("PATCH", projectURL(`/categories/${id}`), { name });
+      await this._classesChanged();
+    });
+  }
+
+  async _classesChanged() {
+    await this._loadCategories();
+    const chosen = this.classFilter.value;
+    const options = [...this.categories.values()].map(({ id, name }) => element("option", { value: id }, name));
+    this.classFilter.replaceChildren(element("option", { value: "" }, "Any class"), ...options);
+    this.classFilter.value = chosen;
+    this._show();
+  }
+
+  // ---- keys -------------------------------------------------------------------------------------------------------
+
+  _keyDown(event) {
+    if (isTyping(event.target) || document.querySelector("dialog[open]") || event.defaultPrevented || !this.document) return;
+    const isCommand = event.ctrlKey || event.metaKey;
+    if (event.altKey) return;
+    const handled = isCommand ? this._command(event) : this._plainKey(event);
+    if (handled) event.preventDefault();
+  }
+
+  /** Keys with Ctrl (or Cmd); true when the key was one of ours. */
+  _command(event) {
+    const arrow = ARROWS[event.key];
+    if (arrow && event.shiftKey && this.selected !== null) {
+      this._nudge(...arrow, true);
+      return true;
+    }
+    const key = event.key.toLowerCase();
+    if (key === "z") event.shiftKey ? this._redo() : this._undo();
+    else if (key === "y") this._redo();
+    else if (key === "c" && !window.getSelection().toString()) this._copy();
+    else if (key === "v") this._paste();
+    else return false;
+    return true;
+  }
+
+  _plainKey(event) {
+    const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
+    if (digit !== undefined && event.key !== "/") return this._digit(Number(digit), event.shiftKey);
+    const arrow = ARROWS[event.key];
+    if (arrow && event.shiftKey) {
+      this._nudge(...arrow, false);
+      return this.selected !== null;
+    }
+    const action = this._actions()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!action) return false;
+    return action() !== false;
+  }
+
+  _digit(digit, isShifted) {
+    if (digit === 0) {
+      if (isShifted) this.canvas.zoomTo(1);
+      else this.canvas.fit();
+      return true;
+    }
+    const position = digit - 1 + (isShifted ? 9 : 0);
+    const category = [...this.categories.values()].find((item) => item.position === position);
+    if (category) this._chooseClass(category.id);
+    return true;
+  }
+
+  /** What each plain key does; false leaves the key to the browser. */
+  _actions() {
+    return {
+      ArrowLeft: () => void this._step(-1),
+      ArrowRight: () => void this._step(1),
+      a: () => void this._step(-1),
+      d: () => void this._step(1),
+      Delete: () => this._delete(this.selected),
+      Backspace: () => this._delete(this.selected),
+      Escape: () => this.canvas.cancel() || this._select(null),
+      "[": () => this._selectBeside(-1),
+      "]": () => this._selectBeside(1),
+      "+": () => this.canvas.zoomBy(1.25),
+      "=": () => this.canvas.zoomBy(1.25),
+      "-": () => this.canvas.zoomBy(0.8),
+      "/": () => this.palette.focus(),
+      "?": () => this.help.showModal(),
+      e: () => this._setEmpty(!this.document.isEmptyOnPurpose),
+      h: () => this.canvas.setBoxes([]),
+      " ": () => (isPressable(document.activeElement) ? false : this.canvas.holdSpace(true)),
+    };
+  }
+
+  _keyUp(event) {
+    if (!this.document) return;
+    if (event.key === " ") this.canvas.holdSpace(false);
+    if (event.key.toLowerCase() === "h" && !isTyping(event.target)) this._show();
+  }
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** Whether keys go into this element as text or choices. */
+function isTyping(node) {
+  return node instanceof HTMLElement && (node.isContentEditable || node.matches("input:not([type=checkbox]), textarea, select"));
+}
+
+function isPressable(node) {
+  return node instanceof HTMLElement && node.matches("button, a, input, summary");
+}
+
+customElements.define("anchorage-editor", AnchorageEditor);

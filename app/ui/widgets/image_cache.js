@@ -1,0 +1,104 @@
+// Images of the editor by id: document and picture, fetched ahead of need and kept while they are near or unsaved.
+
+import { AnnotationDocument } from "./annotation_document.js";
+import { getJSON, projectURL } from "./api.js";
+
+const MAX_ENTRIES = 12;
+
+/** The filters of the list of images as they stand in the address. */
+export const FILTERS = ["split", "category", "problem", "name", "min_boxes", "max_boxes"];
+
+export class ImageCache {
+  /** @param {string} slug the project @param {(document: AnnotationDocument) => void} onOpened a document came in */
+  constructor(slug, onOpened) {
+    this.slug = slug;
+    this.onOpened = onOpened;
+    this.entries = new Map(); // image id -> {document, picture}: promises; newest last
+  }
+
+  _query() {
+    const all = new URLSearchParams(location.search);
+    const query = new URLSearchParams(FILTERS.filter((name) => all.get(name)).map((name) => [name, all.get(name)]));
+    return query.size ? `?${query}` : "";
+  }
+
+  /** The entry of an image, begun if it is not there yet. */
+  entry(id) {
+    const found = this.entries.get(id);
+    if (found) {
+      this.entries.delete(id);
+      this.entries.set(id, found);
+      return found;
+    }
+    return this._begin(id, getJSON(projectURL(`/images/${id}${this._query()}`)));
+  }
+
+  /** The entry of the image at a 1-based position among the filtered ones; throws ApiError past the ends. */
+  async entryAt(position) {
+    const opened = await getJSON(projectURL(`/images/at/${position}${this._query()}`));
+    const id = opened.image.id;
+    if (!this.entries.has(id)) return this._begin(id, Promise.resolve(opened));
+    (await this.entries.get(id).document).place(opened);
+    return this.entry(id);
+  }
+
+  _begin(id, opening) {
+    const document = opening.then((opened) => {
+      const made = new AnnotationDocument(opened);
+      this.onOpened(made);
+      return made;
+    });
+    const picture = document.then(({ image }) => loadPicture(this.slug, image));
+    const entry = { document, picture };
+    // A failed fetch is not kept: the next try fetches again. Who waits for the entry gets the error.
+    for (const part of [document, picture]) part.catch(() => this.entries.get(id) === entry && this.entries.delete(id));
+    this.entries.set(id, entry);
+    return entry;
+  }
+
+  /** Fetch the next two and the previous image ahead, and drop the oldest ones that hold nothing unsaved. */
+  async prefetch(document, isNeeded) {
+    if (document.previous !== null) this.entry(document.previous);
+    if (document.next !== null) {
+      const next = await this.entry(document.next).document;
+      if (next.next !== null) this.entry(next.next);
+    }
+    await this._trim(isNeeded);
+  }
+
+  async _trim(isNeeded) {
+    for (const [id, { document }] of [...this.entries]) {
+      if (this.entries.size <= MAX_ENTRIES) return;
+      if (!isNeeded(await document)) this.entries.delete(id);
+    }
+  }
+
+  /** Look whether an image changed on the server since it was fetched; true when its boxes here are new now. */
+  async revalidate(document) {
+    const opened = await getJSON(projectURL(`/images/${document.id}${this._query()}`));
+    if (document.isDirty) {
+      document.place({ ...opened, image: document.image });
+      return false;
+    }
+    return document.refresh(opened);
+  }
+
+  /** Forget an image, so that it is fetched again. */
+  drop(id) {
+    this.entries.delete(id);
+  }
+
+  /** Forget every image that holds nothing unsaved: their neighbors are no longer right. */
+  async clear(isNeeded) {
+    for (const [id, { document }] of [...this.entries]) {
+      if (!isNeeded(await document)) this.entries.delete(id);
+    }
+  }
+}
+
+async function loadPicture(slug, image) {
+  const picture = new Image();
+  picture.src = `/img/${encodeURIComponent(slug)}/${image.id}?v=${image.sha256.slice(0, 16)}-${image.rotation}`;
+  await picture.decode();
+  return picture;
+}
