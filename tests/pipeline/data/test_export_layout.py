@@ -83,8 +83,8 @@ def num_boxes(export: ParsedExport) -> int:
         ),
         (
             {
-                COCO_NAME: encoded(coco([image_entry(file_name="sub folder/deep/a.png")])),
-                "sub folder/deep/a.png": PIXELS,
+                COCO_NAME: encoded(coco([image_entry(file_name="sub dir/deep/a.png")])),
+                "sub dir/deep/a.png": PIXELS,
             },
             {"sub dir/deep/a.png": ""},
         ),
@@ -209,14 +209,15 @@ def test_listed_but_absent_images_are_reported(tmp_path):
     assert found(export, "missing") == [("image", "gone.png")]
 
 
-def test_same_name_in_another_split_is_no_substitute(tmp_path):
-    files = {
-        f"train/{COCO_NAME}": encoded(coco()),
-        f"valid/{COCO_NAME}": encoded(coco()),
-        "train/a.png": PIXELS,
-    }
-    export = read(tmp_path, files)
-    assert members(export) == {"train/a.png": "train"}
+@pytest.mark.parametrize(
+    ("train", "valid"),
+    [(f"train/{COCO_NAME}", f"valid/{COCO_NAME}"), ("one/labels_train.json", "two/labels_val.json")],
+    ids=["split told by the folder", "split told by the JSON name"],
+)
+def test_same_name_in_another_split_is_no_substitute(tmp_path, train, valid):
+    picture_of_train = train.rpartition("/")[0] + "/a.png"
+    export = read(tmp_path, {train: encoded(coco()), valid: encoded(coco()), picture_of_train: PIXELS})
+    assert members(export) == {picture_of_train: "train"}
     assert found(export, "missing") == [("image", "a.png")]
 
 
