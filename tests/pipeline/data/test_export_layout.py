@@ -210,14 +210,17 @@ def test_listed_but_absent_images_are_reported(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("train", "valid"),
-    [(f"train/{COCO_NAME}", f"valid/{COCO_NAME}"), ("one/labels_train.json", "two/labels_val.json")],
-    ids=["split told by the folder", "split told by the JSON name"],
+    ("train", "valid", "only"),
+    [
+        (f"train/{COCO_NAME}", f"valid/{COCO_NAME}", "train/a.png"),
+        ("one/labels_train.json", "two/labels_val.json", "one/a.png"),
+        ("annotations/val.json", "annotations/train.json", "train2017/a.png"),
+    ],
+    ids=["split told by the folder", "split told by the JSON name", "split of the picture's folder"],
 )
-def test_same_name_in_another_split_is_no_substitute(tmp_path, train, valid):
-    picture_of_train = train.rpartition("/")[0] + "/a.png"
-    export = read(tmp_path, {train: encoded(coco()), valid: encoded(coco()), picture_of_train: PIXELS})
-    assert members(export) == {picture_of_train: "train"}
+def test_same_name_in_another_split_is_no_substitute(tmp_path, train, valid, only):
+    export = read(tmp_path, {train: encoded(coco()), valid: encoded(coco()), only: PIXELS})
+    assert members(export) == {only: "train"}
     assert found(export, "missing") == [("image", "a.png")]
 
 
