@@ -4,22 +4,14 @@ Wait for the ``data-*`` attributes that the widgets set on their root elements; 
 """
 
 import os
-import queue
-import re
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-START_S = 60
+from running_app import end_job_processes, start_app, wait_for_link
 
 
 @dataclass(frozen=True)
@@ -50,39 +42,6 @@ def app_server(tmp_path_factory) -> Iterator[AppServer]:
         process.terminate()
         process.wait(timeout=30)
         end_job_processes(workspace)
-
-
-def start_app(workspace: Path, *arguments: str) -> subprocess.Popen:
-    """``launch.py`` as a process whose output can be read."""
-    command = [sys.executable, "-u", "launch.py", "--projects", str(workspace), "--no-browser", *arguments]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
-    )
-
-
-def wait_for_link(process: subprocess.Popen) -> str:
-    """The link that ``launch.py`` prints; what it prints later is read and dropped, so that it never blocks."""
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in process.stdout:
-            lines.put(line)
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    seen = []
-    while (line := lines.get(timeout=START_S)) is not None:
-        seen.append(line)
-        if found := re.search(r"http://\S+/\?token=\S+", line):
-            return found.group()
-    raise AssertionError(f"launch.py ended without a link: {''.join(seen)}")
-
-
-def end_job_processes(workspace: Path) -> None:
-    """End the worker and the jobs that the app started detached: those that carry this workspace in their command."""
-    for process in psutil.process_iter(["cmdline"]):
-        if str(workspace) in (process.info["cmdline"] or []):
-            process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -129,10 +129,10 @@ class AnchorageNav extends HTMLElement {
     try {
       const { projects } = await getJSON("/api/projects");
       this.showProjects(projects);
-      this.dataset.ready = "true";
     } catch (error) {
       notify(error, "error");
     }
+    this.dataset.ready = "true";
   }
 
   showProjects(projects) {
