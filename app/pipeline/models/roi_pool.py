@@ -84,12 +84,20 @@ class MatrixRoIAlign(nn.Module):
 def _weights(starts: Tensor, ends: Tensor, length: int, num_bins: int, num_samples: int) -> Tensor:
     """Bilinear weights [R, num_bins, length] along one axis, averaged over the samples of each bin.
 
-    A sample at position s takes 1 - |s - i| of pixel i where that is positive; beyond one pixel outside it takes none.
+    A sample at position s takes 1 - |s - i| of the pixels i on both sides; beyond one pixel outside it takes none.
     """
     sizes = (ends - starts).clamp(min=1.0)
     steps = (torch.arange(num_bins * num_samples, device=starts.device) + 0.5) / num_samples
     samples = starts[:, None] + steps * (sizes / num_bins)[:, None]
-    pixels = torch.arange(length, device=starts.device)
-    weights = (1 - (samples.clamp(0, length - 1)[..., None] - pixels).abs()).clamp_(min=0)
-    weights = weights * ((samples >= -1) & (samples <= length))[..., None]
-    return weights.view(len(starts), num_bins, num_samples, length).mean(2)
+    share = ((samples >= -1) & (samples <= length)).float() / num_samples
+    samples = samples.clamp(0, length - 1)
+    lower = samples.floor()
+    upper_weight = samples - lower
+    row = torch.arange(num_bins, device=starts.device).repeat_interleave(num_samples) * length
+    at_lower = lower.long() + row
+    at_upper = (lower.long() + 1).clamp(max=length - 1) + row
+    weights = torch.zeros(len(starts), num_bins * length, device=starts.device)
+    # Few entries differ from zero: putting them in place is cheaper than computing the whole hat function.
+    weights.scatter_add_(1, at_lower, (1 - upper_weight) * share)
+    weights.scatter_add_(1, at_upper, upper_weight * share)
+    return weights.view(len(starts), num_bins, length)

@@ -1,0 +1,122 @@
+"""Ready-made settings, and the ones suggested for a dataset and a machine. Imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SMALL_OBJECT_PX = 24  # what a tenth of the objects may fall below after resizing
+CPU_SIZES_PX = (224, 320)
+GPU_SIZES_PX = (320, 640)
+CPU_STEPS = 900  # a run of about half an hour on two cores
+GPU_STEPS = 6000
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A named part of a configuration, laid over the suggested one."""
+
+    name: str
+    title: str
+    help: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+PRESETS = (
+    Preset("suggested", "Suggested", "What suits this dataset and this machine."),
+    Preset(
+        "quick",
+        "Quick look",
+        "A third of the epochs on small images: to see whether the labels make sense.",
+        {"epochs": 8, "image_size": 192, "roi_batch_size": 64},
+    ),
+    Preset(
+        "thorough",
+        "Thorough",
+        "Three times as long, for the last points of accuracy.",
+        {"epochs": 100, "roi_batch_size": 128},
+    ),
+    Preset(
+        "classic",
+        "Classic SGD",
+        "The published recipe: SGD with momentum from a pretrained backbone, 512 regions an image.",
+        {
+            "model": "fasterrcnn_resnet50_fpn",
+            "pretrained": "backbone",
+            "trainable_layers": 3,
+            "optimizer": "sgd",
+            "learning_rate": 0.005,
+            "roi_batch_size": 512,
+            "image_size": 640,
+        },
+    ),
+    Preset(
+        "crowded",
+        "Small and crowded",
+        "Large images and many sampled regions, for hundreds of small objects an image.",
+        {"image_size": 640, "batch_size": 2, "roi_batch_size": 256, "roi_positive_fraction": 0.5},
+    ),
+)
+
+
+def suggest(
+    *,
+    num_train_images: int,
+    object_shares: Sequence[float] = (),
+    longest_side_px: int = 640,
+    class_names: Sequence[str] = (),
+    has_gpu: bool = False,
+    num_cores: int = 2,
+    cached_weights: Sequence[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """Option values that suit a dataset and a machine; the options left out keep their defaults.
+
+    ``object_shares``: for each labelled object, the square root of its area over the longer side of its image.
+    ``longest_side_px``: the longer side of a typical image. ``cached_weights``: (model, part) pairs on this machine;
+    weights that would have to be downloaded are never suggested.
+    """
+    model, pretrained = _choose_model(has_gpu, frozenset(cached_weights))
+    batch_size = 8 if has_gpu else 4
+    return {
+        "model": model,
+        "pretrained": pretrained,
+        "image_size": _choose_image_size(object_shares, longest_side_px, has_gpu, num_cores),
+        "batch_size": batch_size,
+        "epochs": _choose_epochs(num_train_images, batch_size, has_gpu, pretrained),
+        "learning_rate": 1e-3 if pretrained == "none" else 3e-4,
+        "roi_batch_size": 256 if has_gpu else 64,
+        "augmentation": _choose_augmentation(class_names),
+    }
+
+
+def _choose_model(has_gpu: bool, cached: frozenset[tuple[str, str]]) -> tuple[str, str]:
+    """The model and what it starts from: only weights that are already here."""
+    model = "fasterrcnn_resnet50_fpn" if has_gpu else "fasterrcnn_resnet18_fpn"
+    for pretrained in ("network", "backbone"):
+        if (model, pretrained) in cached:
+            return model, pretrained
+    return "fasterrcnn_resnet18_fpn", "none"
+
+
+def _choose_image_size(shares: Sequence[float], longest_side_px: int, has_gpu: bool, num_cores: int) -> int:
+    """Large enough that nine objects in ten stay visible, within what the machine can do, never above the images."""
+    smallest, largest = GPU_SIZES_PX if has_gpu else CPU_SIZES_PX
+    if not has_gpu and num_cores >= 8:
+        largest = 512
+    ordered = sorted(shares)
+    wanted = SMALL_OBJECT_PX / max(1e-6, ordered[len(ordered) // 10]) if ordered else smallest
+    size = min(max(smallest, wanted), largest, max(longest_side_px, 64))
+    return max(64, int(size + 31) // 32 * 32)
+
+
+def _choose_epochs(num_train_images: int, batch_size: int, has_gpu: bool, pretrained: str) -> int:
+    steps_per_epoch = max(1, -(-num_train_images // batch_size))
+    steps = (GPU_STEPS if has_gpu else CPU_STEPS) // (1 if pretrained == "none" else 2)
+    return min(100, max(8, round(steps / steps_per_epoch)))
+
+
+def _choose_augmentation(class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Flips, unless the classes read as signs (digits, letters, left and right), which a mirror turns into others."""
+    words = [name.strip().lower() for name in class_names]
+    if any(len(word) == 1 or "left" in word or "right" in word for word in words):
+        return []
+    return [{"name": "HorizontalFlip", "probability": 0.5}]
