@@ -33,7 +33,7 @@ const LABEL_HEIGHT = 15;
  * @property {number[]} bbox [x1, y1, x2, y2] in image pixels
  * @property {string} color #rrggbb
  * @property {string} [label] text beside the box; drawn where there is room, always for the hovered and selected box
- * @property {boolean} [dashed] dashed outline
+ * @property {boolean | number[]} [dashed] dashed outline, or the lengths of its dashes and gaps in CSS pixels
  * @property {boolean} [faint] drawn half transparent
  */
 
@@ -308,14 +308,14 @@ export class DetectionCanvas {
     }
     for (const { dashed, faint, path } of groups.values()) {
       context.globalAlpha = faint ? 0.4 : 1;
-      context.setLineDash(dashed ? [6, 4] : []);
+      context.setLineDash(Array.isArray(dashed) ? dashed : dashed ? [6, 4] : []);
       context.strokeStyle = "rgba(0, 0, 0, 0.6)";
       context.lineWidth = 3.5;
       context.stroke(path);
     }
     for (const { color, dashed, faint, path } of groups.values()) {
       context.globalAlpha = faint ? 0.4 : 1;
-      context.setLineDash(dashed ? [6, 4] : []);
+      context.setLineDash(Array.isArray(dashed) ? dashed : dashed ? [6, 4] : []);
       context.strokeStyle = color;
       context.lineWidth = 1.75;
       context.stroke(path);
