@@ -63,7 +63,7 @@ def test_preview_gives_original_and_variants_with_category_ids(services, slug, i
 
 def test_boxes_that_a_step_kills_are_counted(services, slug, image_id):
     strong = {"name": "CoarseDropout", "probability": 1, "strength": {"size": 0.6, "holes": 20}}
-    made = augmenting.preview(services, slug, steps=[strong] * 3, image_id=image_id, seed=1, count=8, size=160)
+    made = augmenting.preview(services, slug, steps=[strong] * 6, image_id=image_id, seed=1, count=16, size=160)
     assert sum(item["lost"] for item in made["variants"]) > 0
     assert all(item["lost"] + len(item["boxes"]) == 1 for item in made["variants"])
 

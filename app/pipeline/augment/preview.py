@@ -4,10 +4,12 @@ Runs in the warm helper, which stays alive between calls: arguments and results 
 images are kept. Legend: N boxes of the image; boxes are xyxy float pixels.
 """
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,17 @@ from app.pipeline.data.image import encode_jpeg, read_image, resize_longest
 
 JPEG_QUALITY = 90
 CACHE_BYTES = 256 * 2**20
-NUM_THREADS = 4
+NUM_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Resized:
+    """A resized image, uint8 [H, W, 3], as pixels and as JPEG; ``width`` and ``height`` are the original's."""
+
+    image: np.ndarray
+    jpeg: bytes
+    width: int
+    height: int
 
 
 class ResizedCache:
@@ -26,14 +38,11 @@ class ResizedCache:
 
     def __init__(self, budget_bytes: int = CACHE_BYTES) -> None:
         self._budget_bytes = budget_bytes
-        self._images: OrderedDict[tuple[str, int, int], tuple[np.ndarray, tuple[int, int]]] = OrderedDict()
+        self._images: OrderedDict[tuple[str, int, int], Resized] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: str, rotation: int, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """uint8 [H, W, 3] with ``size`` pixels on the longer side, and (width, height) of the upright original.
-
-        Raises BadImage and OSError.
-        """
+    def read(self, path: str, rotation: int, size: int) -> Resized:
+        """The image with ``size`` pixels on the longer side; raises BadImage and OSError."""
         key = (path, rotation, size)
         with self._lock:
             if key in self._images:
@@ -41,10 +50,12 @@ class ResizedCache:
                 return self._images[key]
         original = read_image(path, rotation)
         image, _ = resize_longest(original, size)
-        entry = (image, (original.shape[1], original.shape[0]))
+        entry = Resized(image, encode_jpeg(image, JPEG_QUALITY), original.shape[1], original.shape[0])
         with self._lock:
             self._images[key] = entry
-            while len(self._images) > 1 and sum(kept.nbytes for kept, _ in self._images.values()) > self._budget_bytes:
+            while (
+                len(self._images) > 1 and sum(kept.image.nbytes for kept in self._images.values()) > self._budget_bytes
+            ):
                 self._images.popitem(last=False)
         return entry
 
@@ -80,17 +91,19 @@ def render(
     each with ``jpeg`` (bytes), ``width``, ``height``, ``boxes`` ([M][4] in its own pixels), ``labels`` ([M]) and
     ``lost`` (N - M). Raises BadImage, OSError and ValueError.
     """
-    image, (width, height) = _cache.read(path, rotation, size)
-    scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2)
+    resized = _cache.read(path, rotation, size)
+    image = resized.image
+    scale = np.array([image.shape[1] / resized.width, image.shape[0] / resized.height] * 2)
     resized_boxes = np.asarray(boxes, np.float64).reshape(-1, 4) * scale
     label_array = np.asarray(labels, np.int64)
     chain = _chain_of(steps)
 
     def variant(epoch: int) -> dict[str, Any]:
-        return _packed(chain.apply(image, resized_boxes, label_array, seed=seed, epoch=epoch, image_id=image_id))
+        made = chain.apply(image, resized_boxes, label_array, seed=seed, epoch=epoch, image_id=image_id)
+        return _packed(made, encode_jpeg(made.image, JPEG_QUALITY))
 
     original = Chain.build([]).apply(image, resized_boxes, label_array, seed=seed, epoch=0, image_id=image_id)
-    return {"original": _packed(original), "variants": list(_threads.map(variant, range(1, count + 1)))}
+    return {"original": _packed(original, resized.jpeg), "variants": list(_threads.map(variant, range(1, count + 1)))}
 
 
 def _chain_of(steps: Sequence[dict[str, Any]]) -> Chain:
@@ -102,9 +115,9 @@ def _chain_of(steps: Sequence[dict[str, Any]]) -> Chain:
     return _last_chain
 
 
-def _packed(made: Augmented) -> dict[str, Any]:
+def _packed(made: Augmented, jpeg: bytes) -> dict[str, Any]:
     return {
-        "jpeg": encode_jpeg(made.image, JPEG_QUALITY),
+        "jpeg": jpeg,
         "width": made.image.shape[1],
         "height": made.image.shape[0],
         "boxes": made.boxes.round(2).tolist(),

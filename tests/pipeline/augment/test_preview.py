@@ -85,9 +85,9 @@ def test_cache_keeps_the_images_used_last_within_its_budget(tmp_path):
         paths.append(str(tmp_path / f"{number}.png"))
         cv2.imwrite(paths[-1], np.full((40, 40, 3), number, np.uint8))
     cache = preview.ResizedCache(budget_bytes=2 * 40 * 40 * 3)
-    first, _ = cache.read(paths[0], 0, 40)
+    first = cache.read(paths[0], 0, 40)
     cache.read(paths[1], 0, 40)
-    assert cache.read(paths[0], 0, 40)[0] is first
+    assert cache.read(paths[0], 0, 40) is first
     cache.read(paths[2], 0, 40)  # drops the second, which was used longest ago
-    assert cache.read(paths[0], 0, 40)[0] is first
+    assert cache.read(paths[0], 0, 40) is first
     assert len(cache._images) == 2
