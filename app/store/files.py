@@ -82,6 +82,11 @@ class ProjectFiles:
     def image(self, sha256: str, extension: str) -> Path:
         return self.images / sha256[:2] / f"{sha256}.{extension}"
 
+    def rendering(self, sha256: str, rotation: int, size: int | None = None) -> Path:
+        """A picture made from a stored one: turned, in a format browsers show, ``size`` pixels on its longer side."""
+        name = f"{sha256}-{int(rotation)}-{'full' if size is None else int(size)}.jpg"
+        return self.thumbnails / sha256[:2] / name
+
     def run(self, run_id: int) -> Path:
         return self.runs / str(int(run_id))
 

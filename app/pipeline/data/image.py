@@ -91,6 +91,22 @@ def read_image(source: bytes | Path | str, rotation: int = 0) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(array, -rotation // 90)) if rotation else array
 
 
+def read_thumbnail(source: Path, size: int, rotation: int = 0) -> np.ndarray:
+    """As :func:`read_image`, shrunk to ``size`` pixels on the longer side at most; JPEGs decode only as fine as needed.
+
+    Raises BadImage.
+    """
+    with _opened(source) as picture:
+        picture.draft("RGB", (size, size))
+        try:
+            array = _to_upright_rgb(picture, _orientation(picture))
+        except Exception as error:  # see probe_image
+            raise BadImage(f"it cannot be decoded ({_reason(error)})") from error
+    if max(array.shape[:2]) > size:
+        array = resize_longest(array, size)[0]
+    return np.ascontiguousarray(np.rot90(array, -rotation // 90)) if rotation else array
+
+
 def resize_longest(image: np.ndarray, size: int) -> tuple[np.ndarray, float]:
     """Resize uint8 [H, W, C] so that its longer side is ``size``; returns (image, new side / old side).
 
