@@ -65,10 +65,6 @@ def _run(context: JobContext, handlers: Mapping[str, str]) -> int:
         logger.error("%s", error)
         context.finish("failed", error=str(error))
         return 1
-    except ValueError as error:  # the pipeline's refusals: they speak to the user
-        logger.exception("refused")
-        context.finish("failed", error=str(error))
-        return 1
     except BaseException as error:
         logger.exception("failed")
         context.finish("failed", error=_explain(error))
@@ -94,6 +90,8 @@ def _stopped_reason(context: JobContext) -> str:
 
 
 def _explain(error: BaseException) -> str:
+    if type(error).__module__.partition(".")[0] == "app":  # the pipeline's own refusals speak to the user
+        return str(error)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"Out of memory: {error}. Take a smaller batch or image size."
     return "".join(traceback.format_exception_only(error)).strip()

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 FLUSH_EVERY_S = 1.0
 
+Point = tuple[int, int, int, str, str, float, float]  # run id, step, epoch, split, name, value, elapsed_s
+
 
 class RunRecorder:
     """Takes the events of one run. Metrics wait up to a second; checkpoints and predictions are written at once.
@@ -26,7 +28,7 @@ class RunRecorder:
         self.run_id = run_id
         self.snapshot_sha256 = snapshot_sha256
         self._lock = threading.Lock()
-        self._points: list[tuple[int, int, int, str, str, float, float]] = []
+        self._points: list[Point] = []
         self._began = time.monotonic()
         self._flushed_at = self._began
 
@@ -44,14 +46,19 @@ class RunRecorder:
     def flush(self) -> None:
         """Write what has gathered."""
         with self._lock:
-            points, self._points = self._points, []
             self._flushed_at = time.monotonic()
-            if points:
-                with self.job.write() as db:
-                    runs.append_metrics(db, points)
+            if not self._points:
+                return
+            with self.job.write() as db:
+                runs.append_metrics(db, self._points)
+                runs.set_epoch(db, self.run_id, max(_finished_epochs(point) for point in self._points))
+            self._points = []  # only now: what could not be written is tried again
 
     def _add(self, event: Metrics) -> None:
         elapsed_s = time.monotonic() - self._began
+        if event.split == "valid":
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in event.values.items())
+            logger.info("epoch %d: %s", event.epoch, figures)
         for name, value in event.values.items():
             if not math.isfinite(value):
                 logger.warning("step %d: %s is %s", event.step, name, value)
@@ -71,5 +78,24 @@ class RunRecorder:
         with self.job.write() as db:
             runs.put_checkpoint(db, self.run_id, **values)
             runs.remove_checkpoints(db, self.run_id, event.removed)
-            if event.is_last:
-                runs.set_epoch(db, self.run_id, event.epoch)
+            runs.set_epoch(db, self.run_id, event.epoch)
+
+    def _save_predictions(self, event: PredictionsReady) -> None:
+        with self.job.write() as db:
+            checkpoint_id = runs.checkpoint_id_of(db, self.run_id, event.file_name)
+            if checkpoint_id is None:
+                raise ValueError(f"predictions came for {event.file_name!r}, which was not saved")
+            predictions.store_predictions(
+                db,
+                run_id=self.run_id,
+                split=event.split,
+                detections=event.detections,
+                snapshot_sha256=self.snapshot_sha256,
+                checkpoint_id=checkpoint_id,
+                name=event.file_name,
+            )
+
+
+def _finished_epochs(point: Point) -> int:
+    """A validation ends its epoch (they count from 1); any other number is written inside it."""
+    return point[2] if point[3] == "valid" else point[2] - 1

@@ -126,6 +126,11 @@ def request_stop(database: ProjectDatabase, job_id: int) -> Job:
         return _job(row_of(db, "SELECT * FROM job WHERE id = ?", [job_id]))
 
 
+def set_payload(db: Database, job_id: int, payload: dict[str, Any]) -> None:
+    """Complete the payload of a job that the caller's transaction has just queued."""
+    db.execute("UPDATE job SET payload = ? WHERE id = ?", [json.dumps(payload), job_id])
+
+
 def delete_job(db: Database, job_id: int) -> None:
     """Remove a job's row inside the caller's transaction."""
     db.execute("DELETE FROM job WHERE id = ?", [job_id])

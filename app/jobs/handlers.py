@@ -1,0 +1,78 @@
+"""The work that needs torch: training and predicting. Run only in a job's own process.
+
+The pipeline is imported inside the functions: this module may be looked at without loading torch.
+"""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from app.errors import BadRequest
+from app.jobs.context import JobContext, Stopped
+from app.jobs.recorder import RunRecorder
+from app.pipeline.config import load_config
+from app.pipeline.data.snapshot import Snapshot, load_snapshot
+from app.pipeline.types import Detections
+from app.store import predictions, runs
+
+logger = logging.getLogger(__name__)
+
+
+def train(job: JobContext) -> dict[str, Any]:
+    """Train as the folder of run ``run_id`` says (config.json, dataset.json); the result has state, epochs and best."""
+    from app.pipeline.train.loop import train as train_detector
+
+    run_id = int(job.payload["run_id"])
+    folder = job.files.run(run_id)
+    snapshot = load_snapshot(folder / "dataset.json")
+    recorder = RunRecorder(job, run_id, snapshot.sha256)
+    job.on_pulse = recorder.flush
+    try:
+        result = train_detector(load_config(folder / "config.json"), snapshot, folder, job.run_context(recorder.emit))
+    finally:
+        job.on_pulse = None
+        recorder.flush()
+    if result.state == "stopped":
+        raise Stopped(asdict(result))
+    with job.write() as db:
+        runs.set_epoch(db, run_id, result.epochs)
+    return asdict(result)
+
+
+def predict(job: JobContext) -> dict[str, Any]:
+    """Predict split ``split`` with checkpoint ``checkpoint_id``; the result has set_id."""
+    return {"set_id": predict_split(job, int(job.payload["checkpoint_id"]), job.payload["split"])}
+
+
+def predict_split(job: JobContext, checkpoint_id: int, split: str) -> int:
+    """Predict a split of the dataset frozen for the checkpoint's run, store the predictions, and return their set's id.
+
+    Raises NotFound, BadRequest for an empty split, Stopped.
+    """
+    from app.pipeline.predict import load_detector
+
+    checkpoint = runs.get_checkpoint(job.database, checkpoint_id)
+    folder = job.files.run(checkpoint.run_id)
+    snapshot = load_snapshot(folder / "dataset.json")
+    samples = _samples_of(snapshot, split)
+    detector = load_detector(folder / checkpoint.file_name)
+    detections: dict[int, Detections] = dict(detector.predict_samples(samples, job.run_context()))
+    if job.should_stop():
+        raise Stopped
+    with job.write() as db:
+        return predictions.store_predictions(
+            db,
+            run_id=checkpoint.run_id,
+            split=split,
+            detections=detections,
+            snapshot_sha256=snapshot.sha256,
+            checkpoint_id=checkpoint.id,
+            name=checkpoint.file_name,
+        )
+
+
+def _samples_of(snapshot: Snapshot, split: str) -> tuple[Any, ...]:
+    samples = snapshot.split(split)
+    if not samples:
+        raise BadRequest(f"The run's dataset has no images in the split {split!r}.", "Choose another split.")
+    return samples

@@ -1,0 +1,171 @@
+"""Training runs as the user sees them: what to start with, start, follow, stop, rename, delete."""
+
+import logging
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app.errors import BadRequest, Conflict
+from app.jobs.logs import remove_logs
+from app.pipeline.config import RunConfig, parse_config
+from app.records import Checkpoint, Job, MetricPoint, Run
+from app.services import jobs as job_service
+from app.services.context import Services
+from app.services.dataset import write_snapshot
+from app.services.suggestions import preset_values, suggested_values
+from app.store import images as image_store
+from app.store import jobs as job_store
+from app.store import runs
+from app.store.files import ProjectFiles, replacing, sync_folder
+
+logger = logging.getLogger(__name__)
+
+MAX_NAME_LENGTH = 100
+
+
+def start_run(
+    services: Services, slug: str, values: dict[str, Any] | None = None, preset: str = "", name: str = ""
+) -> Run:
+    """Freeze the dataset and the configuration into a run's folder and queue the run.
+
+    Options come from what suits this machine and project, then ``preset``, then ``values`` (option name to value).
+    Raises NotFound, BadRequest when the dataset cannot be trained on, ConfigError naming the options that do not fit.
+    """
+    config = build_config(services, slug, values or {}, preset)
+    _require_training_images(services, slug)
+    run = _create(services, slug, config, _checked_name(name, may_be_empty=True))
+    job_service.ensure_worker(services)
+    return run
+
+
+def build_config(services: Services, slug: str, values: dict[str, Any], preset: str = "") -> RunConfig:
+    """The configuration a run would get; raises ConfigError, and BadRequest for an unknown preset."""
+    base = preset_values(services, slug, preset) if preset else suggested_values(services, slug)
+    return parse_config({**base, **values})
+
+
+def list_runs(services: Services, slug: str) -> list[Run]:
+    """All runs of a project, newest first."""
+    return runs.list_runs(services.database(slug))
+
+
+def get_run(services: Services, slug: str, run_id: int) -> Run:
+    """One run; raises NotFound."""
+    return runs.get_run(services.database(slug), run_id)
+
+
+def checkpoints(services: Services, slug: str, run_id: int) -> list[Checkpoint]:
+    """Kept checkpoints of a run, the best first, the last one at the end; raises NotFound."""
+    return runs.list_checkpoints(services.database(slug), get_run(services, slug, run_id).id)
+
+
+def metrics_after(
+    services: Services, slug: str, run_id: int, after: int = 0, names: Sequence[str] | None = None, limit: int = 20_000
+) -> list[MetricPoint]:
+    """A run's numbers that are newer than the one with id ``after``, oldest first; raises NotFound."""
+    return runs.metrics_after(services.database(slug), get_run(services, slug, run_id).id, after, names, limit)
+
+
+def log_tail(services: Services, slug: str, run_id: int) -> str:
+    """The last 64 KB of a run's log."""
+    return job_service.log_tail(services, slug, get_run(services, slug, run_id).job_id)
+
+
+def stop_run(services: Services, slug: str, run_id: int) -> Run:
+    """Stop a run; it keeps its checkpoints. Raises NotFound, BadRequest when it has ended."""
+    job_service.cancel(services, slug, get_run(services, slug, run_id).job_id)
+    return get_run(services, slug, run_id)
+
+
+def rename_run(services: Services, slug: str, run_id: int, name: str) -> Run:
+    """Give a run another name; raises NotFound, BadRequest."""
+    runs.rename_run(services.database(slug), run_id, _checked_name(name))
+    return get_run(services, slug, run_id)
+
+
+def delete_run(services: Services, slug: str, run_id: int) -> None:
+    """Delete a run with its numbers, checkpoints, predictions and log. Raises NotFound, Conflict while it runs."""
+    run = get_run(services, slug, run_id)
+    if run.state in job_store.ACTIVE_STATES:
+        raise Conflict(f"{run.name!r} is {run.state}.", "Stop it first.")
+    files = services.files(slug)
+    runs.delete_run(services.database(slug), run_id)
+    shutil.rmtree(files.run(run_id), ignore_errors=True)
+    remove_logs(files, run.job_id)
+
+
+def wait_for(
+    services: Services,
+    slug: str,
+    run_id: int,
+    on_change: Callable[[Job], None] | None = None,
+    timeout_s: float | None = None,
+) -> Run:
+    """Block until a run has ended and return it; ``on_change`` hears each new state and progress of its job."""
+    job_service.wait_for(services, slug, get_run(services, slug, run_id).job_id, on_change, timeout_s)
+    return get_run(services, slug, run_id)
+
+
+def describe_result(services: Services, slug: str, run_id: int) -> dict[str, Any]:
+    """A run for machines: run (id), state, error, epochs (finished) and best (figures and file, or None)."""
+    run = get_run(services, slug, run_id)
+    kept = [item for item in checkpoints(services, slug, run_id) if item.score is not None]
+    best: dict[str, Any] | None = None
+    if kept:
+        top = max(kept, key=lambda item: (item.score, -item.epoch))
+        path = services.files(slug).run(run_id) / top.file_name
+        best = {name: asdict(top)[name] for name in ("map50", "f1", "score", "epoch")} | {"checkpoint": str(path)}
+    return {"run": run.id, "state": run.state, "error": run.error, "epochs": run.epoch, "best": best}
+
+
+def _create(services: Services, slug: str, config: RunConfig, name: str) -> Run:
+    """Write the folder aside, then move it into place in the transaction that queues the run: all of it or nothing."""
+    files, database = services.files(slug), services.database(slug)
+    aside = files.runs / f".new-{secrets.token_hex(6)}"  # beside the runs: the snapshot's image paths are relative
+    placed: Path | None = None
+    try:
+        write_snapshot(services, slug, aside / "dataset.json")
+        with replacing(aside / "config.json") as path:
+            path.write_bytes(orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+        with database.write() as db:
+            job = job_store.enqueue(db, "train", {})
+            run_id = runs.create_run(db, job.id, name, config.model_dump(mode="json"))
+            job_store.set_payload(db, job.id, {"run_id": run_id})
+            placed = _place(files, aside, run_id)
+    except BaseException:
+        for leftover in (aside, placed):
+            if leftover is not None:
+                shutil.rmtree(leftover, ignore_errors=True)
+        raise
+    logger.info("queued run %d of %s", run_id, slug)
+    return get_run(services, slug, run_id)
+
+
+def _place(files: ProjectFiles, aside: Path, run_id: int) -> Path:
+    target = files.run(run_id)
+    shutil.rmtree(target, ignore_errors=True)  # of a deleted run whose number is used again
+    aside.rename(target)
+    sync_folder(files.runs)
+    return target
+
+
+def _require_training_images(services: Services, slug: str) -> None:
+    with services.database(slug).read() as db:
+        images = [image for image in image_store.all_of(db, "train") if not image.problem]
+    if not any(image.num_annotations for image in images):
+        raise BadRequest(
+            f"Training needs labeled images in the split 'train'; there are {len(images)} images in it, none labeled.",
+            "Import a dataset, label images, or move labeled ones to 'train' on the Data page.",
+        )
+
+
+def _checked_name(name: str, *, may_be_empty: bool = False) -> str:
+    name = name.strip()
+    if len(name) > MAX_NAME_LENGTH or not name.isprintable() or not (name or may_be_empty):
+        raise BadRequest(f"A run's name must have 1 to {MAX_NAME_LENGTH} printable characters, got {name[:40]!r}.")
+    return name
