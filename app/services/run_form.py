@@ -1,13 +1,16 @@
 """The form of a new run, made from the option models: sections, controls, starting values, what the server thinks."""
 
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from app.pipeline.config import GROUPS, ConfigError, RunConfig, parse_config
+from app.pipeline.models.catalogue import DETECTORS
+from app.pipeline.presets import PRESETS
 from app.pipeline.train.schedule import learning_rate_at
 from app.services.context import Services
-from app.services.suggestions import list_presets, suggested_values
+from app.services.suggestions import gpu_name, suggested_values
 from app.store import images as image_store
 
 # What a newcomer meets; every other option waits under "More" in its section.
@@ -23,13 +26,16 @@ def describe_form(services: Services, slug: str) -> dict[str, Any]:
     """Everything the form needs.
 
     ``groups``: title and fields (name, type, description, limits, is_basic) in order; ``suggested``: option name to
-    the value that suits this machine and project; ``presets``: name, title, help and values. Raises NotFound.
+    the value that suits this machine and project; ``presets``: name, title, help and the values laid over those;
+    ``models``: name, title and parameters; ``num_images`` by split; ``gpu``: its name or "". Raises NotFound.
     """
     return {
         "groups": [_describe_group(group) for group in GROUPS],
         "suggested": parse_config(suggested_values(services, slug)).model_dump(mode="json"),
-        "presets": list_presets(services, slug),
+        "presets": [asdict(preset) for preset in PRESETS],
+        "models": [asdict(detector) for detector in DETECTORS],
         "num_images": _images_by_split(services, slug),
+        "gpu": gpu_name(),
     }
 
 

@@ -1,15 +1,24 @@
 """What a new run starts from on this machine and in this project. Loads no torch: a GPU is asked for by name."""
 
 import logging
+import math
+import os
 import platform
 import shutil
+import statistics
 import subprocess
 from functools import cache
 from typing import Any
 
 from app.errors import BadRequest
+from app.pipeline import presets
+from app.pipeline.models.catalogue import cached_weights
 from app.services import augmenting
 from app.services.context import Services
+from app.store import annotations as annotation_store
+from app.store import categories as category_store
+from app.store import images as image_store
+from app.store import settings
 
 logger = logging.getLogger(__name__)
 
@@ -17,12 +26,32 @@ _PROBE_TIMEOUT_S = 10.0
 
 
 def suggested_values(services: Services, slug: str) -> dict[str, Any]:
-    """Option name to value where this machine or project calls for another than the option's default.
+    """Option name to value for this machine and project; options left out keep their defaults. Raises NotFound.
 
-    Raises NotFound.
+    The augmentation is the chain kept with the project, once there is one.
     """
-    steps = augmenting.load(services, slug)
-    return {"augmentation": [step.model_dump(mode="json") for step in steps]}
+    with services.database(slug).read() as db:
+        images = {image.id: image for image in image_store.all_of(db, "train") if not image.problem}
+        boxes = annotation_store.box_rows(db)
+        names = [category.name for category in category_store.all_of(db)]
+        has_chain = settings.get(db, augmenting.SETTING) is not None
+    longest = {image_id: max(image.width, image.height) for image_id, image in images.items()}
+    values = presets.suggest(
+        num_train_images=len(images),
+        object_shares=[
+            math.sqrt((x2 - x1) * (y2 - y1)) / longest[image_id]
+            for image_id, _, x1, y1, x2, y2 in boxes
+            if image_id in longest
+        ],
+        longest_side_px=int(statistics.median(longest.values())) if longest else 640,
+        class_names=names,
+        has_gpu=bool(gpu_name()),
+        num_cores=os.cpu_count() or 1,
+        cached_weights=sorted(cached_weights()),
+    )
+    if has_chain:
+        values["augmentation"] = [step.model_dump(mode="json") for step in augmenting.load(services, slug)]
+    return values
 
 
 @cache
@@ -42,15 +71,10 @@ def gpu_name() -> str:
     return answer.stdout.strip().partition("\n")[0]
 
 
-def list_presets(services: Services, slug: str) -> list[dict[str, Any]]:
-    """Ready-made settings: name, title, help and the full values each gives in this project."""
-    return []
-
-
 def preset_values(services: Services, slug: str, name: str) -> dict[str, Any]:
-    """The values of a preset by name; raises BadRequest naming the known ones."""
-    for preset in list_presets(services, slug):
-        if preset["name"] == name:
-            return preset["values"]
-    known = ", ".join(preset["name"] for preset in list_presets(services, slug))
+    """The suggested values with a preset laid over them; raises BadRequest naming the known ones, NotFound."""
+    for preset in presets.PRESETS:
+        if preset.name == name:
+            return {**suggested_values(services, slug), **preset.values}
+    known = ", ".join(preset.name for preset in presets.PRESETS)
     raise BadRequest(f"There is no preset {name!r} (known: {known}).", "Choose one of them.")
