@@ -42,7 +42,7 @@ def _serve(values: argparse.Namespace) -> int:
     return server.serve(workspace, options, _demo_start() if values.demo else None)
 
 
-def _demo_start() -> Callable[["Services"], None]:
+def _demo_start() -> Callable[["Services"], str]:
     from app.services.demo import start_demo
 
     return start_demo

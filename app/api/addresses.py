@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from urllib.parse import urlencode
 
 import psutil
 
@@ -32,10 +33,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def link(host: str, port: int, code: str = "") -> str:
-    """The address a person opens; ``code`` lets the browser in once."""
+def link(host: str, port: int, code: str = "", page: str = "") -> str:
+    """The address a person opens; ``code`` lets the browser in once and leads on to ``page``, a path with its query."""
     name = "127.0.0.1" if is_any(host) else bracketed(host)
-    return f"http://{name}:{port}/" + (f"?token={code}" if code else "")
+    query = {name: value for name, value in (("token", code), ("next", page)) if value}
+    return f"http://{name}:{port}/" + (f"?{urlencode(query)}" if query else "")
 
 
 def bracketed(host: str) -> str:

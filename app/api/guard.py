@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from html import escape
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
 import orjson
 
@@ -63,7 +63,7 @@ class Guard:
             return await _refuse(scope, headers, send, *refusal)
         code = _link_code(scope)
         if code is not None and (self.access.redeem(code) or self._is_known(headers)):
-            return await self._let_in(send)
+            return await self._let_in(scope, send)
         if not self._is_known(headers):
             return await _refuse(scope, headers, send, 401, *_NO_TOKEN)
         return await self.app(scope, receive, _with_security_headers(send))
@@ -85,10 +85,12 @@ class Guard:
         given = _bearer(headers) or _cookie(headers, self.cookie)
         return bool(given) and hmac.compare_digest(given.encode(), self.access.token.encode())
 
-    async def _let_in(self, send: Send) -> None:
+    async def _let_in(self, scope: Message, send: Send) -> None:
         """Set the cookie and go on from a page of ours: after a redirect from another site it would be withheld."""
+        onward = f'<meta http-equiv="refresh" content="0;url={escape(_next_page(scope))}">'
+        page = _PAGE.format(title="Anchorage", heading="Opening Anchorage …", text="", extra=onward)
         cookie = f"{self.cookie}={self.access.token}; HttpOnly; SameSite=Strict; Path=/; Max-Age={COOKIE_LIFE_S}"
-        await _send_page(send, 200, _OPENING, {"set-cookie": cookie, "cache-control": "no-store"})
+        await _send_page(send, 200, page, {"set-cookie": cookie, "cache-control": "no-store"})
 
 
 def _opens_front_page(scope: Message, headers: dict[str, list[str]]) -> bool:
@@ -114,6 +116,13 @@ def _link_code(scope: Message) -> str | None:
         return None
     codes = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token")
     return codes[0] if codes else None
+
+
+def _next_page(scope: Message) -> str:
+    """The page a link leads on to; never another site's, which ``//name`` and ``/\\name`` would be."""
+    pages = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("next", [""])
+    path, _, query = pages[0].lstrip("/\\").partition("?")
+    return f"/{quote(path)}" + (f"?{urlencode(parse_qsl(query))}" if query else "")
 
 
 def _bearer(headers: dict[str, list[str]]) -> str:
@@ -189,6 +198,3 @@ body {{ margin: 0; min-height: 100vh; display: grid; place-items: center; font: 
 main {{ max-width: 460px; padding: 24px; }} h1 {{ font-size: 20px; }} p {{ opacity: .8; }}
 </style></head><body><main><h1>{heading}</h1><p>{text}</p>{extra}</main></body></html>"""
 _TRY_AGAIN = '<p><a href="/">Try again</a></p>'
-_OPENING = _PAGE.format(
-    title="Anchorage", heading="Opening Anchorage …", text="", extra='<meta http-equiv="refresh" content="0;url=/">'
-)

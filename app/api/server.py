@@ -38,8 +38,9 @@ class ServeOptions:
     has_browser: bool = True
 
 
-def serve(workspace: Workspace, options: ServeOptions, on_start: Callable[[Services], None] | None = None) -> int:
-    """Serve the workspace until interrupted; ``on_start`` runs on a thread of its own once the server answers.
+def serve(workspace: Workspace, options: ServeOptions, on_start: Callable[[Services], str] | None = None) -> int:
+    """Serve the workspace until interrupted; ``on_start`` runs on a thread of its own once the server answers,
+    and returns the page to open.
 
     A workspace that is already served is not served twice: the running app is named and opened instead. Returns the
     exit code.
@@ -135,15 +136,17 @@ def _welcome(
     access: Access,
     options: ServeOptions,
     port: int,
-    on_start: Callable[[Services], None] | None,
+    on_start: Callable[[Services], str] | None,
 ) -> None:
     _say(f"Anchorage is running. Open {link(options.host, port, access.mint_code())}")
     _say(f"Projects are kept in {services.workspace.root}. Ctrl-C stops the app, not the training.")
     if not is_loopback(options.host):
         _say("Other machines of this network can reach it, with such a link only. Each link works once.")
+    page = ""
     if on_start is not None:
-        on_start(services)
-    _open_browser(options, link(options.host, port, access.mint_code()))
+        page = on_start(services)
+        _say(f"Ready: {link(options.host, port, access.mint_code(), page)}")
+    _open_browser(options, link(options.host, port, access.mint_code(), page))
 
 
 def _point_to_running(workspace: Workspace, access: Access, options: ServeOptions) -> int:

@@ -1,6 +1,7 @@
 """Every hostile request that a local server must not answer, and the ordinary ones that it must."""
 
 import asyncio
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -238,3 +239,19 @@ def test_body_is_passed_on_piece_by_piece(ask, access):
     scope = {"type": "http", "method": "GET", "path": "/x", "query_string": b"", "headers": headers}
     asyncio.run(ask.guard(scope, None, collect))
     assert pieces == [None, b"first ", b"second"]
+
+
+@pytest.mark.parametrize(
+    ("following", "target"),
+    [
+        ("/train?project=demo&run=1", "/train?project=demo&amp;run=1"),
+        ("", "/"),
+        ("https://evil.example/", "/https%3A//evil.example/"),  # stays a path of ours
+        ("//evil.example/x", "/evil.example/x"),  # would be another host
+        ("/\\evil.example", "/evil.example"),  # browsers read a backslash as a slash
+        ('/"><script>alert(1)</script>', "/%22%3E%3Cscript%3Ealert%281%29%3C/script%3E"),
+    ],
+)
+def test_link_leads_on_to_pages_of_ours_only(ask, access, following, target):
+    response = ask(path=f"/?{urlencode({'token': access.mint_code(), 'next': following})}", is_known=False)
+    assert f'content="0;url={target}"' in response.text

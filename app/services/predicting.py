@@ -1,0 +1,47 @@
+"""Predictions for pictures outside any project: a file or a folder in, one COCO document with scores out."""
+
+from pathlib import Path
+from typing import Any
+
+from app.errors import BadRequest
+from app.services import jobs as job_service
+from app.services import review
+from app.services.context import Services
+from app.services.exporting import finished_result
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
+
+
+def predict_files(
+    services: Services, slug: str, run_id: int, path: Path, out: Path, min_score: float = 0.05
+) -> dict[str, Any]:
+    """Predict ``path`` (a picture, or a folder of them) with a run's best checkpoint and write ``out``; wait for it.
+
+    Detections below ``min_score`` are left out. Returns run, checkpoint, images, detections, skipped and out. Raises
+    NotFound, BadRequest, and UserError with the job's reason when it failed.
+    """
+    pictures = list_pictures(path)
+    if not 0 <= min_score <= 1:
+        raise BadRequest(f"The smallest score must lie in 0..1, got {min_score}.")
+    checkpoint = review.best_checkpoint(services, slug, run_id)
+    payload = {
+        "checkpoint_id": checkpoint.id,
+        "root": str(path.resolve() if path.is_dir() else path.resolve().parent),
+        "pictures": [str(picture.resolve()) for picture in pictures],
+        "out": str(out.resolve()),
+        "min_score": min_score,
+    }
+    job = job_service.enqueue(services, slug, "predict_files", payload)
+    return {"run": run_id, "checkpoint": checkpoint.file_name, **finished_result(services, slug, job)}
+
+
+def list_pictures(path: Path) -> list[Path]:
+    """The pictures at ``path``, sub-folders included, sorted; raises BadRequest when there are none."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise BadRequest(f"There is no file or folder {path}.")
+    found = sorted(item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.name[0] != ".")
+    if not found:
+        raise BadRequest(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
+    return found
