@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sqlite_utils import Database
 
 from app.errors import BadRequest, Conflict
 from app.pipeline.data.stats import Columns, describe_dataset
 from app.records import SPLITS, Annotation, Category, Image, ImageFilter
 from app.services.context import Services
 from app.store import annotations, categories, images
-from sqlite_utils import Database
 
 MAX_PAGE = 500
-OUTSIDE_PX = 1.0  # boxes may reach this far over the edge of a turned picture: exports round
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +95,7 @@ def _turn(db: Database, image: Image, rotation: int) -> None:
         )
     is_swapped = (rotation - image.rotation) % 180 != 0
     width, height = (image.height, image.width) if is_swapped else (image.width, image.height)
-    num_outside = sum(
-        box.bbox[2] > width + OUTSIDE_PX or box.bbox[3] > height + OUTSIDE_PX
-        for box in annotations.of_image(db, image.id)
-    )
+    num_outside = sum(box.bbox[2] > width or box.bbox[3] > height for box in annotations.of_image(db, image.id))
     if num_outside:
         raise Conflict(
             f"Turned by {rotation} degrees, {image.file_name} is {width} x {height} pixels and {num_outside} of its "

@@ -90,7 +90,7 @@ def _add_picture_routes(router: APIRouter, services: Services) -> None:
 def _send(picture: pictures.Picture, request: Request, version: str) -> Response:
     """The file, or 304 where the browser has it. Cached for ever only under an address that names this version."""
     etag = f'"{picture.version}"'
-    is_versioned = bool(version) and picture.version.startswith(version)
+    is_versioned = picture.version == version or picture.version.startswith(f"{version}-")
     headers = {"ETag": etag, "Cache-Control": FOR_EVER if is_versioned else ASK_AGAIN}
     if etag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers=headers)
