@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running_app import end_job_processes, start_app, wait_for_link
+
+from tests.running_app import end_job_processes, start_app, wait_for_link
 
 
 @dataclass(frozen=True)
