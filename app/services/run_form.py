@@ -62,7 +62,7 @@ def problems_of(error: ConfigError) -> dict[str, str]:
     problems: dict[str, str] = {}
     for item in cause.errors():
         message = item["msg"].removeprefix("Value error, ")
-        problems.setdefault(str(item["loc"][0]) if item["loc"] else "", message[:1].upper() + message[1:])
+        problems.setdefault(str(item["loc"][0]) if item["loc"] else "", message)
     return problems
 
 

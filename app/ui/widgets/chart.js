@@ -1,0 +1,189 @@
+// A live line chart on uPlot: new points redraw without losing the zoom, colors follow the theme, lines are named
+// above the plot and can be hidden. Drag to zoom, double-click to see everything again.
+
+import uPlot from "./uplot.js";
+import { element } from "./element.js";
+
+const LINE_PX = 1.6;
+
+/** A theme variable's value on an element, read at each draw so that light and dark need nothing else. */
+function themed(node, name) {
+  return getComputedStyle(node).getPropertyValue(name).trim();
+}
+
+/** A number for people: four significant digits, small ones as 1.2e-5. */
+export function shortNumber(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(1).replace("e+", "e");
+  if (size >= 1000) return value.toFixed(0);
+  return String(Number(value.toPrecision(3)));
+}
+
+/** Exponential mean of a noisy series, corrected for its beginning as in Adam (arXiv:1412.6980, section 3). */
+export function smoothed(values, keep = 0.9) {
+  let mean = 0;
+  return values.map((value, index) => {
+    mean = keep * mean + (1 - keep) * value;
+    return mean / (1 - keep ** (index + 1));
+  });
+}
+
+export class LineChart {
+  /**
+   * @param {HTMLElement} host filled and watched for its size
+   * @param {{range?: [number, number], formatX?: (x: number) => string, height?: number, hasLegend?: boolean}} options
+   */
+  constructor(host, options = {}) {
+    this.host = host;
+    this.options = { hasLegend: true, formatX: shortNumber, ...options };
+    this.lines = [];
+    this.hidden = new Set();
+    this.isZoomed = false;
+    this.legend = element("div", { class: "chart-legend" });
+    this.plotHost = element("div", { class: "chart-plot" });
+    this.empty = element("div", { class: "chart-empty a-muted" }, "Nothing to show yet");
+    host.classList.add("a-chart");
+    host.append(...(this.options.hasLegend ? [this.legend] : []), this.plotHost, this.empty);
+    new ResizeObserver(() => this.resize()).observe(this.plotHost);
+    const onTheme = new MutationObserver(() => (host.isConnected ? this.plot?.redraw() : onTheme.disconnect()));
+    onTheme.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  }
+
+  /**
+   * Show these lines: {key, label, color, x, y, isFaint?, dash?}[], x rising. Lines of the same keys keep the zoom.
+   */
+  setLines(lines) {
+    const shown = lines.filter((line) => line.x.length);
+    const signature = JSON.stringify(shown.map((line) => [line.key, line.color, line.isFaint, line.dash]));
+    this.lines = shown;
+    this.host.dataset.points = String(shown.reduce((sum, line) => sum + line.x.length, 0));
+    this.empty.hidden = shown.length > 0;
+    this.plotHost.classList.toggle("blank", shown.length === 0);
+    if (signature !== this.signature) this.rebuild(signature);
+    else if (this.plot) this.plot.setData(this.table(), !this.isZoomed);
+    this.writeLegend();
+  }
+
+  /** Another horizontal axis: forget the zoom and name the values by `formatX`. */
+  resetX(formatX) {
+    this.options.formatX = formatX;
+    this.isZoomed = false;
+    this.signature = null;
+  }
+
+  table() {
+    if (!this.lines.length) return [[], []];
+    const [first] = this.lines;
+    const isShared = this.lines.every(
+      ({ x }) => x.length === first.x.length && x[0] === first.x[0] && x.at(-1) === first.x.at(-1),
+    );
+    if (isShared) return [first.x, ...this.lines.map((line) => line.y)];
+    return uPlot.join(this.lines.map((line) => [line.x, line.y]));
+  }
+
+  rebuild(signature) {
+    this.signature = signature;
+    const zoom = this.isZoomed && this.plot ? { min: this.plot.scales.x.min, max: this.plot.scales.x.max } : null;
+    this.plot?.destroy();
+    this.plot = null;
+    if (!this.lines.length) return;
+    this.plot = new uPlot(this.settings(), this.table(), this.plotHost);
+    if (zoom) this.plot.setScale("x", zoom);
+    this.plot.over.addEventListener("dblclick", () => {
+      this.isZoomed = false;
+      this.plot.setData(this.table(), true);
+    });
+  }
+
+  settings() {
+    const axis = {
+      stroke: () => themed(this.host, "--a-muted"),
+      grid: { stroke: () => themed(this.host, "--a-border"), width: 1 },
+      ticks: { show: false },
+      font: "11px system-ui, sans-serif",
+    };
+    return {
+      ...this.size(),
+      legend: { show: false },
+      cursor: { points: { size: 6 }, drag: { x: true, y: false } },
+      scales: { x: { time: false }, y: this.options.range ? { range: this.options.range } : {} },
+      axes: [
+        { ...axis, size: 26, gap: 2, space: 60, values: (_, ticks) => ticks.map(this.options.formatX) },
+        { ...axis, size: 46, gap: 4, space: 32, values: (_, ticks) => ticks.map(shortNumber) },
+      ],
+      series: [{}, ...this.lines.map((line) => this.seriesOf(line))],
+      hooks: {
+        setSelect: [(plot) => (this.isZoomed ||= plot.select.width > 0)],
+        setCursor: [() => this.writeValues()],
+      },
+    };
+  }
+
+  seriesOf(line) {
+    return {
+      stroke: line.isFaint ? `${line.color}40` : line.color,
+      width: line.isFaint ? 1 : LINE_PX,
+      dash: line.dash,
+      spanGaps: true,
+      show: !this.hidden.has(line.label),
+      points: { show: line.x.length < 40 && !line.isFaint, size: 4, stroke: line.color, fill: line.color },
+    };
+  }
+
+  size() {
+    const { width, height } = this.plotHost.getBoundingClientRect();
+    return { width: Math.max(120, Math.floor(width)), height: Math.max(60, Math.floor(height)) };
+  }
+
+  resize() {
+    if (this.plot && this.plotHost.clientWidth) this.plot.setSize(this.size());
+  }
+
+  writeLegend() {
+    const named = this.lines.filter((line) => !line.isFaint);
+    const names = JSON.stringify(named.map((line) => [line.label, line.color]));
+    if (names !== this.legendNames) {
+      this.legendNames = names;
+      this.legend.replaceChildren(...named.map((line) => this.legendEntry(line)));
+    }
+    this.writeValues();
+  }
+
+  legendEntry(line) {
+    const swatch = element("span", { class: "a-swatch" });
+    swatch.style.background = line.color;
+    const toggle = () => {
+      if (!this.hidden.delete(line.label)) this.hidden.add(line.label);
+      entry.classList.toggle("off", this.hidden.has(line.label));
+      entry.setAttribute("aria-pressed", String(!this.hidden.has(line.label)));
+      this.lines.forEach((one, index) => {
+        if (one.label === line.label) this.plot.setSeries(index + 1, { show: !this.hidden.has(line.label) });
+      });
+    };
+    const entry = element(
+      "button",
+      { type: "button", title: "Show or hide this line", "aria-pressed": !this.hidden.has(line.label) ? "true" : "false", onclick: toggle },
+      swatch,
+      element("span", {}, line.label),
+      element("span", { class: "value" }),
+    );
+    entry.classList.toggle("off", this.hidden.has(line.label));
+    return entry;
+  }
+
+  /** Values under the cursor, else the newest ones. */
+  writeValues() {
+    if (!this.options.hasLegend || !this.plot) return;
+    const index = this.plot.cursor.idx;
+    const entries = this.legend.children;
+    let entry = 0;
+    this.lines.forEach((line, position) => {
+      if (line.isFaint) return;
+      const hovered = index === null || index === undefined ? undefined : this.plot.data[position + 1]?.[index];
+      const text = shortNumber(hovered ?? line.y.at(-1));
+      if (entries[entry]) entries[entry].lastChild.textContent = text;
+      entry += 1;
+    });
+  }
+}

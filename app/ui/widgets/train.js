@@ -1,0 +1,299 @@
+// <anchorage-train>: start runs and watch them live. Everything shown comes from the store by REST, so a reload, another
+// tab or a restarted app shows the same. ?run= is the run that is looked at, ?runs= the others drawn beside it.
+
+import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, setParam } from "./api.js";
+import { LineChart, shortNumber, smoothed } from "./chart.js";
+import { element } from "./element.js";
+import { RunForm } from "./train_form.js";
+import { LIVE_STATES, RunTable, duration, lineColor, nextSteps } from "./train_runs.js";
+
+const POLL_MS = 1000;
+const AXES = {
+  step: { title: "Steps", format: shortNumber },
+  epoch: { title: "Epochs", format: shortNumber },
+  elapsed_s: { title: "Time", format: (seconds) => (seconds >= 3600 ? `${(seconds / 3600).toFixed(1)} h` : seconds >= 60 ? `${(seconds / 60).toFixed(1)} min` : `${Math.round(seconds)} s`) },
+};
+const CHARTS = [
+  { name: "loss", title: "Losses", split: "train", main: "loss", match: /^loss/, isNoisy: true },
+  { name: "score", title: "Validation", split: "valid", main: "map50", match: /^(map|map50|map75|f1)$/, range: [0, 1] },
+  { name: "rate", title: "Learning rate", split: "train", main: "learning_rate", match: /^learning_rate$/ },
+];
+const TITLES = { loss: "total", loss_classifier: "class", loss_box_reg: "box", loss_objectness: "objectness", loss_rpn_box_reg: "RPN box", map: "mAP", map50: "mAP50", map75: "mAP75", f1: "F1", learning_rate: "learning rate" };
+const ORDER = Object.keys(TITLES);
+
+/** A run's numbers as they arrive: "split/name" -> columns. */
+class History {
+  constructor() {
+    this.series = new Map();
+    this.last = 0;
+    this.isComplete = false;
+  }
+
+  async load(run) {
+    const isOver = !LIVE_STATES.includes(run.state); // asked before the numbers: none can come after this answer
+    let answer;
+    do {
+      answer = await getJSON(projectURL(`/runs/${run.id}/metrics?after=${this.last}`));
+      for (const [key, columns] of Object.entries(answer.series)) this.add(key, columns);
+      this.last = answer.last;
+    } while (answer.has_more);
+    this.isComplete = isOver;
+  }
+
+  add(key, columns) {
+    const known = this.series.get(key) ?? { step: [], epoch: [], elapsed_s: [], value: [] };
+    for (const [name, values] of Object.entries(columns)) for (const value of values) known[name].push(value);
+    this.series.set(key, known);
+  }
+
+  names(split, match) {
+    const names = [...this.series.keys()].filter((key) => key.startsWith(`${split}/`)).map((key) => key.slice(split.length + 1));
+    return names.filter((name) => match.test(name)).sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b));
+  }
+
+  newest(key) {
+    return this.series.get(key)?.value.at(-1);
+  }
+
+  /** x of a series; epochs as fractions, so that steps of several runs can be laid over each other. */
+  x(columns, axis, stepsPerEpoch) {
+    return axis === "epoch" ? columns.step.map((step) => step / stepsPerEpoch) : columns[axis];
+  }
+}
+
+class AnchorageTrain extends HTMLElement {
+  async connectedCallback() {
+    if (this.childElementCount) return;
+    this.runs = [];
+    this.histories = new Map();
+    this.focusId = Number(getParam("run")) || null;
+    this.shown = new Set((getParam("runs") ?? "").split(",").map(Number).filter(Boolean));
+    this.axis = "step";
+    this.isSmooth = true;
+    this.dataset.ready = "false";
+    if (!projectSlug()) return this.append(element("div", { class: "a-empty" }, element("h2", {}, "No project is open"), element("a", { class: "a-button primary", href: "/" }, "Choose a project")));
+    this.build();
+    await this.loadForm();
+    poll(() => this.refresh(), POLL_MS, this);
+  }
+
+  build() {
+    this.formHost = element("div", { class: "train-side" });
+    this.table = new RunTable({
+      onFocus: (id) => this.focus(id),
+      onShow: (id, isShown) => this.show(id, isShown),
+      onChange: () => this.refresh(),
+    });
+    this.figures = element("div", { class: "train-figures" });
+    this.notice = element("div", { class: "train-notice" });
+    this.watch = element("div", { class: "train-watch", hidden: true }, this.table.root, this.toolbar(), this.notice, this.figures, this.chartGrid());
+    this.empty = element("div", { class: "a-empty train-empty", hidden: true },
+      element("h2", {}, "Nothing trained yet"),
+      element("p", {}, "The options on the left are chosen for this dataset and this machine. Start with them; curves appear here within seconds."));
+    this.append(element("div", { class: "train-layout" }, this.formHost, element("div", { class: "train-main" }, this.empty, this.watch)));
+  }
+
+  toolbar() {
+    this.title = element("h2", { class: "a-subtitle" });
+    this.links = element("span", { class: "a-toolbar" });
+    const axis = element("select", { class: "a-input", "aria-label": "Horizontal axis" });
+    for (const [name, { title }] of Object.entries(AXES)) axis.append(element("option", { value: name }, title));
+    axis.addEventListener("change", () => this.setAxis(axis.value));
+    const smooth = element("input", { type: "checkbox" });
+    smooth.checked = this.isSmooth;
+    smooth.addEventListener("change", () => { this.isSmooth = smooth.checked; this.draw(); });
+    return element("div", { class: "a-toolbar train-toolbar" }, this.title, this.links, element("span", { class: "spacer" }),
+      element("label", { class: "a-small a-muted" }, smooth, " Smooth losses"), axis);
+  }
+
+  chartGrid() {
+    this.charts = CHARTS.map((chart) => {
+      const host = element("div", { class: "train-chart-host", "data-chart": chart.name });
+      const card = element("div", { class: "a-card train-chart" }, element("h3", {}, chart.title), host);
+      return { ...chart, card, plot: new LineChart(host, { range: chart.range, formatX: AXES.step.format }) };
+    });
+    this.log = element("pre", { class: "train-log a-mono", tabindex: 0, "aria-label": "Log" });
+    const log = element("div", { class: "a-card train-chart" }, element("h3", {}, "Log"), this.log);
+    return element("div", { class: "train-charts" }, ...this.charts.map((chart) => chart.card), log);
+  }
+
+  async loadForm() {
+    try {
+      const description = await getJSON(projectURL("/config"));
+      if (!description.num_images.train) this.formHost.append(this.noImages());
+      else this.formHost.append(new RunForm(description, (run) => this.started(run)).root);
+    } catch (error) {
+      this.formHost.append(element("div", { class: "a-card a-error" }, error.message, " ", error.hint ?? ""));
+    }
+  }
+
+  noImages() {
+    return element("div", { class: "a-card" }, element("div", { class: "a-empty" },
+      element("h3", {}, "No images to train on"),
+      element("p", {}, "Training needs labeled images in the split “train”."),
+      element("a", { class: "a-button primary", href: pageURL("/data") }, "Go to Data")));
+  }
+
+  started(run) {
+    if (!this.focusRun() || !LIVE_STATES.includes(this.focusRun().state)) this.focus(run.id);
+    this.refresh();
+  }
+
+  focusRun() {
+    return this.runs.find((run) => run.id === this.focusId);
+  }
+
+  focus(id) {
+    this.focusId = id;
+    setParam("run", id);
+    this.logText = null;
+    this.log.textContent = "";
+    this.update();
+    this.refresh();
+  }
+
+  show(id, isShown) {
+    if (isShown) this.shown.add(id);
+    else this.shown.delete(id);
+    if (!isShown && id === this.focusId) {
+      const next = [...this.shown][0];
+      if (next) return this.focus(next);
+    }
+    setParam("runs", [...this.shown].join(","));
+    this.update();
+    this.refresh();
+  }
+
+  setAxis(axis) {
+    this.axis = axis;
+    for (const chart of this.charts) chart.plot.resetX(AXES[axis].format);
+    this.draw();
+  }
+
+  drawn() {
+    const ids = new Set(this.shown);
+    if (this.focusId) ids.add(this.focusId);
+    return this.runs.filter((run) => ids.has(run.id));
+  }
+
+  async refresh() {
+    if (this.isBusy) return;
+    this.isBusy = true;
+    try {
+      const { runs } = await getJSON(projectURL("/runs"));
+      this.runs = runs;
+      if (!this.focusRun()) this.focusId = (runs.find((run) => LIVE_STATES.includes(run.state)) ?? runs[0])?.id ?? null;
+      for (const id of this.shown) if (!runs.some((run) => run.id === id)) this.shown.delete(id);
+      await Promise.all([...this.drawn().map((run) => this.loadHistory(run)), this.loadLog()]);
+      this.dataset.lost = "false";
+    } catch (error) {
+      if (this.dataset.lost !== "true") notify(error, "error");
+      this.dataset.lost = "true";
+    } finally {
+      this.isBusy = false;
+    }
+    this.update();
+    this.dataset.ready = "true";
+  }
+
+  async loadHistory(run) {
+    if (!this.histories.has(run.id)) this.histories.set(run.id, new History());
+    const history = this.histories.get(run.id);
+    if (!history.isComplete) await history.load(run);
+  }
+
+  async loadLog() {
+    const run = this.focusRun();
+    if (!run || run.state === "queued" || (this.logText !== null && !LIVE_STATES.includes(this.logState))) return;
+    const state = run.state;
+    const { text } = await getJSON(projectURL(`/runs/${run.id}/log`));
+    if (run.id !== this.focusId) return;
+    const isAtEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 8;
+    if (text !== this.logText) this.log.textContent = text;
+    this.logText = text;
+    this.logState = state;
+    if (isAtEnd) this.log.scrollTop = this.log.scrollHeight;
+  }
+
+  update() {
+    const run = this.focusRun();
+    this.dataset.runs = String(this.runs.length);
+    this.dataset.state = run?.state ?? "";
+    this.empty.hidden = this.runs.length > 0;
+    this.watch.hidden = this.runs.length === 0;
+    if (!run) return;
+    this.table.update(this.runs, new Set(this.drawn().map((one) => one.id)), this.focusId);
+    this.title.textContent = run.name;
+    const links = `${run.id} ${run.best.score}`;
+    if (links !== this.linksKey) this.links.replaceChildren(...nextSteps(run));
+    this.linksKey = links;
+    this.writeNotice(run);
+    this.writeFigures(run);
+    this.draw();
+  }
+
+  writeNotice(run) {
+    const key = `${run.id} ${run.state} ${run.is_silent} ${run.error}`;
+    if (key === this.noticeKey) return;
+    this.noticeKey = key;
+    const [first, ...rest] = run.error.split("\n");
+    const parts = [];
+    if (run.is_silent) parts.push(element("strong", {}, "No sign of life for two minutes."), " It may hang: stop it, or look at the log.");
+    if (first) parts.push(element("strong", {}, first));
+    if (rest.length) parts.push(element("details", {}, element("summary", {}, "Last lines of the log"), element("pre", { class: "a-mono" }, rest.join("\n"))));
+    if (run.state === "queued") parts.push("Waiting for its turn: trainings run one after the other.");
+    this.notice.className = `train-notice ${run.state === "failed" ? "bad" : run.is_silent || run.state === "interrupted" ? "warn" : ""}`;
+    this.notice.replaceChildren(...parts);
+    this.notice.hidden = parts.length === 0;
+  }
+
+  writeFigures(run) {
+    const history = this.histories.get(run.id);
+    const isLive = run.state === "running";
+    const memory = history?.newest("system/memory_mb");
+    const took = run.started_at && (run.ended_at ?? Date.now() / 1000) - run.started_at;
+    const figures = [
+      ["Epoch", `${run.epoch} / ${run.epochs}`],
+      isLive ? ["Time left", duration(run.progress.eta_s)] : ["Took", run.started_at ? duration(took) : "–"],
+      ["Images/s", shortNumber(history?.newest("system/images_per_s"))],
+      ["Memory", memory ? `${(memory / 1000).toFixed(1)} GB` : "–"],
+      ["Best mAP50", run.best.map50?.toFixed(3) ?? "–"],
+      ["Best F1", run.best.f1?.toFixed(3) ?? "–"],
+    ];
+    const text = JSON.stringify(figures);
+    if (text === this.figuresText) return;
+    this.figuresText = text;
+    this.figures.replaceChildren(...figures.map(([title, value]) => element("div", {}, element("span", {}, title), element("strong", {}, value))));
+  }
+
+  draw() {
+    const runs = this.drawn();
+    for (const chart of this.charts) chart.plot.setLines(runs.flatMap((run) => this.linesOf(chart, run, runs.length > 1)));
+  }
+
+  /** Of one run every number, each in its color; of several the main number, in the color of its run. */
+  linesOf(chart, run, isCompared) {
+    const history = this.histories.get(run.id);
+    if (!history) return [];
+    const names = isCompared ? [chart.main] : history.names(chart.split, chart.match);
+    return names.flatMap((name, index) => {
+      const columns = history.series.get(`${chart.split}/${name}`);
+      if (!columns) return [];
+      const color = lineColor(isCompared ? run.id - 1 : index);
+      const label = isCompared ? `${run.name} · ${TITLES[name] ?? name}` : (TITLES[name] ?? name);
+      const x = history.x(columns, this.axis, this.stepsPerEpoch(run, history));
+      const line = { key: `${run.id} ${name}`, label, color, x, y: columns.value };
+      if (!chart.isNoisy || !this.isSmooth) return [line];
+      const calm = { ...line, y: smoothed(columns.value) };
+      return isCompared || name !== chart.main ? [calm] : [{ ...line, key: `${line.key} raw`, isFaint: true }, calm];
+    });
+  }
+
+  stepsPerEpoch(run, history) {
+    const scores = history.series.get("valid/map50");
+    if (scores?.step.length) return scores.step.at(-1) / scores.epoch.at(-1);
+    return run.progress.total ? run.progress.total / run.epochs : 1;
+  }
+}
+
+customElements.define("anchorage-train", AnchorageTrain);

@@ -1,0 +1,153 @@
+// The list of runs: which are drawn, which one is looked at, stop, rename, delete.
+
+import { notify, pageURL, projectURL, sendJSON } from "./api.js";
+import { element } from "./element.js";
+import { colorOf } from "./palette.js";
+
+// The palette's positions that read well as thin lines on light and dark.
+const LINE_POSITIONS = [6, 4, 2, 5, 1, 7, 8, 0, 9];
+
+/** Color of line number `index`. */
+export function lineColor(index) {
+  return colorOf(LINE_POSITIONS[index % LINE_POSITIONS.length]);
+}
+
+export const LIVE_STATES = ["queued", "running", "stopping"];
+const CHIP_OF = { done: "good", failed: "danger", interrupted: "warn", cancelled: "", running: "live", stopping: "warn", queued: "" };
+
+/** Seconds as "2 h 5 min", "3 min 20 s" or "12 s". */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole >= 3600) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  if (whole >= 60) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${whole} s`;
+}
+
+export class RunTable {
+  /** @param {{onFocus, onShow, onChange}} handlers called with a run's id (onShow also with true or false) */
+  constructor(handlers) {
+    this.handlers = handlers;
+    this.body = element("tbody");
+    const head = element("tr", {}, ...["", "Run", "State", "Epochs", "mAP50", "F1", ""].map((title) => element("th", {}, title)));
+    this.root = element("div", { class: "a-card train-runs" }, element("table", { class: "a-table" }, element("thead", {}, head), this.body));
+  }
+
+  /** Draw the rows; `shown` are the ids whose curves are drawn, `focus` the id that is looked at. */
+  update(runs, shown, focus) {
+    const state = JSON.stringify([runs, [...shown], focus]);
+    if (state === this.state) return;
+    this.state = state;
+    const active = document.activeElement?.closest?.("[data-run]")?.dataset.run;
+    const action = document.activeElement?.dataset?.action;
+    const position = this.root.scrollTop;
+    this.body.replaceChildren(...runs.map((run) => this.row(run, shown.has(run.id), run.id === focus)));
+    this.root.scrollTop = position;
+    if (active && action) this.body.querySelector(`[data-run="${active}"] [data-action="${action}"]`)?.focus();
+  }
+
+  row(run, isShown, isFocus) {
+    const swatch = element("span", { class: "a-swatch" });
+    swatch.style.background = isShown ? lineColor(run.id - 1) : "transparent";
+    const box = element("input", { type: "checkbox", "aria-label": `Draw ${run.name}`, title: "Draw its curves", "data-action": "show" });
+    box.checked = isShown;
+    box.addEventListener("click", (event) => event.stopPropagation());
+    box.addEventListener("change", () => this.handlers.onShow(run.id, box.checked));
+    const name = element("button", { type: "button", class: "train-name", "data-action": "focus", title: run.name }, run.name);
+    const row = element(
+      "tr",
+      { class: `selectable ${isFocus ? "selected" : ""}`, "data-run": run.id, "data-state": run.state, onclick: () => this.handlers.onFocus(run.id) },
+      element("td", { class: "train-pick" }, box, swatch),
+      element("td", { class: "train-name-cell" }, name),
+      element("td", {}, this.chip(run)),
+      element("td", { class: "train-epochs" }, this.progress(run)),
+      element("td", { class: "a-number" }, run.best.map50 === undefined ? "–" : run.best.map50.toFixed(3)),
+      element("td", { class: "a-number" }, run.best.f1 === undefined ? "–" : run.best.f1.toFixed(3)),
+      element("td", { class: "train-actions" }, ...this.actions(run)),
+    );
+    return row;
+  }
+
+  chip(run) {
+    const text = run.is_silent ? "silent" : run.state;
+    return element("span", { class: `a-chip ${run.is_silent ? "warn" : CHIP_OF[run.state]}` }, text);
+  }
+
+  progress(run) {
+    const bar = element("span");
+    const { done = 0, total = 0 } = run.progress;
+    bar.style.width = `${total ? (100 * done) / total : run.state === "done" ? 100 : 0}%`;
+    return element("div", {}, element("span", {}, `${run.epoch} / ${run.epochs}`), element("div", { class: "a-progress" }, bar));
+  }
+
+  actions(run) {
+    const button = (action, title, text, fn) =>
+      element("button", { type: "button", class: "a-button quiet small", "data-action": action, title, "aria-label": `${title}: ${run.name}`, onclick: (event) => { event.stopPropagation(); fn(); } }, text);
+    if (LIVE_STATES.includes(run.state)) {
+      const stop = button("stop", "Stop", run.state === "stopping" ? "Stopping…" : "Stop", () => this.stop(run));
+      stop.disabled = run.state === "stopping";
+      return [button("rename", "Rename", "✎", () => this.rename(run)), stop];
+    }
+    return [button("rename", "Rename", "✎", () => this.rename(run)), button("delete", "Delete", "✕", () => this.remove(run))];
+  }
+
+  async stop(run) {
+    const isSure = run.state === "queued" || (await ask(`Stop ${run.name}?`, "It keeps its checkpoints; it does not go on later.", "Stop"));
+    if (isSure) await this.act("POST", `/runs/${run.id}/stop`);
+  }
+
+  async rename(run) {
+    const name = await ask("Rename the run", "", "Rename", run.name);
+    if (name && name !== run.name) await this.act("PATCH", `/runs/${run.id}`, { name });
+  }
+
+  async remove(run) {
+    const text = "Its curves, checkpoints and predictions go with it. This cannot be undone.";
+    if (await ask(`Delete ${run.name}?`, text, "Delete")) await this.act("DELETE", `/runs/${run.id}`);
+  }
+
+  async act(method, path, body) {
+    try {
+      await sendJSON(method, projectURL(path), body);
+    } catch (error) {
+      notify(error, "error");
+    }
+    this.handlers.onChange();
+  }
+}
+
+/** Ask in a dialog: resolves to true, or to the text when `value` is given; null when the user turns away. */
+function ask(title, text, action, value = null) {
+  return new Promise((resolve) => {
+    const input = value === null ? null : element("input", { class: "a-input", maxlength: 100, "aria-label": title });
+    if (input) input.value = value;
+    const isGrave = action === "Delete" || action === "Stop";
+    const form = element(
+      "form",
+      { method: "dialog" },
+      element("h2", { class: "a-subtitle" }, title),
+      ...(text ? [element("p", { class: "a-muted" }, text)] : []),
+      ...(input ? [input] : []),
+      element("div", { class: "actions" },
+        element("button", { type: "button", class: "a-button", onclick: () => dialog.close("") }, "Cancel"),
+        element("button", { value: "yes", class: `a-button ${isGrave ? "danger" : "primary"}`, "data-action": "confirm" }, action)),
+    );
+    const dialog = element("dialog", { class: "a-dialog train-dialog" }, form);
+    dialog.addEventListener("close", () => {
+      resolve(dialog.returnValue === "yes" ? (input ? input.value.trim() : true) : null);
+      dialog.remove();
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+    input?.select();
+  });
+}
+
+/** What to do next with a run, as links. */
+export function nextSteps(run) {
+  if (run.best.score === undefined) return [];
+  return [
+    element("a", { class: "a-button small", href: pageURL("/review", { run: run.id }) }, "Review predictions"),
+    element("a", { class: "a-button small", href: pageURL("/ensemble", { run: run.id }) }, "Ensemble"),
+  ];
+}
