@@ -7,4 +7,4 @@ from app.services.context import Services
 
 def build(services: Services) -> None:
     """Put the widget on the page; it reads the project and the runs to show from the address."""
-    gr.HTML("<anchorage-train></anchorage-train>", padding=False)
+    gr.HTML("<anchorage-train></anchorage-train>", apply_default_css=False)
