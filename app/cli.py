@@ -7,6 +7,7 @@ is ``{"error", "hint"}`` there, and one line on standard error without it.
 import argparse
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,25 @@ from typing import Any, NoReturn
 import orjson
 
 from app.errors import BadRequest, NotFound, UserError
-from app.services import importing, label_export, projects
+from app.pipeline.config import ConfigError, parse_assignments
+from app.records import SPLITS, Job
+from app.services import (
+    ensembling,
+    exporting,
+    importing,
+    label_export,
+    predicting,
+    projects,
+    review,
+    training,
+)
 from app.services.context import Services
 from app.store.files import Workspace
 
 DEFAULT_PROJECTS = Path("projects")
+LINE_EVERY_S = 2.0  # of progress, where standard error is no terminal
+
+logger = logging.getLogger(__name__)
 
 Command = Callable[[Services, argparse.Namespace], dict[str, Any]]
 
@@ -37,10 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
         result = values.command(services, values)
     except UserError as error:
         return _fail(error.message, error.hint, is_json, isinstance(error, BadRequest | NotFound))
+    except ConfigError as error:
+        return _fail(str(error), "The user guide lists every option.", is_json, True)
     except KeyboardInterrupt:
         return _fail("Stopped from the keyboard.", "Jobs in the queue go on.", is_json, False)
     except Exception as error:
-        logging.getLogger(__name__).debug("%s", traceback.format_exc())
+        logger.debug("unexpected", exc_info=error)
         place = traceback.extract_tb(error.__traceback__)[-1]
         hint = f"This is a fault of Anchorage ({Path(place.filename).name}, line {place.lineno}); please report it."
         return _fail(f"{type(error).__name__}: {error}", hint, is_json, False)
@@ -62,7 +79,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--projects", type=Path, default=DEFAULT_PROJECTS, metavar="DIR", help="the projects folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object last on standard output")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_dataset_commands(commands)
+    _add_training_commands(commands)
+    _add_using_commands(commands)
+    return parser
 
+
+def _add_dataset_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _add_command(commands, "import", import_dataset, "bring a COCO export (zip or folder) into a project")
     command.add_argument("path", type=Path, metavar="PATH", help="a zip or a folder on this machine")
     command.add_argument(
@@ -71,7 +94,43 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = _add_command(commands, "export-labels", export_labels, "write images and labels as a COCO zip")
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the zip to write")
-    return parser
+
+
+def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    command = _add_command(commands, "train", train, "train a detector in the background")
+    command.add_argument("--preset", default="", metavar="NAME", help="start from a ready-made set of options")
+    command.add_argument("--config", type=Path, metavar="FILE", help="JSON of options, such as a run's config.json")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="assignments",
+        metavar="key=value",
+        help="one option; can be repeated",
+    )
+    command.add_argument("--wait", action="store_true", help="wait for the end, with progress on standard error")
+
+    _add_command(commands, "runs", list_runs, "list the runs of a project")
+
+
+def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    command = _add_command(commands, "evaluate", evaluate, "judge a run's best checkpoint on a split")
+    _add_run_and_split(command)
+    command.add_argument("--results", type=Path, metavar="FILE", help="write the predictions as COCO results JSON")
+
+    command = _add_command(commands, "ensemble", ensemble, "fuse a run's best checkpoints and judge the result")
+    _add_run_and_split(command)
+    command.add_argument("--top", type=int, default=3, metavar="N", help="how many checkpoints (3)")
+
+    command = _add_command(commands, "predict", predict, "find objects in a picture or a folder of pictures")
+    _add_run(command)
+    command.add_argument("path", type=Path, metavar="PATH", help="a picture or a folder of pictures")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the COCO JSON to write")
+
+    command = _add_command(commands, "export", export, "write the weights of a run's best checkpoint")
+    _add_run(command)
+    command.add_argument("--format", choices=exporting.FORMATS, default="pth", help="the kind of weights file (pth)")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
 
 
 def import_dataset(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -99,6 +158,92 @@ def export_labels(services: Services, values: argparse.Namespace) -> dict[str, A
     return {"project": slug, "file": str(values.out), **result}
 
 
+def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`train`: queue a run, and with ``--wait`` see it through; a run that does not end well is an error."""
+    slug = projects.find_project(services, values.project)
+    options = {**_read_options(values.config), **parse_assignments(values.assignments)}
+    run = training.start_run(services, slug, options, values.preset)
+    if values.wait:
+        run = training.wait_for(services, slug, run.id, _show_job())
+        if run.state != "done":
+            raise UserError(f"Run {run.id} ended as {run.state}: {run.error or 'it was stopped'}.", "See its log.")
+    return {"project": slug, **_run_result(services, slug, run.id)}
+
+
+def list_runs(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`runs`: newest first."""
+    slug = projects.find_project(services, values.project)
+    return {
+        "project": slug,
+        "runs": [_run_result(services, slug, run.id) for run in training.list_runs(services, slug)],
+    }
+
+
+def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`evaluate`: predicts first where that was not done yet."""
+    slug = projects.find_project(services, values.project)
+    result = review.evaluate_run(services, slug, values.run, values.split, _show_job())
+    if values.results is not None:
+        review.write_results(services, slug, result["set"]["id"], values.results)
+    return {"project": slug, "checkpoint": result["checkpoint"]["file_name"], **_figures(result, values)}
+
+
+def ensemble(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`ensemble`: the figures of the fused predictions, and those of the members beside them."""
+    slug = projects.find_project(services, values.project)
+    result = ensembling.fuse_run(services, slug, values.run, values.split, values.top, _show_job())
+    return {
+        "project": slug,
+        **_figures(result, values),
+        **{name: result[name] for name in ("members", "verdict", "is_gain")},
+    }
+
+
+def predict(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`predict`: pictures outside any project."""
+    slug = projects.find_project(services, values.project)
+    return {"project": slug, **predicting.predict_files(services, slug, values.run, values.path, values.out)}
+
+
+def export(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`export`: weights that load without this project."""
+    slug = projects.find_project(services, values.project)
+    return {"project": slug, **exporting.export_weights(services, slug, values.run, values.format, values.out)}
+
+
+def _figures(result: dict[str, Any], values: argparse.Namespace) -> dict[str, Any]:
+    names = ("map", "map50", "map75", "f1", "f1_threshold", "per_class", "coco")
+    return {"run": values.run, "split": values.split, **{name: result[name] for name in names}}
+
+
+def _run_result(services: Services, slug: str, run_id: int) -> dict[str, Any]:
+    run = training.get_run(services, slug, run_id)
+    return {"name": run.name, **training.describe_result(services, slug, run_id)}
+
+
+def _read_options(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        options = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise BadRequest(f"The configuration {path} cannot be read ({error.strerror}).") from error
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The configuration {path} is no JSON: {error}.") from error
+    if not isinstance(options, dict):
+        raise BadRequest(f"The configuration {path} must be a JSON object of options.")
+    return options
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--run", type=int, required=True, metavar="ID", help="the run's number, as `runs` lists it")
+
+
+def _add_run_and_split(command: argparse.ArgumentParser) -> None:
+    _add_run(command)
+    command.add_argument("--split", choices=SPLITS, default="valid", help="the images to judge on (valid)")
+
+
 def _add_command(
     commands: "argparse._SubParsersAction[_Parser]", name: str, function: Command, text: str
 ) -> argparse.ArgumentParser:
@@ -122,6 +267,25 @@ def _progress_of(what: str) -> Callable[[int, int], None]:
     return show
 
 
+def _show_job() -> Callable[[Job], None]:
+    """Tell on standard error how a job goes: one line that changes on a terminal, else a line now and then."""
+    last = {"state": "", "at": 0.0}
+
+    def show(job: Job) -> None:
+        is_due = time.monotonic() - last["at"] >= LINE_EVERY_S
+        if job.state == last["state"] and not is_due and not sys.stderr.isatty():
+            return
+        last.update(state=job.state, at=time.monotonic())
+        done, total = job.progress.get("done", 0), job.progress.get("total", 0)
+        share = f" {100 * done / total:.0f} %" if total else ""
+        text = f"{job.kind} {job.state}{share} {job.progress.get('message', '')}".rstrip()
+        end = "\n" if job.is_finished or not sys.stderr.isatty() else ""
+        sys.stderr.write(f"\r{text:<79}{end}" if sys.stderr.isatty() else text + end)
+        sys.stderr.flush()
+
+    return show
+
+
 def _fail(message: str, hint: str, is_json: bool, is_bad_use: bool) -> int:
     message, hint = " ".join(message.split()), " ".join(hint.split())
     if is_json:
@@ -137,7 +301,14 @@ def _write(text: str) -> None:
 
 
 def _as_text(result: dict[str, Any]) -> str:
-    return "\n".join(f"{name}: {_short(value)}" for name, value in result.items())
+    """For people: a line per entry; a list of records line by line below its name."""
+    lines = []
+    for name, value in result.items():
+        if isinstance(value, list):
+            lines += [f"{name}:", *(f"  {_short(item)}" for item in value)]
+        else:
+            lines.append(f"{name}: {_short(value)}")
+    return "\n".join(lines)
 
 
 def _short(value: Any) -> str:

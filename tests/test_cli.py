@@ -1,0 +1,183 @@
+"""The command line: exit codes, the JSON object, errors on one line."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from app import cli
+from app.errors import UserError
+from app.records import Run
+from app.services import projects
+from app.services.context import Services
+from app.store.files import Workspace
+from tests.services.export_maker import Export
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    export = Export().add("train", "a.jpg", [(1, [1, 2, 30.5, 20.25])]).add("valid", "b.jpg", [(2, [0, 0, 9, 9])])
+    return export.folder(tmp_path / "dataset")
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Run a command; gives the exit code, the JSON object (None without --json) and standard error."""
+
+    def run_command(*words):
+        code = cli.main(["--projects", str(tmp_path / "projects"), *map(str, words)])
+        captured = capsys.readouterr()
+        is_json = "--json" in words
+        result = json.loads(captured.out.strip().splitlines()[-1]) if is_json else None
+        return code, result, captured.err
+
+    return run_command
+
+
+def test_import_then_export_labels(run, dataset, tmp_path):
+    assert run("import", dataset, "--project", "My Pets", "--json") == (
+        0,
+        {
+            "project": "my-pets",
+            "images": 2,
+            "annotations": 2,
+            "categories": 2,
+            "splits": {"train": 1, "valid": 1},
+            "fixed": 1,
+            "quarantined": 0,
+        },
+        "",
+    )
+    code, result, _ = run("export-labels", "--project", "My Pets", "--out", tmp_path / "out" / "x.zip", "--json")
+    assert code == 0 and result["images"] == 2 and result["file"].endswith("x.zip")
+    with zipfile.ZipFile(tmp_path / "out" / "x.zip") as archive:
+        assert "train/_annotations.coco.json" in archive.namelist()
+    code, result, _ = run("import", tmp_path / "out" / "x.zip", "--project", "Again", "--json")
+    assert (code, result["images"], result["fixed"]) == (0, 2, 0)
+
+
+def test_import_by_name_or_short_name_adds_to_the_project(run, dataset, tmp_path):
+    run("import", dataset, "--project", "My Pets")
+    more = Export().add("train", "c.jpg", content=(dataset / "valid" / "b.jpg").read_bytes()[:-2] + b"\x00\xff\xd9")
+    path = more.folder(tmp_path / "more")
+    assert run("import", path, "--project", "my-pets", "--json")[1]["project"] == "my-pets"
+    code, result, _ = run("import", path, "--project", "My Pets", "--json")
+    assert (code, "already" in result["error"]) == (1, True)
+
+
+def test_json_may_stand_before_the_command(tmp_path, dataset, capsys):
+    words = ["--json", "--projects", str(tmp_path / "projects"), "import", str(dataset), "--project", "x"]
+    assert cli.main(words) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error"),
+    [
+        (["import", "nowhere", "--project", "x"], 1, "nothing at nowhere"),
+        (["import"], 2, "required"),
+        (["fly"], 2, "invalid choice: 'fly'"),
+        ([], 2, "required"),
+        (["runs", "--project", "nobody"], 2, "no project 'nobody'"),
+        (["evaluate", "--project", "x", "--run", "one"], 2, "invalid int"),
+        (["evaluate", "--project", "x", "--run", "1", "--split", "dev"], 2, "invalid choice: 'dev'"),
+        (["export", "--project", "x", "--run", "1", "--format", "onnx", "--out", "d"], 2, "invalid choice: 'onnx'"),
+    ],
+)
+def test_errors_are_one_line_or_json(run, words, code, error):
+    got, _, text = run(*words)
+    assert got == code and text.startswith("error: ") and text.count("\n") == 1 and error in text
+    got, result, text = run(*words, "--json")
+    assert got == code and set(result) == {"error", "hint"} and error in result["error"] and text == ""
+
+
+@pytest.mark.parametrize("command", ["evaluate", "ensemble", "export", "predict"])
+def test_unknown_run_is_bad_use(run, dataset, tmp_path, command):
+    run("import", dataset, "--project", "x")
+    out = ["--out", tmp_path / "out"] if command in ("export", "predict") else []
+    path = [dataset / "train" / "a.jpg"] if command == "predict" else []
+    code, result, _ = run(command, *path, "--project", "x", "--run", 7, *out, "--json")
+    assert (code, "7" in result["error"]) == (2, True)
+
+
+def test_failed_import_leaves_no_project(run, tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"PK")
+    assert run("import", tmp_path / "x.zip", "--project", "x", "--json")[0] == 1
+    assert Services(Workspace(tmp_path / "projects")).workspace.slugs() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--set", "epoch=1"], "unknown option 'epoch'"),
+        (["--set", "epochs=0"], "epochs"),
+        (["--set", "epochs"], "key=value"),
+        (["--preset", "nothing"], "preset"),
+        (["--config", "missing.json"], "missing.json"),
+    ],
+)
+def test_options_that_cannot_be_trained_with_are_bad_use(run, dataset, words, error):
+    run("import", dataset, "--project", "x")
+    code, result, _ = run("train", "--project", "x", *words, "--json")
+    assert code == 2 and error in result["error"]
+
+
+def test_options_come_from_the_file_and_then_from_the_command_line(run, dataset, tmp_path, monkeypatch):
+    run("import", dataset, "--project", "x")
+    (tmp_path / "c.json").write_text('{"epochs": 3, "seed": 7}')
+    seen = {}
+
+    def start(services, slug, values, preset):
+        seen.update(values)
+        raise UserError("enough")
+
+    monkeypatch.setattr(cli.training, "start_run", start)
+    assert run("train", "--project", "x", "--config", tmp_path / "c.json", "--set", "epochs=5", "--json")[0] == 1
+    assert seen == {"epochs": 5, "seed": 7}
+
+
+@pytest.mark.parametrize(("state", "code"), [("done", 0), ("failed", 1), ("cancelled", 1), ("interrupted", 1)])
+def test_waiting_for_a_run_tells_how_it_ended(run, dataset, monkeypatch, state, code):
+    run("import", dataset, "--project", "x")
+    ended = Run(3, 1, "Run 3", state, {}, 0.0, 2, "out of memory" if state == "failed" else "", {})
+    monkeypatch.setattr(cli.training, "start_run", lambda *_: ended)
+    monkeypatch.setattr(cli.training, "wait_for", lambda *_: ended)
+    monkeypatch.setattr(cli.training, "get_run", lambda *_: ended)
+    monkeypatch.setattr(
+        cli.training, "describe_result", lambda *_: {"run": 3, "state": state, "epochs": 2, "best": None, "error": ""}
+    )
+    got, result, _ = run("train", "--project", "x", "--wait", "--json")
+    assert got == code
+    if code:
+        assert state in result["error"]
+    else:
+        assert {name: result[name] for name in ("run", "state", "epochs", "best")} == {
+            "run": 3, "state": "done", "epochs": 2, "best": None,
+        }  # fmt: skip
+
+
+def test_unexpected_fault_is_one_line(run, dataset, monkeypatch):
+    monkeypatch.setattr(cli.importing, "import_as_new_project", lambda *_, **__: 1 / 0)
+    code, _, text = run("import", dataset, "--project", "x")
+    assert code == 1 and "ZeroDivisionError" in text and text.count("\n") == 1
+
+
+def test_module_runs_without_loading_torch_or_gradio(dataset, tmp_path):
+    code = (
+        "import sys; from app.cli import main; code = main(sys.argv[1:]);"
+        "sys.exit(code or any(name in sys.modules for name in ('torch', 'gradio', 'albumentations')))"
+    )
+    words = ["--projects", str(tmp_path / "p"), "import", str(dataset), "--project", "x"]
+    repository = Path(__file__).resolve().parents[1]
+    process = subprocess.run([sys.executable, "-c", code, *words], cwd=repository, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "images: 2" in process.stdout
+    process = subprocess.run(
+        [sys.executable, "-m", "app", "--projects", str(tmp_path / "p"), "runs", "--project", "x", "--json"],
+        cwd=repository, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(process.stdout) == {"project": "x", "runs": []}
+    assert projects.find_project(Services(Workspace(tmp_path / "p")), "x") == "x"
