@@ -7,4 +7,4 @@ from app.services.context import Services
 
 def build(services: Services) -> None:
     """Put the editor on the page; it reads the project and the image from the address."""
-    gr.HTML("<anchorage-editor></anchorage-editor>", padding=False)
+    gr.HTML("<anchorage-editor></anchorage-editor>", apply_default_css=False)

@@ -123,6 +123,16 @@ export class AnnotationDocument {
     this.stored = sent;
   }
 
+  /** The server turned out to hold `sent` already, its answer had got lost: take over revision and ids. */
+  adopt(sent, current) {
+    const free = [...current.annotations];
+    const annotations = sent.boxes.map((box) => {
+      const place = free.findIndex((row) => contentKey(row) === contentKey(box));
+      return free.splice(place, 1)[0];
+    });
+    this.acknowledge(sent, { revision: current.revision, annotations });
+  }
+
   /** Show what the server has now, forgetting undo; only for a document without unsaved changes. */
   refresh(opened) {
     this.place(opened);

@@ -174,7 +174,7 @@ export class AnnotationSaver {
     const current = error.status === 409 ? error.body?.current : null;
     if (current && isSameContent(current.annotations, state.boxes) && current.is_empty_on_purpose === state.isEmpty) {
       // The server had taken this very save, only its answer got lost.
-      document.resolve("mine", current);
+      document.adopt(state, current);
       this._stored(document);
       return true;
     }

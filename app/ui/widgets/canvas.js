@@ -653,7 +653,10 @@ export class DetectionCanvas {
       return;
     }
     const speed = event.ctrlKey && Math.abs(dy) < 30 ? 0.01 : 0.0015;
-    this.zoomBy(Math.exp(-Math.max(-240, Math.min(240, dy)) * speed), this._toCanvas(event.clientX, event.clientY));
+    const at = this._toCanvas(event.clientX, event.clientY);
+    // Wheel events come in whole pixels, pointer events in fractions: the pointer's own place keeps the point still.
+    const isHere = this._cursor && distance(this._cursor, at) < 2;
+    this.zoomBy(Math.exp(-Math.max(-240, Math.min(240, dy)) * speed), isHere ? this._cursor : at);
   }
 }
 

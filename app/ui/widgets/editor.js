@@ -227,6 +227,7 @@ class AnchorageEditor extends HTMLElement {
       "div",
       { class: "problem", role: "note", hidden: true },
       this.problemText,
+      turn(0, "Right as it is"),
       turn(270, "Turn left"),
       turn(180, "Turn around"),
       turn(90, "Turn right"),
@@ -417,8 +418,11 @@ class AnchorageEditor extends HTMLElement {
     this.fileName.title = `${image.file_name} · ${image.width} × ${image.height} px · ${image.split}`;
     this.previousButton.disabled = previous === null;
     this.nextButton.disabled = next === null;
-    this.problem.hidden = !image.problem;
-    this.problemText.textContent = image.problem ? `Left out of training: ${image.problem}` : "";
+    this.problem.hidden = !image.problem && !image.rotation;
+    this.problem.querySelector("[data-turn='0']").hidden = !image.problem;
+    this.problemText.textContent = image.problem
+      ? `Left out of training: ${image.problem}`
+      : `Turned by ${image.rotation}° to fit its boxes.`;
   }
 
   _showData() {
@@ -577,7 +581,7 @@ class AnchorageEditor extends HTMLElement {
 
   async _addClass(name) {
     try {
-      const category = await sendJSON("POST", projectURL("/categories"), { name });
+      const { category } = await sendJSON("POST", projectURL("/categories"), { name });
       await this._classesChanged();
       this._chooseClass(category.id);
       if (this._pendingBox) this._drawn(this._pendingBox);
