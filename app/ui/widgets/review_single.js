@@ -1,0 +1,87 @@
+// One image large over the grid: zoom, pan, previous and next in the grid's order.
+
+import { projectSlug } from "./api.js";
+import { DetectionCanvas } from "./canvas.js";
+import { element } from "./element.js";
+import { OUTCOMES } from "./review_data.js";
+import { outcomeColors } from "./review_drawing.js";
+
+export class ReviewSingle {
+  /**
+   * @param {HTMLElement} root hidden while closed
+   * @param {Object} callbacks onStep(1 | -1), onClose(), nameOf(label)
+   */
+  constructor(root, callbacks) {
+    this.root = root;
+    this.callbacks = callbacks;
+    this.image = null;
+    this.title = element("span", { class: "title" });
+    this.counts = element("span", { class: "a-muted" });
+    this.stage = element("div", { class: "stage" });
+    const button = (text, label, onclick) =>
+      element("button", { type: "button", class: "a-button small", "aria-label": label, title: label, onclick }, text);
+    root.append(
+      element(
+        "div",
+        { class: "bar" },
+        button("← All images", "Back to all images (Escape)", () => callbacks.onClose()),
+        button("‹", "Previous image (left arrow)", () => callbacks.onStep(-1)),
+        button("›", "Next image (right arrow)", () => callbacks.onStep(1)),
+        this.title,
+        this.counts,
+        element("span", { class: "spacer" }),
+        button("–", "Zoom out", () => this.canvas?.zoomBy(1 / 1.5)),
+        button("Fit", "Show the whole image", () => this.canvas?.fit()),
+        button("+", "Zoom in", () => this.canvas?.zoomBy(1.5)),
+      ),
+      this.stage,
+    );
+  }
+
+  get isOpen() {
+    return this.image !== null;
+  }
+
+  open(image, options) {
+    this.root.hidden = false;
+    this.canvas ??= new DetectionCanvas(this.stage);
+    this.image = image;
+    this.title.textContent = image.fileName;
+    this.canvas.setImage(null, image.width, image.height);
+    this.draw(options);
+    const picture = new Image();
+    picture.addEventListener("load", () => {
+      if (this.image !== image) return;
+      this.canvas.setImage(picture, image.width, image.height, { keepView: true });
+      this.root.dataset.image = image.id;
+    });
+    picture.src = `/img/${encodeURIComponent(projectSlug())}/${image.id}`;
+  }
+
+  /** Draw for these thresholds: {score, label, shown}. */
+  draw(options) {
+    if (!this.image) return;
+    const colors = outcomeColors(this.root);
+    const boxes = this.image.boxesAt(options).filter((box) => options.shown.has(box.outcome));
+    this.canvas.setBoxes(
+      boxes.map(({ bbox, outcome, label, score }) => ({
+        bbox,
+        color: colors[outcome],
+        dashed: OUTCOMES[outcome].dash.length ? OUTCOMES[outcome].dash : false,
+        label: `${this.callbacks.nameOf(label)} ${score === undefined ? "missed" : score.toFixed(2)}`,
+      })),
+    );
+    const { tp, fp, fn } = this.image.counts;
+    this.counts.textContent = `${tp} found, ${fp} false, ${fn} missed`;
+  }
+
+  close() {
+    this.root.hidden = true;
+    this.image = null;
+    delete this.root.dataset.image;
+  }
+
+  destroy() {
+    this.canvas?.destroy();
+  }
+}
