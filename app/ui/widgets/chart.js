@@ -32,18 +32,21 @@ export function smoothed(values, keep = 0.9) {
 export class LineChart {
   /**
    * @param {HTMLElement} host filled and watched for its size
-   * @param {{range?: [number, number], formatX?: (x: number) => string, height?: number, hasLegend?: boolean}} options
+   * @param {{title?: string, range?: [number, number], formatX?: (x: number) => string, height?: number, hasLegend?: boolean}} options
    */
   constructor(host, options = {}) {
     this.host = host;
     this.options = { hasLegend: true, formatX: shortNumber, ...options };
     this.lines = [];
+    this.entries = [];
     this.hidden = new Set();
     this.isZoomed = false;
     this.legend = element("div", { class: "chart-legend" });
+    this.heading = element("span", { class: "title" }, options.title ?? "");
     this.plotHost = element("div", { class: "chart-plot" });
     this.empty = element("div", { class: "chart-empty a-muted" }, "Nothing to show yet");
     host.classList.add("a-chart");
+    this.legend.append(this.heading);
     host.append(...(this.options.hasLegend ? [this.legend] : []), this.plotHost, this.empty);
     new ResizeObserver(() => this.resize()).observe(this.plotHost);
     const onTheme = new MutationObserver(() => (host.isConnected ? this.plot?.redraw() : onTheme.disconnect()));
@@ -63,6 +66,11 @@ export class LineChart {
     if (signature !== this.signature) this.rebuild(signature);
     else if (this.plot) this.plot.setData(this.table(), !this.isZoomed);
     this.writeLegend();
+  }
+
+  /** What stands before the names of the lines. */
+  setTitle(title) {
+    this.heading.textContent = title;
   }
 
   /** Another horizontal axis: forget the zoom and name the values by `formatX`. */
@@ -145,7 +153,8 @@ export class LineChart {
     const names = JSON.stringify(named.map((line) => [line.label, line.color]));
     if (names !== this.legendNames) {
       this.legendNames = names;
-      this.legend.replaceChildren(...named.map((line) => this.legendEntry(line)));
+      this.entries = named.map((line) => this.legendEntry(line));
+      this.legend.replaceChildren(this.heading, ...this.entries);
     }
     this.writeValues();
   }
@@ -165,7 +174,7 @@ export class LineChart {
       "button",
       { type: "button", title: "Show or hide this line", "aria-pressed": !this.hidden.has(line.label) ? "true" : "false", onclick: toggle },
       swatch,
-      element("span", {}, line.label),
+      element("span", { class: "label", title: line.label }, line.label),
       element("span", { class: "value" }),
     );
     entry.classList.toggle("off", this.hidden.has(line.label));
@@ -176,7 +185,7 @@ export class LineChart {
   writeValues() {
     if (!this.options.hasLegend || !this.plot) return;
     const index = this.plot.cursor.idx;
-    const entries = this.legend.children;
+    const { entries } = this;
     let entry = 0;
     this.lines.forEach((line, position) => {
       if (line.isFaint) return;

@@ -14,11 +14,11 @@ const AXES = {
   elapsed_s: { title: "Time", format: (seconds) => (seconds >= 3600 ? `${(seconds / 3600).toFixed(1)} h` : seconds >= 60 ? `${(seconds / 60).toFixed(1)} min` : `${Math.round(seconds)} s`) },
 };
 const CHARTS = [
-  { name: "loss", title: "Losses", split: "train", main: "loss", match: /^loss/, isNoisy: true },
-  { name: "score", title: "Validation", split: "valid", main: "map50", match: /^(map|map50|map75|f1)$/, range: [0, 1] },
-  { name: "rate", title: "Learning rate", split: "train", main: "learning_rate", match: /^learning_rate$/ },
+  { name: "loss", title: "Losses", comparedTitle: "Total loss", split: "train", main: "loss", match: /^loss/, isNoisy: true },
+  { name: "score", title: "Validation", comparedTitle: "mAP50", split: "valid", main: "map50", match: /^(map|map50|map75|f1)$/, range: [0, 1] },
+  { name: "rate", title: "Learning rate", comparedTitle: "Learning rate", split: "train", main: "learning_rate", match: /^learning_rate$/ },
 ];
-const TITLES = { loss: "total", loss_classifier: "class", loss_box_reg: "box", loss_objectness: "objectness", loss_rpn_box_reg: "RPN box", map: "mAP", map50: "mAP50", map75: "mAP75", f1: "F1", learning_rate: "learning rate" };
+const TITLES = { loss: "total", loss_classifier: "class", loss_box_reg: "box", loss_objectness: "objectness", loss_rpn_box_reg: "RPN box", map: "mAP", map50: "mAP50", map75: "mAP75", f1: "F1", learning_rate: "now" };
 const ORDER = Object.keys(TITLES);
 
 /** A run's numbers as they arrive: "split/name" -> columns. */
@@ -70,6 +70,7 @@ class AnchorageTrain extends HTMLElement {
     this.shown = new Set((getParam("runs") ?? "").split(",").map(Number).filter(Boolean));
     this.axis = "step";
     this.isSmooth = true;
+    this.logText = null;
     this.dataset.ready = "false";
     if (!projectSlug()) return this.append(element("div", { class: "a-empty" }, element("h2", {}, "No project is open"), element("a", { class: "a-button primary", href: "/" }, "Choose a project")));
     this.build();
@@ -94,7 +95,7 @@ class AnchorageTrain extends HTMLElement {
   }
 
   toolbar() {
-    this.title = element("h2", { class: "a-subtitle" });
+    this.heading = element("h2", { class: "a-subtitle" });
     this.links = element("span", { class: "a-toolbar" });
     const axis = element("select", { class: "a-input", "aria-label": "Horizontal axis" });
     for (const [name, { title }] of Object.entries(AXES)) axis.append(element("option", { value: name }, title));
@@ -102,15 +103,16 @@ class AnchorageTrain extends HTMLElement {
     const smooth = element("input", { type: "checkbox" });
     smooth.checked = this.isSmooth;
     smooth.addEventListener("change", () => { this.isSmooth = smooth.checked; this.draw(); });
-    return element("div", { class: "a-toolbar train-toolbar" }, this.title, this.links, element("span", { class: "spacer" }),
+    return element("div", { class: "a-toolbar train-toolbar" }, this.heading, this.links, element("span", { class: "spacer" }),
       element("label", { class: "a-small a-muted" }, smooth, " Smooth losses"), axis);
   }
 
   chartGrid() {
     this.charts = CHARTS.map((chart) => {
       const host = element("div", { class: "train-chart-host", "data-chart": chart.name });
-      const card = element("div", { class: "a-card train-chart" }, element("h3", {}, chart.title), host);
-      return { ...chart, card, plot: new LineChart(host, { range: chart.range, formatX: AXES.step.format }) };
+      const card = element("div", { class: "a-card train-chart" }, host);
+      const plot = new LineChart(host, { title: chart.title, range: chart.range, formatX: AXES.step.format });
+      return { ...chart, card, plot };
     });
     this.log = element("pre", { class: "train-log a-mono", tabindex: 0, "aria-label": "Log" });
     const log = element("div", { class: "a-card train-chart" }, element("h3", {}, "Log"), this.log);
@@ -223,7 +225,7 @@ class AnchorageTrain extends HTMLElement {
     this.watch.hidden = this.runs.length === 0;
     if (!run) return;
     this.table.update(this.runs, new Set(this.drawn().map((one) => one.id)), this.focusId);
-    this.title.textContent = run.name;
+    this.heading.textContent = run.name;
     const links = `${run.id} ${run.best.score}`;
     if (links !== this.linksKey) this.links.replaceChildren(...nextSteps(run));
     this.linksKey = links;
@@ -268,7 +270,11 @@ class AnchorageTrain extends HTMLElement {
 
   draw() {
     const runs = this.drawn();
-    for (const chart of this.charts) chart.plot.setLines(runs.flatMap((run) => this.linesOf(chart, run, runs.length > 1)));
+    const isCompared = runs.length > 1;
+    for (const chart of this.charts) {
+      chart.plot.setTitle(isCompared ? chart.comparedTitle : chart.title);
+      chart.plot.setLines(runs.flatMap((run) => this.linesOf(chart, run, isCompared)));
+    }
   }
 
   /** Of one run every number, each in its color; of several the main number, in the color of its run. */
@@ -280,7 +286,7 @@ class AnchorageTrain extends HTMLElement {
       const columns = history.series.get(`${chart.split}/${name}`);
       if (!columns) return [];
       const color = lineColor(isCompared ? run.id - 1 : index);
-      const label = isCompared ? `${run.name} · ${TITLES[name] ?? name}` : (TITLES[name] ?? name);
+      const label = isCompared ? run.name : (TITLES[name] ?? name);
       const x = history.x(columns, this.axis, this.stepsPerEpoch(run, history));
       const line = { key: `${run.id} ${name}`, label, color, x, y: columns.value };
       if (!chart.isNoisy || !this.isSmooth) return [line];

@@ -31,7 +31,7 @@ export class RunForm {
 
   build() {
     this.help = element("div", { class: "train-help a-small a-muted" });
-    this.name = element("input", { class: "a-input", maxlength: 100, placeholder: "Name (optional)", "aria-label": "Name of the run" });
+    this.name = element("input", { class: "a-input", maxlength: 100, placeholder: "Name", "aria-label": "Name of the run" });
     this.general = element("div", { class: "a-error a-small", role: "alert" });
     this.summary = element("div", { class: "a-small a-muted", "data-summary": "" });
     this.start = element("button", { type: "submit", class: "a-button primary", "data-action": "start" }, "Start training");
@@ -39,7 +39,7 @@ export class RunForm {
     form.append(
       element("div", { class: "train-form-head" }, element("h2", { class: "a-subtitle" }, "New run"), this.presetPicker()),
       element("div", { class: "train-form-body" }, ...this.description.groups.map((group) => this.section(group))),
-      element("div", { class: "train-form-foot" }, this.help, this.general, this.name, element("div", { class: "a-toolbar" }, this.start, this.summary)),
+      element("div", { class: "train-form-foot" }, this.help, this.general, element("div", { class: "train-start" }, this.name, this.start), this.summary),
     );
     this.showHelp(null);
     return form;
@@ -115,7 +115,7 @@ export class RunForm {
 
   nameOf(field, value) {
     const model = field.name === "model" && this.description.models.find((one) => one.name === value);
-    return model ? `${model.title} · ${model.num_parameters_m} M` : value;
+    return model ? `${model.title} (${model.num_parameters_m} M)` : value;
   }
 
   helpOf(field) {
@@ -126,7 +126,7 @@ export class RunForm {
   }
 
   showHelp(text) {
-    this.help.textContent = text ?? "Values are chosen for this dataset and this machine. Point at an option to read about it.";
+    this.help.textContent = text ?? "Chosen for this dataset and machine. Point at an option to read about it.";
   }
 
   /** What stands in a control: a number when it is one, else the text as it is, for the server to refuse. */

@@ -29,7 +29,7 @@ export class RunTable {
   constructor(handlers) {
     this.handlers = handlers;
     this.body = element("tbody");
-    const head = element("tr", {}, ...["", "Run", "State", "Epochs", "mAP50", "F1", ""].map((title) => element("th", {}, title)));
+    const head = element("tr", {}, ...["", "Run", "State", "Epochs", "mAP50", "F1", ""].map((title) => element("th", { class: /mAP|F1/.test(title) ? "a-number" : null }, title)));
     this.root = element("div", { class: "a-card train-runs" }, element("table", { class: "a-table" }, element("thead", {}, head), this.body));
   }
 
