@@ -50,7 +50,7 @@ _ENTRIES = (
     ),
     Entry(
         "RandomBrightnessContrast",
-        "Brightness and contrast",
+        "Brightness, contrast",
         "color",
         "Other exposures of the same scene.",
         (
@@ -128,9 +128,9 @@ _ENTRIES = (
     ),
     Entry(
         "OneOfBlurs",
-        "Motion or Gaussian blur",
+        "Blur, one of two",
         "blur",
-        "One of the two, picked at random each time.",
+        "Motion or Gaussian blur, picked at random each time.",
         (
             Slider("kernel", "Motion kernel (pixels)", 3, 31, 2, 3),
             Slider("sigma", "Gaussian sigma (pixels)", 0.5, 8, 0.1, 1),
