@@ -86,3 +86,15 @@ def test_counts_of_a_class_leave_the_others_out(run_in_node):
     cases = [{"truth": truth, "found": found, "iou": 0.5, "score": 0.1, "label": label} for label in (0, 1, 2)]
     counts = [answer["counts"] for answer in run_in_node(cases)]
     assert counts == [{"tp": 1, "fp": 1, "fn": 1}, {"tp": 1, "fp": 0, "fn": 0}, {"tp": 0, "fp": 1, "fn": 1}]
+
+
+def test_browser_breaks_ties_as_the_evaluation_does(run_in_node):
+    box, half = [0, 0, 10, 10], [0, 0, 10, 5]
+    twice = {"boxes": box + box, "labels": [1, 1], "is_crowd": [0, 0]}
+    cases = [
+        {"truth": twice, "found": {"boxes": box, "scores": [0.9], "labels": [1]}},  # equal IoU: the later box
+        {"truth": twice, "found": {"boxes": box * 3, "scores": [0.5] * 3, "labels": [1] * 3}},  # equal scores: in order
+        {"truth": twice, "found": {"boxes": half, "scores": [0.9], "labels": [1]}},  # an IoU equal to the threshold
+    ]
+    answers = run_in_node([{**case, "iou": 0.5, "score": 0, "label": 0} for case in cases])
+    assert [answer["truthOf"] for answer in answers] == [[1], [1, 0, -1], [1]]
