@@ -38,15 +38,19 @@ def list_images(services: Services, slug: str, image_filter: ImageFilter, after:
 
 
 def describe(services: Services, slug: str, image_size: int) -> dict[str, Any]:
-    """Figures of the usable images for charts (see ``pipeline.data.stats``), and how many are quarantined."""
+    """Figures of the usable images for charts (see ``pipeline.data.stats``).
+
+    Besides: ``num_quarantined``, and ``listed``: images, annotations and quarantined images of each split.
+    """
     if not 32 <= image_size <= 4096:
         raise BadRequest(f"image_size must be 32 to 4096 pixels, got {image_size}.")
     with services.database(slug).read() as db:
         every = images.all_of(db)
         rows = annotations.box_rows(db)
+        listed = images.counts_by_split(db)
     usable = [image for image in every if not image.problem]
     stats = describe_dataset(_columns(usable, rows), image_size)
-    return {**stats, "num_quarantined": len(every) - len(usable)}
+    return {**stats, "num_quarantined": len(every) - len(usable), "listed": listed}
 
 
 def list_categories(services: Services, slug: str) -> list[Category]:

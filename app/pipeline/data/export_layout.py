@@ -11,7 +11,7 @@ from app.pipeline.data.json_file import collector_paused, load_json
 from app.pipeline.data.layout_names import image_members, parent_of, split_of
 from app.pipeline.data.merge_categories import merge_categories
 from app.pipeline.data.source import MAX_JSON_BYTES, Source
-from app.pipeline.data.split import SPLITS, find_leaks, source_key
+from app.pipeline.data.split import SPLITS, find_leaks, source_key, split_order
 
 COCO_SUFFIX = "annotations.coco.json"
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
@@ -93,7 +93,7 @@ def _read_documents(source: Source, log: FindingLog) -> list[_Document]:
         )
     for name in rejected:
         log.add("note", "other_json", "a JSON file without boxes and classes was not read", where=name)
-    return documents
+    return sorted(documents, key=lambda document: split_order(document.split))
 
 
 def _bare_export(source: Source, allow_bare: bool, log: FindingLog) -> ParsedExport:

@@ -58,6 +58,8 @@ def _find_problem(image: ParsedImage, info: ImageInfo, log: FindingLog) -> str:
         return ""
     where = {"split": image.split, "where": image.file_name}
     if None in declared:
+        if not image.annotations:
+            return ""  # nothing was labelled, so nothing needed the size
         log.add("fixed", "size_missing", f"the size was not given; the file is {real[0]} x {real[1]}", **where)
         return ""
     text = f"labels say {declared[0]} x {declared[1]} pixels, the file is {real[0]} x {real[1]}"

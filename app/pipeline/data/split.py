@@ -47,6 +47,11 @@ def source_key(file_name: str, extra: Mapping[str, Any] | None = None) -> str:
     return _spelled_alike(file_name[: match.start()].replace("\\", "/").rsplit("/", 1)[-1])
 
 
+def split_order(name: str) -> int:
+    """Sort key: train, valid, test, then anything else."""
+    return SPLITS.index(name) if name in SPLITS else len(SPLITS)
+
+
 def group_aware_split(items: Sequence[SplitItem], fractions: Mapping[str, float], seed: int) -> list[str]:
     """A split name for each item, in order; items of one key always get one split. The same seed gives the same split.
 
@@ -73,7 +78,7 @@ def find_leaks(pairs: Iterable[tuple[Hashable, str]]) -> dict[Any, tuple[str, ..
     where: dict[Hashable, set[str]] = defaultdict(set)
     for key, split in pairs:
         where[key].add(split)
-    return {key: tuple(sorted(splits, key=_split_order)) for key, splits in where.items() if len(splits) > 1}
+    return {key: tuple(sorted(splits, key=split_order)) for key, splits in where.items() if len(splits) > 1}
 
 
 def fill_missing_splits(images: Sequence["ParsedImage"], seed: int = 42) -> list[Finding]:
@@ -98,17 +103,13 @@ def fill_missing_splits(images: Sequence["ParsedImage"], seed: int = 42) -> list
         image.split = split
     counts = Counter(image.split for image in images)
     made = ", ".join(f"{name} {counts[name]}" for name in SPLITS if counts[name])
-    found = f"only {', '.join(sorted(had, key=_split_order))}" if had else "no splits"
+    found = f"only {', '.join(sorted(had, key=split_order))}" if had else "no splits"
     message = f"the export had {found}; images were divided by source and class: {made}"
     return [Finding("fixed", "splits_made", message, count=len(pool))]
 
 
 def _spelled_alike(name: str) -> str:
     return re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", name)).strip("-").casefold() or name
-
-
-def _split_order(name: str) -> int:
-    return SPLITS.index(name) if name in SPLITS else len(SPLITS)
 
 
 def _count_classes(items: Sequence[SplitItem], indices: Iterable[int]) -> Counter:
