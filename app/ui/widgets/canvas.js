@@ -3,30 +3,16 @@
 // Frames: boxes are float image pixels; the view maps them to CSS pixels of the canvas: css = image * scale + offset.
 // Everything is drawn at most once a frame; pointer moves only note where the pointer is.
 
-import {
-  HANDLES,
-  boxArea,
-  boxBetween,
-  committedBox,
-  handleAt,
-  handlePoint,
-  isInside,
-  isOnEdge,
-  movedBox,
-  resizedBox,
-} from "./box_geometry.js";
-import { textColorOn } from "./palette.js";
+import { boxArea, boxBetween, committedBox, handleAt, isInside, isOnEdge, movedBox, resizedBox } from "./box_geometry.js";
+import { CanvasPainter } from "./canvas_painter.js";
 
 const MARGIN_PX = 14;
 const MAX_SCALE = 64;
-const CRISP_SCALE = 3; // from here on the single pixels are shown instead of being smoothed
 const HANDLE_REACH_PX = 7;
 const TOUCH_REACH_PX = 14;
 const EDGE_REACH_PX = 4;
 const CLICK_PX = 3; // a press that moves less is a click
 const PAN_BURST_MS = 250;
-const LABEL_FONT = "600 11px system-ui, sans-serif";
-const LABEL_HEIGHT = 15;
 
 /**
  * @typedef {Object} ShownBox
@@ -68,10 +54,9 @@ export class DetectionCanvas {
     this._dirty = { picture: true, boxes: true };
     this._frame = 0;
     this._lastPan = 0;
-    this._labelWidths = new Map();
     root.classList.add("a-canvas");
-    this.pictureCanvas = root.appendChild(document.createElement("canvas"));
-    this.boxCanvas = root.appendChild(document.createElement("canvas"));
+    this._painter = new CanvasPainter(root);
+    this.boxCanvas = this._painter.boxCanvas;
     this._listen();
     this._resizing = new ResizeObserver(() => this._resize());
     this._resizing.observe(root);
@@ -202,19 +187,21 @@ export class DetectionCanvas {
   }
 
   _resize() {
-    const ratio = window.devicePixelRatio || 1;
     const { clientWidth, clientHeight } = this.root;
-    const [dx, dy] = [(clientWidth - (this._cssWidth ?? clientWidth)) / 2, (clientHeight - (this._cssHeight ?? clientHeight)) / 2];
-    this._ratio = ratio;
-    this._cssWidth = clientWidth;
-    this._cssHeight = clientHeight;
-    for (const canvas of [this.pictureCanvas, this.boxCanvas]) {
-      canvas.width = Math.max(1, Math.round(clientWidth * ratio));
-      canvas.height = Math.max(1, Math.round(clientHeight * ratio));
-    }
+    const [dx, dy] = [(clientWidth - this._cssWidth) / 2, (clientHeight - this._cssHeight) / 2];
+    this._painter.resize(clientWidth, clientHeight);
     if (this.isFitted) this.fit();
     else this.panBy(dx, dy);
+    this._redraw("picture", "boxes");
     this._draw(); // a resized canvas is blank: fill it before the browser shows it
+  }
+
+  get _cssWidth() {
+    return this._painter.width;
+  }
+
+  get _cssHeight() {
+    return this._painter.height;
   }
 
   // ---- drawing ----------------------------------------------------------------------------------------------------
@@ -229,189 +216,31 @@ export class DetectionCanvas {
     this._frame = 0;
     const start = performance.now();
     this._applyMove();
-    if (this._dirty.picture) this._drawPicture();
-    if (this._dirty.boxes) this._drawBoxes();
+    if (this._dirty.picture) this._painter.drawPicture(this._picture, this._size, this.view);
+    if (this._dirty.boxes) this._painter.drawBoxes(this._scene());
     this._dirty = { picture: false, boxes: false };
     this.frameTimes.push(performance.now() - start);
     if (this.frameTimes.length > 240) this.frameTimes.shift();
   }
 
-  _drawPicture() {
-    const context = this.pictureCanvas.getContext("2d");
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, this.pictureCanvas.width, this.pictureCanvas.height);
-    const { width, height } = this._size;
-    if (!this._picture || !width) return;
-    const { scale, x, y } = this.view;
-    // Only what is in sight is handed to drawImage: far zooms into large pictures stay cheap.
-    const [left, top] = [Math.max(0, Math.floor(-x / scale)), Math.max(0, Math.floor(-y / scale))];
-    const right = Math.min(width, Math.ceil((this._cssWidth - x) / scale));
-    const bottom = Math.min(height, Math.ceil((this._cssHeight - y) / scale));
-    if (right <= left || bottom <= top) return;
-    const fileX = (this._picture.naturalWidth ?? this._picture.width) / width;
-    const fileY = (this._picture.naturalHeight ?? this._picture.height) / height;
-    context.setTransform(this._ratio, 0, 0, this._ratio, 0, 0);
-    context.imageSmoothingEnabled = scale * this._ratio < CRISP_SCALE;
-    context.imageSmoothingQuality = "medium";
-    context.drawImage(
-      this._picture,
-      left * fileX,
-      top * fileY,
-      (right - left) * fileX,
-      (bottom - top) * fileY,
-      left * scale + x,
-      top * scale + y,
-      (right - left) * scale,
-      (bottom - top) * scale,
-    );
+  /** What the painter is to show now. */
+  _scene() {
+    const { boxes, view, selected, hovered, editable: hasHandles } = this;
+    const edited = this.isEditing && this._gesture.bbox ? this._gesture : null;
+    const drawn = edited?.kind === "draw" ? { bbox: edited.bbox, color: this.drawColor } : null;
+    const moving = edited && !drawn ? edited : null;
+    return { boxes, view, selected, hovered, hasHandles, moving, drawn, crosshair: this._crosshair() };
   }
 
-  _drawBoxes() {
-    const context = this.boxCanvas.getContext("2d");
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, this.boxCanvas.width, this.boxCanvas.height);
-    context.setTransform(this._ratio, 0, 0, this._ratio, 0, 0);
-    context.lineJoin = "round";
-    const shown = this._shownBoxes();
-    this._strokeAll(context, shown);
-    for (const item of shown) this._drawLabel(context, item, false);
-    for (const item of shown) if (item.index === this.hovered || item.index === this.selected) this._drawFocus(context, item);
-    if (this._gesture?.kind === "draw" && this._gesture.bbox) this._drawNew(context, this._gesture.bbox);
-    if (this.editable) this._drawCrosshair(context);
-  }
-
-  /** The boxes in sight with their CSS-pixel rectangles, the one being edited with its newest place. */
-  _shownBoxes() {
-    const { scale, x, y } = this.view;
-    const moving = this.isEditing && this._gesture.kind !== "draw" && this._gesture.bbox ? this._gesture : null;
-    const shown = [];
-    this.boxes.forEach((box, index) => {
-      const bbox = moving?.index === index ? moving.bbox : box.bbox;
-      const left = bbox[0] * scale + x;
-      const top = bbox[1] * scale + y;
-      const width = (bbox[2] - bbox[0]) * scale;
-      const height = (bbox[3] - bbox[1]) * scale;
-      const isInSight = left < this._cssWidth && top < this._cssHeight && left + width > 0 && top + height > 0;
-      if (isInSight) shown.push({ index, box, bbox, left, top, width, height });
-    });
-    return shown;
-  }
-
-  /** One path per kind of line: a dark line under each coloured one, so that boxes show on any picture. */
-  _strokeAll(context, shown) {
-    const groups = new Map();
-    for (const item of shown) {
-      const { color, dashed = false, faint = false } = item.box;
-      const key = `${color} ${dashed} ${faint}`;
-      if (!groups.has(key)) groups.set(key, { color, dashed, faint, path: new Path2D() });
-      groups.get(key).path.rect(item.left, item.top, item.width, item.height);
-    }
-    for (const { dashed, faint, path } of groups.values()) {
-      context.globalAlpha = faint ? 0.4 : 1;
-      context.setLineDash(Array.isArray(dashed) ? dashed : dashed ? [6, 4] : []);
-      context.strokeStyle = "rgba(0, 0, 0, 0.6)";
-      context.lineWidth = 3.5;
-      context.stroke(path);
-    }
-    for (const { color, dashed, faint, path } of groups.values()) {
-      context.globalAlpha = faint ? 0.4 : 1;
-      context.setLineDash(Array.isArray(dashed) ? dashed : dashed ? [6, 4] : []);
-      context.strokeStyle = color;
-      context.lineWidth = 1.75;
-      context.stroke(path);
-    }
-    context.globalAlpha = 1;
-    context.setLineDash([]);
-  }
-
-  _drawLabel(context, item, isForced) {
-    const text = item.box.label;
-    if (!text) return;
-    const textWidth = this._labelWidth(context, text) + 8;
-    if (!isForced && (item.width < textWidth || item.height < LABEL_HEIGHT)) return;
-    const isAbove = item.top >= LABEL_HEIGHT;
-    const left = Math.max(item.left - 1, 0);
-    const top = isAbove ? item.top - LABEL_HEIGHT : Math.max(item.top, 0);
-    context.globalAlpha = item.box.faint ? 0.4 : 1;
-    context.fillStyle = item.box.color;
-    context.fillRect(left, top, textWidth, LABEL_HEIGHT);
-    context.fillStyle = inkOn(item.box.color);
-    context.font = LABEL_FONT;
-    context.textBaseline = "middle";
-    context.fillText(text, left + 4, top + LABEL_HEIGHT / 2 + 0.5);
-    context.globalAlpha = 1;
-  }
-
-  _labelWidth(context, text) {
-    if (!this._labelWidths.has(text)) {
-      if (this._labelWidths.size > 5000) this._labelWidths.clear();
-      context.font = LABEL_FONT;
-      this._labelWidths.set(text, context.measureText(text).width);
-    }
-    return this._labelWidths.get(text);
-  }
-
-  _drawFocus(context, item) {
-    const isSelected = item.index === this.selected;
-    context.globalAlpha = isSelected ? 0.18 : 0.12;
-    context.fillStyle = item.box.color;
-    context.fillRect(item.left, item.top, item.width, item.height);
-    context.globalAlpha = 1;
-    context.strokeStyle = "rgba(0, 0, 0, 0.75)";
-    context.lineWidth = 5;
-    context.strokeRect(item.left, item.top, item.width, item.height);
-    context.strokeStyle = item.box.color;
-    context.lineWidth = isSelected ? 2.75 : 2.25;
-    context.strokeRect(item.left, item.top, item.width, item.height);
-    this._drawLabel(context, item, true);
-    if (isSelected && this.editable) this._drawHandles(context, item);
-  }
-
-  _drawHandles(context, item) {
-    const rectangle = [item.left, item.top, item.left + item.width, item.top + item.height];
-    context.fillStyle = "#ffffff";
-    context.strokeStyle = "rgba(0, 0, 0, 0.8)";
-    context.lineWidth = 1;
-    for (const handle of HANDLES) {
-      const at = handlePoint(rectangle, handle);
-      if (handleAt(rectangle, at, HANDLE_REACH_PX) !== handle) continue;
-      context.fillRect(at.x - 3.5, at.y - 3.5, 7, 7);
-      context.strokeRect(at.x - 3.5, at.y - 3.5, 7, 7);
-    }
-  }
-
-  _drawNew(context, bbox) {
-    const { scale, x, y } = this.view;
-    const rectangle = [bbox[0] * scale + x, bbox[1] * scale + y, (bbox[2] - bbox[0]) * scale, (bbox[3] - bbox[1]) * scale];
-    context.strokeStyle = "rgba(0, 0, 0, 0.75)";
-    context.lineWidth = 4;
-    context.strokeRect(...rectangle);
-    context.strokeStyle = this.drawColor;
-    context.lineWidth = 2;
-    context.strokeRect(...rectangle);
-  }
-
-  /** Lines through the pointer across the picture: they show where the edges of a new box will fall. */
-  _drawCrosshair(context) {
-    const idle = !this._gesture && this._cursor && this._target(this._cursor, HANDLE_REACH_PX).kind === "draw";
-    if (!this._cursor || this._isSpaceHeld || !(idle || this._gesture?.kind === "draw")) return;
-    const { x, y } = this._cursor;
-    const [left, top] = [Math.max(this.view.x, 0), Math.max(this.view.y, 0)];
-    const right = Math.min(this.view.x + this._size.width * this.view.scale, this._cssWidth);
-    const bottom = Math.min(this.view.y + this._size.height * this.view.scale, this._cssHeight);
-    if (x < left || x > right || y < top || y > bottom) return;
-    const path = new Path2D();
-    path.moveTo(left, y);
-    path.lineTo(right, y);
-    path.moveTo(x, top);
-    path.lineTo(x, bottom);
-    context.lineWidth = 1;
-    context.strokeStyle = "rgba(0, 0, 0, 0.55)";
-    context.stroke(path);
-    context.setLineDash([4, 4]);
-    context.strokeStyle = "rgba(255, 255, 255, 0.9)";
-    context.stroke(path);
-    context.setLineDash([]);
+  /** The pointer and the part of the picture in sight, while a press would draw a box or one is being drawn. */
+  _crosshair() {
+    if (!this.editable || !this._cursor || this._isSpaceHeld) return null;
+    const kind = this._gesture?.kind ?? this._target(this._cursor, HANDLE_REACH_PX).kind;
+    const { scale, x: left, y: top } = this.view;
+    const right = Math.min(left + this._size.width * scale, this._cssWidth);
+    const bottom = Math.min(top + this._size.height * scale, this._cssHeight);
+    const frame = [Math.max(left, 0), Math.max(top, 0), right, bottom];
+    return kind === "draw" && isInside(frame, this._cursor) ? { ...this._cursor, frame } : null;
   }
 
   // ---- pointer ----------------------------------------------------------------------------------------------------
@@ -662,12 +491,4 @@ export class DetectionCanvas {
 
 function distance(a, b) {
   return Math.hypot(a.x - b.x, a.y - b.y);
-}
-
-const inks = new Map();
-
-/** textColorOn, remembered: a frame may ask for a thousand labels. */
-function inkOn(color) {
-  if (!inks.has(color)) inks.set(color, textColorOn(color));
-  return inks.get(color);
 }

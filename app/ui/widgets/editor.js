@@ -7,21 +7,17 @@ import { AnnotationSaver } from "./annotation_saver.js";
 import { getJSON, getParam, notify, pageURL, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { committedBox, movedBox, resizedBox } from "./box_geometry.js";
 import { DetectionCanvas } from "./canvas.js";
+import { EditorBar, ProblemBar } from "./editor_bar.js";
 import { askConflict, BoxList, ClassPalette, helpDialog } from "./editor_panels.js";
 import { element } from "./element.js";
-import { ImageCache } from "./image_cache.js";
+import { FILTERS, ImageCache } from "./image_cache.js";
 import { colorOf } from "./palette.js";
 
-const SPLITS = ["train", "valid", "test"];
-const STATUS_TEXT = {
-  saved: "Saved",
-  saving: "Saving…",
-  failed: "Not saved – retrying",
-  conflict: "Changed elsewhere – choose",
-};
 const MIN_HEIGHT_PX = 420;
 const BOTTOM_PX = 12;
 const PASTE_STEP_PX = 10;
+const ZOOM_STEP = 1.25;
+const EMPTY_HELP = "There is nothing to label in this image, and somebody has looked.";
 const LOW_EDGES = { x: 0, y: 0 };
 const CLIPBOARD = "anchorage:boxes";
 
@@ -120,25 +116,27 @@ class AnchorageEditor extends HTMLElement {
       onHover: (key) => this.canvas.highlight(this._indexOf(key)),
       onDelete: (key) => this._delete(key),
     });
+    this.bar = this._bar();
+    this.bar.showClasses([...this.categories.values()]);
+    this.problem = new ProblemBar((degrees) => this._turn(degrees));
     this.stage = element("div", { class: "stage" });
     this.message = element("div", { class: "message", role: "status" });
     const canvasRoot = element("div", { "aria-label": "Image with boxes" });
     this.stage.append(canvasRoot, this.message);
     this.emptyBox = element("input", { type: "checkbox", onchange: () => this._setEmpty(this.emptyBox.checked) });
-    const emptyText = "Empty on purpose: nothing to label here";
     this.help = helpDialog();
     this.frame = element(
       "div",
       { class: "editor" },
-      this._bar(),
-      this._problemBar(),
+      this.bar.root,
+      this.problem.root,
       this.stage,
       element(
         "div",
         { class: "side" },
         this.palette.root,
         this.list.root,
-        element("div", { class: "empty-choice" }, element("label", {}, this.emptyBox, emptyText)),
+        element("div", { class: "empty-choice" }, element("label", { title: EMPTY_HELP }, this.emptyBox, "Empty on purpose (E)")),
       ),
     );
     this.replaceChildren(this.frame, this.help);
@@ -154,85 +152,22 @@ class AnchorageEditor extends HTMLElement {
     this._showStatus("saved", null);
   }
 
-  _button(text, label, onclick, extra = "square") {
-    return element("button", { type: "button", class: `a-button quiet ${extra}`, title: label, "aria-label": label, onclick }, text);
-  }
-
   _bar() {
-    const filter = (name, label, options) => {
-      const choice = element("select", { class: "a-input", "aria-label": label, title: label });
-      choice.append(...options.map(([value, text]) => element("option", { value }, text)));
-      choice.value = getParam(name) ?? "";
-      choice.addEventListener("change", () => this._filter(name, choice.value));
-      return choice;
-    };
-    const categories = [...this.categories.values()].map(({ id, name }) => [id, name]);
-    this.splitFilter = filter("split", "Show images of this split", [["", "All splits"], ...SPLITS.map((name) => [name, name])]);
-    this.classFilter = filter("category", "Show images with this class", [["", "Any class"], ...categories]);
-    this.position = element("input", {
-      class: "a-input position",
-      type: "text",
-      inputmode: "numeric",
-      "aria-label": "Number of the image; type another to go there",
-      onchange: () => this._jump(this.position.value),
-      onkeydown: (event) => event.key === "Enter" && this.position.blur(),
+    return new EditorBar({
+      onStep: (direction) => this._step(direction),
+      onJump: (text) => this._jump(text),
+      onFilter: (name, value) => this._filter(name, value),
+      onUndo: () => this._undo(),
+      onRedo: () => this._redo(),
+      onStatus: () => this._nudgeSaving(),
+      onHelp: () => this.help.showModal(),
+      zoom: {
+        in: () => this.canvas.zoomBy(ZOOM_STEP),
+        out: () => this.canvas.zoomBy(1 / ZOOM_STEP),
+        fit: () => this.canvas.fit(),
+        full: () => this.canvas.zoomTo(1),
+      },
     });
-    this.total = element("span", { class: "total" });
-    this.fileName = element("span", { class: "file-name" });
-    this.previousButton = this._button("‹", "Previous image (←)", () => this._step(-1));
-    this.nextButton = this._button("›", "Next image (→)", () => this._step(1));
-    this.undoButton = this._button("↶", "Undo (Ctrl Z)", () => this._undo());
-    this.redoButton = this._button("↷", "Redo (Ctrl ⇧ Z)", () => this._redo());
-    this.zoomButton = this._button("100%", "Zoom to 100 % (⇧0)", () => this.canvas.zoomTo(1), "zoom");
-    this.status = element("button", { type: "button", class: "status", "aria-live": "polite", onclick: () => this._nudgeSaving() });
-    const group = (...children) => element("div", { class: "group" }, ...children);
-    return element(
-      "div",
-      { class: "bar", role: "toolbar", "aria-label": "Image" },
-      group(this.previousButton, this.position, this.total, this.nextButton),
-      group(this.splitFilter, this.classFilter, this._furtherFilters()),
-      this.fileName,
-      this.status,
-      group(this.undoButton, this.redoButton),
-      group(
-        this._button("−", "Zoom out (−)", () => this.canvas.zoomBy(0.8)),
-        this.zoomButton,
-        this._button("+", "Zoom in (+)", () => this.canvas.zoomBy(1.25)),
-        this._button("Fit", "Whole image (0)", () => this.canvas.fit(), ""),
-      ),
-      group(this._button("?", "Keys (?)", () => this.help.showModal())),
-    );
-  }
-
-  /** Filters that came along from the data page: shown, and taken off with a click. */
-  _furtherFilters() {
-    const names = { problem: "with problems", name: "name", min_boxes: "at least … boxes", max_boxes: "at most … boxes" };
-    const given = Object.keys(names).filter((name) => getParam(name));
-    if (!given.length) return null;
-    const text = given.map((name) => (name === "name" ? `name: ${getParam(name)}` : names[name].replace("…", getParam(name))));
-    const clear = () => {
-      given.forEach((name) => setParam(name, null));
-      chip.remove();
-      this._filter("split", this.splitFilter.value);
-    };
-    const chip = element("button", { type: "button", class: "a-chip", title: "Take this filter off", onclick: clear }, `${text.join(", ")} ×`);
-    return chip;
-  }
-
-  _problemBar() {
-    this.problemText = element("span", { class: "text" });
-    const turn = (degrees, text) =>
-      element("button", { type: "button", class: "a-button small", "data-turn": degrees, onclick: () => this._turn(degrees) }, text);
-    this.problem = element(
-      "div",
-      { class: "problem", role: "note", hidden: true },
-      this.problemText,
-      turn(0, "Right as it is"),
-      turn(270, "Turn left"),
-      turn(180, "Turn around"),
-      turn(90, "Turn right"),
-    );
-    return this.problem;
   }
 
   _listen() {
@@ -269,7 +204,7 @@ class AnchorageEditor extends HTMLElement {
   }
 
   _showNoImages() {
-    const isFiltered = ["split", "category", "problem", "name", "min_boxes", "max_boxes"].some((name) => getParam(name));
+    const isFiltered = FILTERS.some((name) => getParam(name));
     if (isFiltered) this._showEmpty("No image passes the filter", "Take the filters off to see all images.", "/annotate", "All images");
     else this._showEmpty("This project has no images yet", "Import a dataset or a folder of images first.", "/data", "Import images");
   }
@@ -349,7 +284,7 @@ class AnchorageEditor extends HTMLElement {
     const position = Math.min(Math.max(Math.round(Number(text)) || 1, 1), this.document.total);
     this._steps = [];
     await this._tell(async () => this._open(await this.cache.entryAt(position)));
-    this._showPlace();
+    this.bar.showDocument(this.document);
   }
 
   /** Change a filter: stay on this image if it passes, else go to the first that does. */
@@ -397,32 +332,16 @@ class AnchorageEditor extends HTMLElement {
     this.canvas.drawColor = colorOf(this.categories.get(this.current)?.position ?? 0);
     this.palette.show([...this.categories.values()], counts, this.current);
     this.list.show(document.boxes, this.categories, this.selected);
-    this.undoButton.disabled = !document.undoStack.length;
-    this.redoButton.disabled = !document.redoStack.length;
     this.emptyBox.checked = document.isEmptyOnPurpose;
     this.emptyBox.disabled = document.boxes.length > 0;
-    this._showPlace();
+    this.bar.showDocument(document);
+    this.problem.show(document.image);
     this._showData();
   }
 
   _shown({ bbox, category_id, is_crowd }) {
     const category = this.categories.get(category_id);
     return { bbox, color: colorOf(category?.position ?? 0), label: category?.name ?? `class ${category_id}`, dashed: is_crowd };
-  }
-
-  _showPlace() {
-    const { image, position, total, previous, next, isListed } = this.document;
-    if (document.activeElement !== this.position) this.position.value = isListed ? String(position) : "–";
-    this.total.textContent = `of ${total}`;
-    this.fileName.textContent = image.file_name;
-    this.fileName.title = `${image.file_name} · ${image.width} × ${image.height} px · ${image.split}`;
-    this.previousButton.disabled = previous === null;
-    this.nextButton.disabled = next === null;
-    this.problem.hidden = !image.problem && !image.rotation;
-    this.problem.querySelector("[data-turn='0']").hidden = !image.problem;
-    this.problemText.textContent = image.problem
-      ? `Left out of training: ${image.problem}`
-      : `Turned by ${image.rotation}° to fit its boxes.`;
   }
 
   _showData() {
@@ -440,7 +359,7 @@ class AnchorageEditor extends HTMLElement {
 
   _showView({ scale, x, y }) {
     Object.assign(this.dataset, { scale, x, y });
-    this.zoomButton.textContent = `${Math.round(scale * 100)}%`;
+    this.bar.showScale(scale);
   }
 
   _showStatus(status, error) {
@@ -448,8 +367,7 @@ class AnchorageEditor extends HTMLElement {
     this.dataset.dirty = String(status !== "saved");
     if (this.document) this.dataset.revision = this.document.revision;
     const isRefused = status === "failed" && error?.status >= 400 && error.status < 500;
-    this.status.textContent = isRefused ? "Not saved" : STATUS_TEXT[status];
-    this.status.title = error ? `${error.message} ${error.hint ?? ""}` : "Every stroke is saved at once.";
+    this.bar.showStatus(status, error, isRefused);
     if (isRefused && this._toldError !== error) notify(error, "error");
     this._toldError = error;
   }
@@ -602,10 +520,7 @@ class AnchorageEditor extends HTMLElement {
 
   async _classesChanged() {
     await this._loadCategories();
-    const chosen = this.classFilter.value;
-    const options = [...this.categories.values()].map(({ id, name }) => element("option", { value: id }, name));
-    this.classFilter.replaceChildren(element("option", { value: "" }, "Any class"), ...options);
-    this.classFilter.value = chosen;
+    this.bar.showClasses([...this.categories.values()]);
     this._show();
   }
 
@@ -672,9 +587,9 @@ class AnchorageEditor extends HTMLElement {
       Escape: () => this.canvas.cancel() || this._select(null),
       "[": () => this._selectBeside(-1),
       "]": () => this._selectBeside(1),
-      "+": () => this.canvas.zoomBy(1.25),
-      "=": () => this.canvas.zoomBy(1.25),
-      "-": () => this.canvas.zoomBy(0.8),
+      "+": () => this.canvas.zoomBy(ZOOM_STEP),
+      "=": () => this.canvas.zoomBy(ZOOM_STEP),
+      "-": () => this.canvas.zoomBy(1 / ZOOM_STEP),
       "/": () => this.palette.focus(),
       "?": () => this.help.showModal(),
       e: () => this._setEmpty(!this.document.isEmptyOnPurpose),
