@@ -141,7 +141,7 @@ def _read_pickle(path: Path) -> object:
                 f"{path.name} holds more than tensors and could run code when opened, so it was not opened. "
                 "Save its state dict alone: torch.save(model.state_dict(), ...)"
             ) from error
-        raise WeightsError(f"{path.name} is not a file of PyTorch weights") from error
+        raise WeightsError(f"{path.name} is damaged or no file of PyTorch weights") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
         raise WeightsError(f"{path.name} is damaged or no file of PyTorch weights ({error})") from error
 

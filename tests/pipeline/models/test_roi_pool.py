@@ -11,7 +11,7 @@ NAMES = ["0", "1", "2", "3"]
 
 def features_of(canvas: tuple[int, int], num_images: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shapes = {name: (canvas[0] // 2**level, canvas[1] // 2**level) for name, level in zip(NAMES, (2, 3, 4, 5))}
+    shapes = {name: (canvas[0] // 4 // 2**i, canvas[1] // 4 // 2**i) for i, name in enumerate(NAMES)}
     return {
         name: torch.randn(num_images, 8, *shape, generator=generator).requires_grad_() for name, shape in shapes.items()
     }

@@ -1,0 +1,157 @@
+"""What reaches the model: boxes with their labels, checked, in an order that follows from the seed."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.pipeline.augment.chain import Augmented
+from app.pipeline.config import parse_config
+from app.pipeline.data.pixels import ResizedImages, UnreadableImage
+from app.pipeline.train import loader as loader_module
+from app.pipeline.train.loader import DatasetError, TrainLoader, canvas_for
+from app.pipeline.types import Log, RunContext
+from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    return tiny_snapshot(tmp_path, num_train=5)
+
+
+def make_loader(samples, events=None, **values) -> TrainLoader:
+    config = parse_config({**TINY, **values})
+    context = RunContext(emit=(events if events is not None else []).append)
+    return TrainLoader(samples, 2, config, ResizedImages(config.image_size), context)
+
+
+def test_every_image_comes_once_an_epoch_and_the_last_batch_is_not_dropped(snapshot):
+    loader = make_loader(snapshot.split("train"))
+    batches = list(loader.epoch(1))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert loader.batches_per_epoch == 3
+    assert sorted(name for batch in batches for name in batch.names) == [f"train_{i}.png" for i in range(1, 6)]
+
+
+def test_order_follows_from_seed_and_epoch(snapshot):
+    def order(seed, epoch):
+        loader = make_loader(snapshot.split("train"), seed=seed)
+        return [name for batch in loader.epoch(epoch) for name in batch.names]
+
+    assert order(1, 1) == order(1, 1)
+    assert order(1, 1) != order(1, 2)
+    assert order(1, 1) != order(2, 1)
+
+
+def test_boxes_are_scaled_to_the_resized_image_with_labels_from_one(snapshot):
+    sample = snapshot.split("train")[1]
+    (batch,) = make_loader([sample], image_size=128).epoch(1)
+    assert batch.sizes == [(128, 128)]
+    np.testing.assert_allclose(batch.targets[0]["boxes"].numpy(), sample.boxes * 2)
+    assert batch.targets[0]["labels"].tolist() == [1, 2]
+
+
+def test_image_without_objects_is_kept_or_left_out_as_configured(snapshot):
+    samples = snapshot.split("train")
+    assert sum(len(batch) for batch in make_loader(samples).epoch(1)) == 5
+    assert sum(len(batch) for batch in make_loader(samples, keep_empty_images=False).epoch(1)) == 4
+
+
+def augmented_with(boxes, labels):
+    def apply(self, image, old_boxes, old_labels, *, seed, epoch, image_id):
+        kept = np.arange(len(labels))
+        return Augmented(image, np.asarray(boxes, np.float32), np.asarray(labels), kept, 0)
+
+    return apply
+
+
+def test_boxes_and_labels_filtered_together(snapshot, monkeypatch):
+    """torchvision trains on one box with two labels without a word."""
+    boxes = [[5, 5, 5, 20], [1, 2, 30, 40]]
+    monkeypatch.setattr(loader_module.Chain, "apply", augmented_with(boxes, [1, 2]))
+    (batch,) = make_loader(snapshot.split("train")[1:2]).epoch(1)
+    assert batch.targets[0]["boxes"].tolist() == [[1, 2, 30, 40]]
+    assert batch.targets[0]["labels"].tolist() == [2]
+
+
+def test_unequal_boxes_and_labels_are_an_error_naming_the_image(snapshot, monkeypatch):
+    monkeypatch.setattr(loader_module.Chain, "apply", augmented_with([[1, 2, 30, 40]], [1, 2]))
+    with pytest.raises(DatasetError, match=r"train_2\.png.*1 boxes, 2 labels"):
+        list(make_loader(snapshot.split("train")[1:2]).epoch(1))
+
+
+def test_image_whose_boxes_all_vanish_is_trained_on_as_a_negative(snapshot, monkeypatch):
+    monkeypatch.setattr(loader_module.Chain, "apply", augmented_with(np.zeros((0, 4)), []))
+    (batch,) = make_loader(snapshot.split("train")[1:2]).epoch(1)
+    assert batch.targets[0]["boxes"].shape == (0, 4)
+    assert batch.targets[0]["labels"].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"labels": np.array([0, 1])}, "label"),
+        ({"labels": np.array([-1, 1])}, "label"),
+        ({"labels": np.array([1, 3])}, "label 3"),
+        ({"labels": np.array([1])}, "2 boxes but 1 labels"),
+        ({"boxes": np.array([[1, 1, np.inf, 9], [1, 1, 9, 9]])}, "not finite"),
+        ({"boxes": np.array([[1, 1, np.nan, 9], [1, 1, 9, 9]])}, "not finite"),
+    ],
+    ids=["background", "negative", "beyond the classes", "too few", "infinite: roi_align would crash", "NaN"],
+)
+def test_wrong_boxes_and_labels_are_an_error_naming_the_image(snapshot, change, reason):
+    sample = replace(snapshot.split("train")[1], **change)
+    with pytest.raises(DatasetError, match=rf"train_2\.png.*{reason}"):
+        list(make_loader([sample]).epoch(1))
+
+
+def test_crowd_regions_are_not_trained_on_as_objects(snapshot):
+    sample = replace(snapshot.split("train")[1], is_crowd=np.array([True, False]))
+    (batch,) = make_loader([sample]).epoch(1)
+    assert batch.targets[0]["labels"].tolist() == [2]
+
+
+def test_unreadable_image_is_skipped_with_one_line_then_too_many_stop_the_run(snapshot):
+    samples, events = snapshot.split("train"), []
+    samples[1].path.write_bytes(samples[1].path.read_bytes()[:200])
+    loader = make_loader(samples, events)
+    for epoch in (1, 2):
+        names = [name for batch in loader.epoch(epoch) for name in batch.names]
+        assert len(names) == 4
+        assert "train_2.png" not in names
+    logs = [event.text for event in events if isinstance(event, Log)]
+    assert len(logs) == 1
+    assert "train_2.png" in logs[0]
+    samples[2].path.unlink()
+    with pytest.raises(DatasetError, match=r"2 images .* cannot be read, the last: .*train_3\.png"):
+        list(make_loader(samples, events).epoch(1))
+
+
+def test_without_images_the_error_says_what_to_do():
+    with pytest.raises(DatasetError, match="put some into the train split"):
+        make_loader([])
+
+
+def test_one_canvas_holds_images_of_both_orientations(snapshot):
+    wide, tall = (replace(snapshot.samples[0], width=w, height=h) for w, h in ((640, 200), (100, 640)))
+    assert canvas_for([wide, tall], 320) == (320, 320)
+    assert canvas_for([wide], 320) == (128, 320)
+
+
+def test_images_are_kept_in_memory_only_within_the_budget(snapshot):
+    first, second = snapshot.samples[:2]
+    images = ResizedImages(64, budget_bytes=64 * 64 * 3)
+    before = [images.read(first), images.read(second)]
+    for sample in (first, second):
+        sample.path.unlink()
+    assert images.read(first) is before[0]
+    with pytest.raises(UnreadableImage, match=r"train_2\.png"):
+        images.read(second)
+
+
+def test_abandoned_epoch_leaves_no_threads(snapshot):
+    epoch = make_loader(snapshot.split("train"), batch_size=1).epoch(1)
+    next(epoch)
+    epoch.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]

@@ -1,0 +1,180 @@
+"""A run from its config to its checkpoints, on a dataset that trains in a second."""
+
+import json
+
+import pytest
+import torch
+
+from app.pipeline.augment.chain import Chain
+from app.pipeline.config import parse_config
+from app.pipeline.models.build import build_model
+from app.pipeline.train import loop
+from app.pipeline.train.checkpoint import load_checkpoint
+from app.pipeline.train.loader import DatasetError
+from app.pipeline.train.loop import train
+from app.pipeline.train.optim import NonFiniteLoss
+from app.pipeline.types import CheckpointSaved, Log, Metrics, PredictionsReady, Progress, RunContext
+from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
+
+LOSSES = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    return tiny_snapshot(tmp_path)
+
+
+def of_kind(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def test_run_emits_losses_scores_predictions_and_checkpoints(snapshot, tmp_path):
+    events = []
+    result = train(parse_config({**TINY, "epochs": 2}), snapshot, tmp_path / "run", RunContext(emit=events.append))
+    assert (result.state, result.epochs) == ("done", 2)
+    steps = [event for event in of_kind(events, Metrics) if event.split == "train"]
+    assert [(event.step, event.epoch) for event in steps] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    for event in steps:
+        assert set(event.values) == LOSSES | {"loss", "learning_rate"}
+        assert event.values["loss"] == pytest.approx(sum(event.values[name] for name in LOSSES), rel=1e-5)
+    system = [event.values for event in of_kind(events, Metrics) if event.split == "system"]
+    assert all(set(values) == {"images_per_s", "memory_mb"} for values in system)
+    scored = [event for event in of_kind(events, Metrics) if event.split == "valid"]
+    assert scored[-1].epoch == 2
+    assert set(scored[-1].values) == {"map", "map50", "map75", "f1", "score"}
+    assert of_kind(events, Progress)[-1].done == of_kind(events, Progress)[-1].total == 4
+    saved = of_kind(events, CheckpointSaved)
+    assert saved[-1].file_name == "last.pt"
+    assert saved[-1].is_last
+    assert result.best["score"] == max(event.score for event in saved)
+
+
+def test_every_validation_image_is_predicted_for_each_kept_checkpoint(snapshot, tmp_path):
+    """Three images in batches of two: a loader that drops its last batch would score on two."""
+    events = []
+    train(parse_config(TINY), snapshot, tmp_path / "run", RunContext(emit=events.append))
+    (ready,) = of_kind(events, PredictionsReady)
+    assert set(ready.detections) == {sample.image_id for sample in snapshot.split("valid")}
+    before = events[events.index(ready) - 1]
+    assert isinstance(before, CheckpointSaved)
+    assert before.file_name == ready.file_name
+
+
+def test_validation_is_never_augmented(snapshot, tmp_path, monkeypatch):
+    seen = set()
+    apply = Chain.apply
+
+    def note(self, *args, **kwargs):
+        seen.add(kwargs["image_id"])
+        return apply(self, *args, **kwargs)
+
+    monkeypatch.setattr(Chain, "apply", note)
+    config = parse_config({**TINY, "augmentation": [{"name": "HorizontalFlip", "probability": 1}]})
+    train(config, snapshot, tmp_path / "run")
+    assert seen == {sample.image_id for sample in snapshot.split("train")}
+
+
+def test_checkpoints_hold_tensors_and_text_and_load_without_running_code(snapshot, tmp_path):
+    train(parse_config(TINY), snapshot, tmp_path / "run")
+    (best,) = (tmp_path / "run").glob("epoch_*.pt")
+    document = torch.load(best, weights_only=True)
+    assert set(document) == {"model", "config_json", "categories_json", "metrics_json", "epoch", "step"}
+    assert json.loads(document["categories_json"]) == [{"id": 5, "name": "red"}, {"id": 9, "name": "blue"}]
+    last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert {"optimizer", "scaler", "random_states", "best_json"} <= set(last)
+    checkpoint = load_checkpoint(best)
+    assert checkpoint.config.max_detections == 100
+    expected = build_model(checkpoint.config, 2).state_dict()
+    assert {name: value.shape for name, value in checkpoint.tensors.items()} == {
+        n: v.shape for n, v in expected.items()
+    }
+
+
+def test_same_seed_gives_the_same_weights(snapshot, tmp_path):
+    config = parse_config({**TINY, "augmentation": [{"name": "HorizontalFlip"}]})
+    weights = []
+    for name in ("first", "second"):
+        train(config, snapshot, tmp_path / name)
+        weights.append(load_checkpoint(tmp_path / name / "last.pt").tensors)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_stop_is_obeyed_after_the_step_and_saves_where_the_run_stands(snapshot, tmp_path):
+    events = []
+
+    def should_stop():
+        return any(event.split == "train" for event in of_kind(events, Metrics))
+
+    config = parse_config({**TINY, "epochs": 50})
+    result = train(config, snapshot, tmp_path / "run", RunContext(events.append, should_stop))
+    assert (result.state, result.epochs, result.best) == ("stopped", 0, {})
+    assert len([event for event in of_kind(events, Metrics) if event.split == "train"]) == 1
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 1
+
+
+def test_stop_during_validation_keeps_no_half_judged_checkpoint(snapshot, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        loop.Run, "_judge", lambda run, epoch, judge=loop.Run._judge: (asked.append(1), judge(run, epoch))
+    )
+    events = []
+    config = parse_config({**TINY, "epochs": 3})
+    result = train(config, snapshot, tmp_path / "run", RunContext(events.append, lambda: bool(asked)))
+    assert result.state == "stopped"
+    assert not of_kind(events, PredictionsReady)
+    assert [event.file_name for event in of_kind(events, CheckpointSaved)] == ["last.pt"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_is_seen_before_the_weights_change(snapshot, tmp_path, monkeypatch, value):
+    compute = loop.compute_losses
+    models = []
+
+    def broken(model, batch, machine):
+        models.append({name: tensor.clone() for name, tensor in model.named_parameters()} | {"": model})
+        return {**compute(model, batch, machine), "loss_box_reg": torch.tensor(value, requires_grad=True)}
+
+    monkeypatch.setattr(loop, "compute_losses", broken)
+    with pytest.raises(NonFiniteLoss, match=r"loss_box_reg became (nan|inf) .*train_\d\.png, train_\d\.png"):
+        train(parse_config(TINY), snapshot, tmp_path / "run")
+    model = models[0].pop("")
+    assert all(torch.equal(models[0][name], tensor) for name, tensor in model.named_parameters())
+
+
+def test_gradients_are_clipped_in_every_step_of_every_epoch(snapshot, tmp_path, monkeypatch):
+    norms = []
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda p, norm: norms.append(norm) or clip(p, norm))
+    train(parse_config({**TINY, "epochs": 2, "clip_gradient_norm": 5}), snapshot, tmp_path / "run")
+    assert norms == [5.0] * 4
+
+
+def test_deterministic_and_benchmark_modes_are_never_both_on(snapshot, tmp_path):
+    train(parse_config(TINY), snapshot, tmp_path / "run")
+    assert not (torch.backends.cudnn.deterministic and torch.backends.cudnn.benchmark)
+
+
+def test_run_without_validation_images_keeps_the_last_checkpoint_and_says_so(tmp_path):
+    events = []
+    snapshot = tiny_snapshot(tmp_path, num_valid=0)
+    result = train(parse_config(TINY), snapshot, tmp_path / "run", RunContext(emit=events.append))
+    assert (result.state, result.best) == ("done", {})
+    assert any("no validation images" in event.text for event in of_kind(events, Log))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["last.pt"]
+
+
+def test_run_without_training_images_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no images to train on"):
+        train(parse_config(TINY), tiny_snapshot(tmp_path, num_train=0), tmp_path / "run")
+
+
+@pytest.mark.parametrize("values", [{"optimizer": "sgd", "learning_rate": 0.01}, {"precision": "bfloat16"}])
+def test_other_optimizers_and_precisions_train(snapshot, tmp_path, values):
+    assert train(parse_config({**TINY, **values}), snapshot, tmp_path / "run").state == "done"
+
+
+def test_dataset_without_any_object_trains_without_a_score(tmp_path):
+    """Only negatives: losses are finite, there is nothing to score on, and the run says done."""
+    snapshot = tiny_snapshot(tmp_path, num_train=1, num_valid=1)
+    result = train(parse_config(TINY), snapshot, tmp_path / "run")
+    assert (result.state, result.best) == ("done", {})

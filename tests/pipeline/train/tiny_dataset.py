@@ -1,0 +1,60 @@
+"""A dataset of colored squares, small enough to train on within a test."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from app.pipeline.data.snapshot import Snapshot, load_snapshot
+
+CATEGORIES = [
+    {"id": 5, "name": "red"},
+    {"id": 9, "name": "blue"},
+]  # ids neither contiguous nor from 1, as in real files
+COLORS = {5: (220, 30, 30), 9: (30, 30, 220)}
+
+
+def write_tiny_dataset(folder: Path, num_train: int = 4, num_valid: int = 3, size: int = 64) -> Path:
+    """Write images and ``dataset.json``; the first image of each split has no objects. Returns the JSON's path."""
+    generator = np.random.default_rng(0)
+    images, annotations = [], []
+    splits = ["train"] * num_train + ["valid"] * num_valid
+    for image_id, split in enumerate(splits, start=1):
+        picture = np.full((size, size, 3), 128, np.uint8)
+        is_first = image_id in (1, num_train + 1)
+        for category_id in [] if is_first else COLORS:
+            x, y = (int(value) for value in generator.integers(0, size // 2, 2))
+            side = size // 3
+            picture[y : y + side, x : x + side] = COLORS[category_id]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": category_id,
+                    "bbox": [x, y, side, side],
+                    "iscrowd": 0,
+                }
+            )
+        name = f"{split}_{image_id}.png"
+        cv2.imwrite(str(folder / name), picture[:, :, ::-1])
+        images.append({"id": image_id, "file_name": name, "path": name, "width": size, "height": size, "split": split})
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
+    return path
+
+
+def tiny_snapshot(folder: Path, **sizes: int) -> Snapshot:
+    return load_snapshot(write_tiny_dataset(folder, **sizes))
+
+
+TINY = {
+    "image_size": 64,
+    "batch_size": 2,
+    "epochs": 1,
+    "rpn_batch_size": 16,
+    "roi_batch_size": 16,
+    "proposals": 30,
+    "device": "cpu",
+    "precision": "float32",
+}
