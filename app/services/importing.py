@@ -108,7 +108,7 @@ def import_as_new_project(
 
 def plan_import(
     services: Services,
-    slug: str,
+    slug: str | None,
     path: Path | str,
     *,
     mapping: Mapping[str, str] | None = None,
@@ -117,13 +117,15 @@ def plan_import(
 ) -> dict[str, Any]:
     """What an import would do, from the labels alone (no picture is read): counts, splits, and where classes go.
 
-    Raises as ``import_dataset``.
+    slug: the project to import into, or None for a new one. Raises as ``import_dataset``.
     """
-    with services.database(slug).read() as db:
-        existing = category_store.all_of(db)
-        num_images = image_store.count(db)
+    existing, num_images, folder = [], 0, services.workspace.root
+    if slug is not None:
+        folder = services.files(slug).folder
+        with services.database(slug).read() as db:
+            existing, num_images = category_store.all_of(db), image_store.count(db)
     with _refusals(), open_source(Path(path)) as source:
-        require_free_space(source, services.files(slug).folder)
+        require_free_space(source, folder)
         export = read_export(source, merge_same_names=merge, allow_bare=allow_bare)
     splits = {split: sum(image.split == split for image in export.images) for split in export.splits}
     return {
@@ -131,6 +133,7 @@ def plan_import(
         "images": len(export.images),
         "annotations": sum(len(image.annotations) for image in export.images),
         "splits": splits,
+        "missing": sum(finding.count for finding in export.findings if finding.kind == "missing"),
         "project_images": num_images,
         "project_classes": [category.name for category in existing],
         "classes": [

@@ -1,24 +1,28 @@
 """The work of a job's process that is a use case: importing and fusing."""
 
+from pathlib import Path
 from typing import Any
 
 from app.jobs.context import JobContext
 from app.jobs.handlers import predict_split
-from app.services import ensembling, importing
+from app.services import ensembling, importing, uploads
 from app.services.context import Services
 
 
 def import_dataset(job: JobContext) -> dict[str, Any]:
     """Import ``path`` with ``options`` (mapping, merge, allow_bare) into the project; the result is the report."""
-    return importing.import_dataset(
-        Services(job.workspace),
+    services, path = Services(job.workspace), Path(job.payload["path"])
+    report = importing.import_dataset(
+        services,
         job.slug,
-        job.payload["path"],
+        path,
         **job.payload.get("options", {}),
         on_progress=lambda done, total: job.set_progress(done, total, "reading images"),
         should_stop=job.should_stop,
         write=job.write,
     )
+    uploads.release(services, path)
+    return report
 
 
 def ensemble(job: JobContext) -> dict[str, Any]:

@@ -25,7 +25,9 @@ BACKUP_EVERY_S = 24 * 3600.0
 
 
 def list_projects(services: Services) -> list[dict[str, Any]]:
-    """Every project, the last opened first, as the fields of ``Project`` plus ``preview_image_ids``.
+    """Every project, the last opened first.
+
+    The fields of ``Project`` plus ``previews`` (id, sha256 and rotation of a few images) and ``has_backup``.
 
     A project that cannot be read is listed too; its ``problem`` says why.
     """
@@ -183,7 +185,7 @@ def _describe(services: Services, slug: str) -> dict[str, Any]:
     except UserError as error:
         broken = Project(slug, slug, 0.0, 0.0, 0, 0, 0, 0, size_bytes, problem=str(error))
         has_backup = newest_backup(files.database) is not None
-        return {**asdict(broken), "preview_image_ids": [], "has_backup": has_backup}
+        return {**asdict(broken), "previews": [], "has_backup": has_backup}
     project = Project(
         slug=slug,
         name=seen.name or slug,
@@ -195,7 +197,7 @@ def _describe(services: Services, slug: str) -> dict[str, Any]:
         num_runs=seen.counts["runs"],
         size_bytes=size_bytes,
     )
-    return {**asdict(project), "preview_image_ids": list(seen.preview_image_ids), "has_backup": False}
+    return {**asdict(project), "previews": list(seen.previews), "has_backup": False}
 
 
 def _size_of(folder: Path) -> int:

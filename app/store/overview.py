@@ -16,13 +16,13 @@ _COUNTS = (
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Name, times (seconds since the epoch), counts and the first few image ids of a project."""
+    """Name, times (seconds since the epoch), counts and a few images of a project, for thumbnails."""
 
     name: str
     created_at: float
     opened_at: float
     counts: dict[str, int]
-    preview_image_ids: tuple[int, ...]
+    previews: tuple[dict[str, Any], ...]  # id, sha256, rotation
 
 
 def read(database: ProjectDatabase, *, num_previews: int = 4) -> Overview:
@@ -34,7 +34,7 @@ def read(database: ProjectDatabase, *, num_previews: int = 4) -> Overview:
                 created_at=settings.get(db, "created_at", 0.0),
                 opened_at=settings.get(db, "opened_at", 0.0),
                 counts={name: int(value) for name, value in dict(row_of(db, _COUNTS)).items()},
-                preview_image_ids=_previews(db, num_previews),
+                previews=_previews(db, num_previews),
             )
     except sqlite3.DatabaseError as error:
         raise DamagedDatabase(
@@ -43,6 +43,6 @@ def read(database: ProjectDatabase, *, num_previews: int = 4) -> Overview:
         ) from error
 
 
-def _previews(db: Any, number: int) -> tuple[int, ...]:
-    sql = "SELECT id FROM image WHERE problem = '' ORDER BY num_annotations = 0, id LIMIT ?"
-    return tuple(row[0] for row in rows_of(db, sql, [number]))
+def _previews(db: Any, number: int) -> tuple[dict[str, Any], ...]:
+    sql = "SELECT id, sha256, rotation FROM image WHERE problem = '' ORDER BY num_annotations = 0, id LIMIT ?"
+    return tuple(dict(row) for row in rows_of(db, sql, [number]))
