@@ -90,7 +90,8 @@ class JobContext:
     def finish(self, state: str, result: dict[str, Any] | None = None, error: str = "") -> None:
         """End the attempt; raises JobLost when it is over already."""
         self._is_over.set()
-        self._pulse.join(timeout=10)
+        if self._pulse.is_alive():
+            self._pulse.join(timeout=10)
         if self._progress is not None:
             jobs.set_progress(self.database, self.job.id, self.job.attempt, self._progress)
         jobs.finish(self.database, self.job.id, self.job.attempt, state, result, error)

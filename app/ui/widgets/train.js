@@ -214,7 +214,7 @@ class AnchorageTrain extends HTMLElement {
     if (text !== this.logText) this.log.textContent = text;
     this.logText = text;
     this.logState = state;
-    if (isAtEnd) this.log.scrollTop = this.log.scrollHeight;
+    if (isAtEnd) requestAnimationFrame(() => (this.log.scrollTop = this.log.scrollHeight)); // once it is shown
   }
 
   update() {

@@ -1,0 +1,165 @@
+"""From a training's events to the store."""
+
+import sys
+import types
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from app.jobs import handlers
+from app.jobs.context import JobContext, Stopped
+from app.jobs.recorder import RunRecorder
+from app.pipeline.config import parse_config
+from app.pipeline.types import CheckpointSaved, Detections, Log, Metrics, PredictionsReady, Progress
+from app.store import jobs, predictions, runs
+from app.store.database import ProjectDatabase
+from app.store.files import Workspace
+from app.store.jobs import JobLost
+
+
+@pytest.fixture
+def job(tmp_path):
+    """The claimed job of a run in a project of its own."""
+    workspace = Workspace(tmp_path)
+    files = workspace.new_project("demo")
+    database = ProjectDatabase.create(files.database)
+    with database.write() as db:
+        row = jobs.enqueue(db, "train", {})
+        jobs.set_payload(db, row.id, {"run_id": runs.create_run(db, row.id, "", {})})
+    return JobContext(workspace, "demo", jobs.claim(database, row.id))
+
+
+@pytest.fixture
+def recorder(job):
+    return RunRecorder(job, job.payload["run_id"], "sha")
+
+
+def saved(file_name="a.pt", epoch=1, **changes):
+    values = {"sha256": "x", "step": 10, "map50": 0.5, "f1": 0.5, "score": 0.5, "is_last": False, **changes}
+    return CheckpointSaved(file_name=file_name, epoch=epoch, **values)
+
+
+def ready(file_name="a.pt"):
+    found = Detections(np.array([[1, 2, 3, 4]]), np.array([0.25]), np.array([1]))
+    return PredictionsReady(file_name, "valid", {7: found})
+
+
+def test_metrics_gather_and_are_written_together(job, recorder):
+    recorder.emit(Metrics(1, 1, "train", {"loss": 2.0, "learning_rate": 0.1}))
+    recorder.emit(Metrics(2, 1, "train", {"loss": 1.0}))
+    assert runs.metrics_after(job.database, 1) == []
+    recorder.flush()
+    points = runs.metrics_after(job.database, 1)
+    assert [(point.step, point.name, point.value) for point in points] == [
+        (1, "loss", 2.0),
+        (1, "learning_rate", 0.1),
+        (2, "loss", 1.0),
+    ]
+    assert points[0].elapsed_s <= points[-1].elapsed_s
+    recorder.flush()
+    assert len(runs.metrics_after(job.database, 1)) == 3
+
+
+def test_number_that_is_none_is_left_out(job, recorder):
+    recorder.emit(Metrics(1, 1, "train", {"loss": float("nan"), "learning_rate": 0.1}))
+    recorder.flush()
+    assert [point.name for point in runs.metrics_after(job.database, 1)] == ["learning_rate"]
+
+
+def test_epoch_is_finished_with_its_validation(job, recorder):
+    recorder.emit(Metrics(30, 3, "train", {"loss": 1.0}))
+    recorder.flush()
+    assert runs.get_run(job.database, 1).epoch == 2
+    recorder.emit(Metrics(30, 3, "valid", {"map50": 0.5}))
+    recorder.flush()
+    assert runs.get_run(job.database, 1).epoch == 3
+
+
+def test_checkpoint_comes_after_the_numbers_before_it(job, recorder):
+    recorder.emit(Metrics(10, 1, "valid", {"map50": 0.5}))
+    recorder.emit(saved())
+    assert [item.file_name for item in runs.list_checkpoints(job.database, 1)] == ["a.pt"]
+    assert len(runs.metrics_after(job.database, 1)) == 1
+
+
+def test_replaced_checkpoint_takes_its_predictions_along(job, recorder):
+    recorder.emit(saved("a.pt"))
+    recorder.emit(ready("a.pt"))
+    (first,) = predictions.list_sets(job.database, run_id=1)
+    assert (first.split, first.snapshot_sha256) == ("valid", "sha")
+    assert predictions.read_detections(job.database, first.id)[7].scores.tolist() == [0.25]
+    recorder.emit(saved("b.pt", epoch=2, removed=("a.pt",)))
+    assert predictions.list_sets(job.database, run_id=1) == []
+    assert [item.file_name for item in runs.list_checkpoints(job.database, 1)] == ["b.pt"]
+
+
+def test_stale_attempt_records_nothing(job, recorder):
+    with job.database.write() as db:
+        db.execute("UPDATE job SET attempt = attempt + 1")
+    recorder.emit(Metrics(1, 1, "train", {"loss": 2.0}))
+    for write in (recorder.flush, lambda: recorder.emit(saved()), lambda: recorder.emit(ready())):
+        with pytest.raises(JobLost):
+            write()
+    assert runs.metrics_after(job.database, 1) == []
+    assert runs.list_checkpoints(job.database, 1) == []
+
+
+def test_progress_and_log_go_to_the_job(job, recorder, caplog):
+    recorder.emit(Progress(3, 9, "epoch 1 of 3", 12.5))
+    with caplog.at_level("INFO"):
+        recorder.emit(Log("Skipped: x.jpg", "warning"))
+    assert caplog.records[-1].levelname == "WARNING"
+    job.finish("done", {"state": "done"})
+    assert jobs.get_job(job.database, job.job.id).progress == {
+        "done": 3,
+        "total": 9,
+        "message": "epoch 1 of 3",
+        "eta_s": 12.5,
+    }
+
+
+@pytest.fixture
+def run_folder(job):
+    folder = job.files.run(job.payload["run_id"])
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(parse_config({"epochs": 4}).model_dump_json())
+    (folder / "dataset.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    return folder
+
+
+@dataclass
+class Result:
+    """What the training loop returns."""
+
+    state: str
+    epochs: int
+    best: dict
+
+
+def use_loop(monkeypatch, state):
+    """A training loop that emits what a short run emits, without torch."""
+
+    def train(config, snapshot, run_dir, context):
+        context.emit(Metrics(1, 1, "train", {"loss": 2.0}))
+        context.emit(saved())
+        return Result(state, config.epochs, {"map50": 0.5})
+
+    loop = types.ModuleType("app.pipeline.train.loop")
+    loop.train = train
+    monkeypatch.setitem(sys.modules, "app.pipeline.train.loop", loop)
+
+
+def test_training_that_ends_gives_its_result(job, run_folder, monkeypatch):
+    use_loop(monkeypatch, "done")
+    assert handlers.train(job) == {"state": "done", "epochs": 4, "best": {"map50": 0.5}}
+    assert [point.name for point in runs.metrics_after(job.database, 1)] == ["loss"]
+    assert runs.get_run(job.database, 1).epoch == 4
+
+
+def test_training_that_was_stopped_says_so_with_what_it_has(job, run_folder, monkeypatch):
+    use_loop(monkeypatch, "stopped")
+    with pytest.raises(Stopped) as caught:
+        handlers.train(job)
+    assert caught.value.result["best"] == {"map50": 0.5}
+    assert [point.name for point in runs.metrics_after(job.database, 1)] == ["loss"]
