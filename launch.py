@@ -2,15 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from app import doctor
 from app.errors import UserError
-
-if TYPE_CHECKING:
-    from app.services.context import Services
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,19 +28,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _serve(values: argparse.Namespace) -> int:
     # Imported here: a missing package or system library is told in one sentence instead of a traceback.
     from app.api import server
+    from app.services.demo import start_demo
     from app.store.files import Workspace
 
     workspace = Workspace(values.projects)
     server.prepare_environment(workspace)
     server.log_to_file(workspace.hidden("logs", "app.log"))
     options = server.ServeOptions(host=values.host, port=values.port, has_browser=not values.no_browser)
-    return server.serve(workspace, options, _demo_start() if values.demo else None)
-
-
-def _demo_start() -> Callable[["Services"], str]:
-    from app.services.demo import start_demo
-
-    return start_demo
+    return server.serve(workspace, options, start_demo if values.demo else None)
 
 
 def _parser() -> argparse.ArgumentParser:

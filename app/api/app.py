@@ -1,7 +1,6 @@
 """One FastAPI app: our routes first, then Gradio's pages mounted at the root, the guard around everything."""
 
-import importlib
-import importlib.util
+import warnings
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
@@ -13,17 +12,14 @@ from starlette.responses import RedirectResponse
 from app.api import failures, widgets
 from app.api.access import Access
 from app.api.guard import AsgiApp, Guard, Message, Receive, Send
-from app.services import projects
+from app.api.routes import annotations, augment, data, exports, projects, review, runs
+from app.services import projects as project_list
 from app.services.context import Services
 from app.ui import shell
 from app.ui.theme import build_theme
 
 MAX_UPLOAD = "20gb"  # what the importer takes
-ROUTERS = tuple(
-    importlib.import_module(f"app.api.routes.{name}").build_router
-    for name in ("projects", "data", "annotations", "augment", "runs", "review", "exports")
-    if importlib.util.find_spec("app.api.routes") and importlib.util.find_spec(f"app.api.routes.{name}")
-)
+ROUTES = (projects, data, annotations, augment, runs, review, exports)
 
 
 def build_app(services: Services, *, access: Access, hosts: frozenset[str], port: int) -> AsgiApp:
@@ -38,8 +34,16 @@ def build_app(services: Services, *, access: Access, hosts: frozenset[str], port
     app = FastAPI(title="Anchorage", docs_url=None, redoc_url=None, openapi_url=None)
     failures.install(app)
     app.include_router(widgets.build_router())
-    for build_router in ROUTERS:
-        app.include_router(build_router(services))
+    for module in ROUTES:
+        app.include_router(module.build_router(services))
+    with warnings.catch_warnings():
+        # It says that it turns server-side rendering off for several pages; it was never on.
+        warnings.filterwarnings("ignore", message="SSR mode is not supported")
+        _mount_pages(app, services)
+    return Guard(OpenProject(app, services), access, hosts, port)
+
+
+def _mount_pages(app: FastAPI, services: Services) -> None:
     gr.mount_gradio_app(
         app,
         shell.create_demo(services),
@@ -51,11 +55,11 @@ def build_app(services: Services, *, access: Access, hosts: frozenset[str], port
         enable_monitoring=False,
         max_file_size=MAX_UPLOAD,
         pwa=False,
+        app_kwargs={"openapi_url": None},
         favicon_path=str(Path(shell.WIDGETS) / "anchor.svg"),
         theme=build_theme(),
         head=shell.head(),
     )
-    return Guard(OpenProject(app, services), access, hosts, port)
 
 
 class OpenProject:
@@ -78,5 +82,8 @@ class OpenProject:
         slug = query.get("project", [""])[0]
         if slug:
             return "" if slug in self.services.workspace.slugs() else f"/?{urlencode({'missing': slug})}"
-        listed = [project["slug"] for project in projects.list_projects(self.services) if not project.get("problem")]
-        return f"{path}?{urlencode({'project': listed[0], **{k: v[0] for k, v in query.items()}})}" if listed else "/"
+        listed = project_list.list_projects(self.services)
+        usable = [project["slug"] for project in listed if not project.get("problem")]
+        if not usable:
+            return "/"
+        return f"{path}?{urlencode({'project': usable[0], **{name: values[0] for name, values in query.items()}})}"

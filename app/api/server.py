@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 import threading
-import warnings
 import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import uvicorn
 
 from app.api.access import Access
 from app.api.addresses import is_loopback, link, own_hosts
-from app.errors import BadRequest
+from app.errors import BadRequest, UserError
 from app.jobs.locks import FileLock
 from app.services import jobs
 from app.services.context import Services
@@ -39,9 +38,9 @@ class ServeOptions:
 
 
 def serve(workspace: Workspace, options: ServeOptions, on_start: Callable[[Services], str] | None = None) -> int:
-    """Serve the workspace until interrupted; ``on_start`` runs on a thread of its own once the server answers,
-    and returns the page to open.
+    """Serve the workspace until interrupted.
 
+    ``on_start`` runs on a thread of its own once the server answers; it returns the page to open.
     A workspace that is already served is not served twice: the running app is named and opened instead. Returns the
     exit code.
     """
@@ -88,12 +87,9 @@ class _Server(uvicorn.Server):
 
 
 def _build_server(services: Services, access: Access, host: str, port: int) -> _Server:
-    with warnings.catch_warnings():
-        # Gradio warns that it turns off server-side rendering for several pages; it was never on.
-        warnings.filterwarnings("ignore", message="SSR mode is not supported")
-        from app.api.app import build_app  # after prepare_environment: Gradio reads it at import
+    from app.api.app import build_app  # after prepare_environment: Gradio reads it at import
 
-        app = build_app(services, access=access, hosts=own_hosts(host, port), port=port)
+    app = build_app(services, access=access, hosts=own_hosts(host, port), port=port)
     return _Server(
         uvicorn.Config(
             app,
@@ -144,8 +140,13 @@ def _welcome(
         _say("Other machines of this network can reach it, with such a link only. Each link works once.")
     page = ""
     if on_start is not None:
-        page = on_start(services)
-        _say(f"Ready: {link(options.host, port, access.mint_code(), page)}")
+        _say("Making the demo project and starting a training on it …")
+        try:
+            page = on_start(services)
+        except UserError as error:
+            _say(str(error))
+        else:
+            _say(f"Watch the demo: {link(options.host, port, access.mint_code(), page)}")
     _open_browser(options, link(options.host, port, access.mint_code(), page))
 
 

@@ -1,7 +1,5 @@
 """The frame of the screen: the pages in their order, what the browser loads on each, Gradio's settings."""
 
-import importlib
-import importlib.util
 import json
 from collections.abc import Callable
 from html import escape
@@ -11,6 +9,7 @@ from typing import NamedTuple
 import gradio as gr
 
 from app.services.context import Services
+from app.ui.pages import annotate, augment, data, ensemble, export, projects, review, train
 
 WIDGETS = Path(__file__).parent / "widgets"
 CONCURRENCY = 8  # of each handler over all tabs; Gradio's default is 1
@@ -24,21 +23,15 @@ class Page(NamedTuple):
     build: Callable[[Services], None]
 
 
-def _build(name: str) -> Callable[[Services], None]:
-    if importlib.util.find_spec(f"app.ui.pages.{name}") is None:
-        return lambda services: gr.HTML(f"<div class='a-empty'><h2>{name}</h2></div>") and None
-    return importlib.import_module(f"app.ui.pages.{name}").build
-
-
 PAGES = (
-    Page("/", "Projects", _build("projects")),
-    Page("/data", "Data", _build("data")),
-    Page("/annotate", "Annotate", _build("annotate")),
-    Page("/augment", "Augment", _build("augment")),
-    Page("/train", "Train", _build("train")),
-    Page("/review", "Review", _build("review")),
-    Page("/ensemble", "Ensemble", _build("ensemble")),
-    Page("/export", "Export", _build("export")),
+    Page("/", "Projects", projects.build),
+    Page("/data", "Data", data.build),
+    Page("/annotate", "Annotate", annotate.build),
+    Page("/augment", "Augment", augment.build),
+    Page("/train", "Train", train.build),
+    Page("/review", "Review", review.build),
+    Page("/ensemble", "Ensemble", ensemble.build),
+    Page("/export", "Export", export.build),
 )
 
 

@@ -1,0 +1,69 @@
+"""The bar on top, light and dark, and that no page asks anything of the outside."""
+
+import pytest
+
+PAGES = ["/", "/data", "/annotate", "/augment", "/train", "/review", "/ensemble", "/export"]
+
+
+@pytest.fixture(scope="module")
+def project(app_server):
+    import httpx
+
+    headers = {"Authorization": f"Bearer {app_server.token}"}
+    answer = httpx.post(f"{app_server.url}/api/projects", json={"name": "Frame ${1} <b>x</b>"}, headers=headers)
+    answer.raise_for_status()
+    slugs = [
+        project["slug"] for project in httpx.get(f"{app_server.url}/api/projects", headers=headers).json()["projects"]
+    ]
+    return next(slug for slug in slugs if slug.startswith("frame"))
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_every_page_opens_without_script_errors_or_foreign_requests(page, project, path, mode):
+    page.emulate_media(color_scheme=mode)
+    page.goto(f"{path}?project={project}")
+    page.wait_for_selector(f"anchorage-nav[data-ready][data-mode={mode}]")
+    page.wait_for_selector("gradio-app main")
+    assert page.get_attribute("anchorage-nav nav a[aria-current]", "data-path") == path
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "cut off at 1280 px"
+    is_dark = page.evaluate("document.body.classList.contains('dark')")
+    assert is_dark == (mode == "dark")
+
+
+def test_links_keep_the_project_and_names_stay_text(page, project):
+    page.goto(f"/data?project={project}")
+    page.wait_for_selector("anchorage-nav[data-ready]")
+    page.click("anchorage-nav nav a[data-path='/annotate']")
+    page.wait_for_url(f"**/annotate?project={project}")
+    page.wait_for_selector("anchorage-nav[data-ready]")
+    assert page.locator("anchorage-nav option:checked").inner_text() == "Frame ${1} <b>x</b>"
+    assert page.locator("anchorage-nav select b").count() == 0
+
+
+def test_chosen_mode_is_remembered_until_it_is_the_system_s(page, project):
+    page.emulate_media(color_scheme="light")
+    page.goto(f"/data?project={project}")
+    page.click("anchorage-nav[data-ready] .mode")
+    page.wait_for_selector("anchorage-nav[data-mode=dark]")
+    page.reload()
+    page.wait_for_selector("anchorage-nav[data-ready][data-mode=dark]")
+    page.wait_for_selector("body.dark")
+    page.click("anchorage-nav .mode")
+    page.wait_for_selector("anchorage-nav[data-mode=light]")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_selector("anchorage-nav[data-mode=dark]")
+
+
+def test_gone_project_is_told_on_the_front_page(page):
+    page.goto("/train?project=gone")
+    page.wait_for_selector(".a-notice.error")
+    assert "gone" in page.inner_text(".a-notice.error")
+    page.wait_for_url(lambda url: "missing" not in url)
+
+
+def test_gradio_s_own_bar_and_footer_are_not_shown(page, project):
+    page.goto(f"/data?project={project}")
+    page.wait_for_selector("anchorage-nav[data-ready]")
+    for selector in ("gradio-app footer", "gradio-app .nav-holder"):
+        assert page.locator(f"{selector} >> visible=true").count() == 0
