@@ -136,7 +136,6 @@ export class AnnotationDocument {
   /** Show what the server has now, forgetting undo; only for a document without unsaved changes. */
   refresh(opened) {
     this.place(opened);
-    if (opened.image.revision === this.revision) return false;
     this._store({
       revision: opened.image.revision,
       annotations: opened.annotations,

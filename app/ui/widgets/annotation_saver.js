@@ -45,6 +45,11 @@ export class AnnotationSaver {
     return this._waiting.size > 0;
   }
 
+  /** Whether the server does not have all of a document yet. */
+  holds(document) {
+    return document.isDirty || this._waiting.has(document.id);
+  }
+
   get status() {
     if (this._conflicts.size) return "conflict";
     if (this._failures || this._refused.size) return "failed";

@@ -8,6 +8,7 @@ import { getJSON, getParam, notify, pageURL, projectSlug, projectURL, sendJSON, 
 import { committedBox, movedBox, resizedBox } from "./box_geometry.js";
 import { DetectionCanvas } from "./canvas.js";
 import { EditorBar, ProblemBar } from "./editor_bar.js";
+import { isTyping, listenToKeys } from "./editor_keys.js";
 import { askConflict, BoxList, ClassPalette, helpDialog } from "./editor_panels.js";
 import { element } from "./element.js";
 import { FILTERS, ImageCache } from "./image_cache.js";
@@ -49,7 +50,10 @@ class AnchorageEditor extends HTMLElement {
       this._showEmpty("No project is open", "Choose a project, or import a dataset to make one.", "/", "Projects");
       return;
     }
-    this.cache = new ImageCache(this.slug, (document) => this.saver.restore(document));
+    this.cache = new ImageCache(this.slug, {
+      onOpened: (document) => this.saver.restore(document),
+      isUnsaved: (document) => this.saver.holds(document),
+    });
     this.saver = new AnnotationSaver(this.slug, {
       onStatus: (status, error) => this._showStatus(status, error),
       onConflict: (document, current) =>
@@ -172,8 +176,7 @@ class AnchorageEditor extends HTMLElement {
 
   _listen() {
     const signal = this._listening.signal;
-    document.addEventListener("keydown", (event) => this._keyDown(event), { signal });
-    document.addEventListener("keyup", (event) => this._keyUp(event), { signal });
+    listenToKeys(this._keyActions(), signal);
     window.addEventListener("resize", () => this._fitHeight(), { signal });
     // Buttons do not take the focus from a click: otherwise the space bar would press them again instead of panning.
     this.frame.addEventListener("mousedown", (event) => {
@@ -183,6 +186,33 @@ class AnchorageEditor extends HTMLElement {
     });
     // A press on the canvas ends typing.
     this.stage.addEventListener("pointerdown", () => document.activeElement !== document.body && document.activeElement.blur());
+  }
+
+  _keyActions() {
+    const { canvas } = this;
+    return {
+      isReady: () => this.document !== null,
+      hasSelection: () => this.selected !== null,
+      step: (direction) => this._step(direction),
+      selectBeside: (direction) => this._selectBeside(direction),
+      deleteSelected: () => this._delete(this.selected),
+      giveUp: () => canvas.cancel() || this._select(null),
+      nudge: (dx, dy, isResize) => this._nudge(dx, dy, isResize),
+      chooseAt: (position) => this._chooseClassAt(position),
+      findClass: () => this.palette.focus(),
+      toggleEmpty: () => this._setEmpty(!this.document.isEmptyOnPurpose),
+      undo: () => this._undo(),
+      redo: () => this._redo(),
+      copy: () => this._copy(),
+      paste: () => this._paste(),
+      zoomIn: () => canvas.zoomBy(ZOOM_STEP),
+      zoomOut: () => canvas.zoomBy(1 / ZOOM_STEP),
+      fit: () => canvas.fit(),
+      fullSize: () => canvas.zoomTo(1),
+      holdPan: (isHeld) => canvas.holdSpace(isHeld),
+      hideBoxes: (isHidden) => canvas.setBoxes(isHidden ? [] : this.document.boxes.map((box) => this._shown(box))),
+      help: () => this.help.showModal(),
+    };
   }
 
   _fitHeight() {
@@ -250,14 +280,10 @@ class AnchorageEditor extends HTMLElement {
   async _lookAround(document, isSeenBefore) {
     try {
       if (isSeenBefore && (await this.cache.revalidate(document)) && document === this.document) this._show();
-      await this.cache.prefetch(document, (item) => this._isNeeded(item));
+      await this.cache.prefetch(document, [this.document.id, document.previous, document.next]);
     } catch (error) {
       console.warn("The images nearby could not be fetched ahead.", error);
     }
-  }
-
-  _isNeeded(document) {
-    return document.isDirty || [this.document.id, this.document.previous, this.document.next].includes(document.id);
   }
 
   /** Go on by one image; presses that come while one is loading are queued. */
@@ -293,7 +319,7 @@ class AnchorageEditor extends HTMLElement {
     this._steps = [];
     const here = this.document;
     await this._tell(async () => {
-      await this.cache.clear((document) => document.isDirty || document === here);
+      await this.cache.clear([here.id]);
       await this.cache.revalidate(here);
       this._show();
       await this._open(here.isListed ? this.cache.entry(here.id) : await this.cache.entryAt(1));
@@ -312,7 +338,8 @@ class AnchorageEditor extends HTMLElement {
 
   async _turn(degrees) {
     const { id, rotation } = this.document.image;
-    await this._tell(async () => {
+    if (this.saver.holds(this.document)) return this._say("Wait until the boxes are saved.");
+    return this._tell(async () => {
       await sendJSON("PATCH", projectURL(`/images/${id}`), { rotation: (rotation + degrees) % 360 });
       this.cache.drop(id);
       await this._open(this.cache.entry(id));
@@ -451,6 +478,11 @@ class AnchorageEditor extends HTMLElement {
     else this._show();
   }
 
+  _chooseClassAt(position) {
+    const category = [...this.categories.values()].find((item) => item.position === position);
+    if (category) this._chooseClass(category.id);
+  }
+
   _setEmpty(isEmpty) {
     if (this.document.boxes.length) return;
     this.document.change([], isEmpty);
@@ -523,97 +555,6 @@ class AnchorageEditor extends HTMLElement {
     this.bar.showClasses([...this.categories.values()]);
     this._show();
   }
-
-  // ---- keys -------------------------------------------------------------------------------------------------------
-
-  _keyDown(event) {
-    if (isTyping(event.target) || document.querySelector("dialog[open]") || event.defaultPrevented || !this.document) return;
-    const isCommand = event.ctrlKey || event.metaKey;
-    if (event.altKey) return;
-    const handled = isCommand ? this._command(event) : this._plainKey(event);
-    if (handled) event.preventDefault();
-  }
-
-  /** Keys with Ctrl (or Cmd); true when the key was one of ours. */
-  _command(event) {
-    const arrow = ARROWS[event.key];
-    if (arrow && event.shiftKey && this.selected !== null) {
-      this._nudge(...arrow, true);
-      return true;
-    }
-    const key = event.key.toLowerCase();
-    if (key === "z") event.shiftKey ? this._redo() : this._undo();
-    else if (key === "y") this._redo();
-    else if (key === "c" && !window.getSelection().toString()) this._copy();
-    else if (key === "v") this._paste();
-    else return false;
-    return true;
-  }
-
-  _plainKey(event) {
-    const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
-    if (digit !== undefined && event.key !== "/") return this._digit(Number(digit), event.shiftKey);
-    const arrow = ARROWS[event.key];
-    if (arrow && event.shiftKey) {
-      this._nudge(...arrow, false);
-      return this.selected !== null;
-    }
-    const action = this._actions()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action) return false;
-    return action() !== false;
-  }
-
-  _digit(digit, isShifted) {
-    if (digit === 0) {
-      if (isShifted) this.canvas.zoomTo(1);
-      else this.canvas.fit();
-      return true;
-    }
-    const position = digit - 1 + (isShifted ? 9 : 0);
-    const category = [...this.categories.values()].find((item) => item.position === position);
-    if (category) this._chooseClass(category.id);
-    return true;
-  }
-
-  /** What each plain key does; false leaves the key to the browser. */
-  _actions() {
-    return {
-      ArrowLeft: () => void this._step(-1),
-      ArrowRight: () => void this._step(1),
-      a: () => void this._step(-1),
-      d: () => void this._step(1),
-      Delete: () => this._delete(this.selected),
-      Backspace: () => this._delete(this.selected),
-      Escape: () => this.canvas.cancel() || this._select(null),
-      "[": () => this._selectBeside(-1),
-      "]": () => this._selectBeside(1),
-      "+": () => this.canvas.zoomBy(ZOOM_STEP),
-      "=": () => this.canvas.zoomBy(ZOOM_STEP),
-      "-": () => this.canvas.zoomBy(1 / ZOOM_STEP),
-      "/": () => this.palette.focus(),
-      "?": () => this.help.showModal(),
-      e: () => this._setEmpty(!this.document.isEmptyOnPurpose),
-      h: () => this.canvas.setBoxes([]),
-      " ": () => (isPressable(document.activeElement) ? false : this.canvas.holdSpace(true)),
-    };
-  }
-
-  _keyUp(event) {
-    if (!this.document) return;
-    if (event.key === " ") this.canvas.holdSpace(false);
-    if (event.key.toLowerCase() === "h" && !isTyping(event.target)) this._show();
-  }
-}
-
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-
-/** Whether keys go into this element as text or choices. */
-function isTyping(node) {
-  return node instanceof HTMLElement && (node.isContentEditable || node.matches("input:not([type=checkbox]), textarea, select"));
-}
-
-function isPressable(node) {
-  return node instanceof HTMLElement && node.matches("button, a, input, summary");
 }
 
 customElements.define("anchorage-editor", AnchorageEditor);

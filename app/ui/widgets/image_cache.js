@@ -9,10 +9,13 @@ const MAX_ENTRIES = 12;
 export const FILTERS = ["split", "category", "problem", "name", "min_boxes", "max_boxes"];
 
 export class ImageCache {
-  /** @param {string} slug the project @param {(document: AnnotationDocument) => void} onOpened a document came in */
-  constructor(slug, onOpened) {
-    this.slug = slug;
-    this.onOpened = onOpened;
+  /**
+   * @param {string} slug the project
+   * @param {(document: AnnotationDocument) => void} onOpened a document came in
+   * @param {(document: AnnotationDocument) => boolean} isUnsaved whether the server does not have all of it yet
+   */
+  constructor(slug, { onOpened, isUnsaved }) {
+    Object.assign(this, { slug, onOpened, isUnsaved });
     this.entries = new Map(); // image id -> {document, picture}: promises; newest last
   }
 
@@ -56,43 +59,40 @@ export class ImageCache {
     return entry;
   }
 
-  /** Fetch the next two and the previous image ahead, and drop the oldest ones that hold nothing unsaved. */
-  async prefetch(document, isNeeded) {
+  /** Fetch the next two and the previous image ahead, and drop the oldest that are neither unsaved nor in `keptIds`. */
+  async prefetch(document, keptIds) {
     if (document.previous !== null) this.entry(document.previous);
     if (document.next !== null) {
       const next = await this.entry(document.next).document;
       if (next.next !== null) this.entry(next.next);
     }
-    await this._trim(isNeeded);
+    await this._drop(MAX_ENTRIES, keptIds);
   }
 
-  async _trim(isNeeded) {
+  /** Forget what is neither unsaved nor in `keptIds`: the neighbors of the others are no longer right. */
+  clear(keptIds) {
+    return this._drop(0, keptIds);
+  }
+
+  async _drop(numKept, keptIds) {
     for (const [id, { document }] of [...this.entries]) {
-      if (this.entries.size <= MAX_ENTRIES) return;
-      if (!isNeeded(await document)) this.entries.delete(id);
+      if (this.entries.size <= numKept) return;
+      if (!keptIds.includes(id) && !this.isUnsaved(await document)) this.entries.delete(id);
     }
   }
 
   /** Look whether an image changed on the server since it was fetched; true when its boxes here are new now. */
   async revalidate(document) {
     const opened = await getJSON(projectURL(`/images/${document.id}${this._query()}`));
-    if (document.isDirty) {
-      document.place({ ...opened, image: document.image });
-      return false;
-    }
-    return document.refresh(opened);
+    const isOurs = this.isUnsaved(document) || opened.image.revision <= document.revision;
+    if (!isOurs) return document.refresh(opened);
+    document.place({ ...opened, image: document.image });
+    return false;
   }
 
   /** Forget an image, so that it is fetched again. */
   drop(id) {
     this.entries.delete(id);
-  }
-
-  /** Forget every image that holds nothing unsaved: their neighbors are no longer right. */
-  async clear(isNeeded) {
-    for (const [id, { document }] of [...this.entries]) {
-      if (!isNeeded(await document)) this.entries.delete(id);
-    }
   }
 }
 
