@@ -119,8 +119,9 @@ def save(
             db, image_id, revision, wanted, is_empty_on_purpose=is_empty_on_purpose and not wanted
         )
         rows = {annotation.id: annotation for annotation in annotations.of_image(db, image_id)}
-    new_ids = iter(sorted(set(rows) - set(stored)))
-    ordered = [rows[item.id] if item.id in rows and item.id in stored else rows[next(new_ids)] for item in wanted]
+    kept = {item.id for item in wanted} & set(stored)
+    new_ids = iter(sorted(set(rows) - kept))  # may be those of boxes deleted just now: SQLite gives ids out again
+    ordered = [rows[item.id if item.id in kept else next(new_ids)] for item in wanted]
     return SavedBoxes(new_revision, ordered, is_empty_on_purpose and not wanted)
 
 

@@ -104,6 +104,13 @@ def test_boxes_come_back_in_the_order_given(services, slug):
     assert [item.id for item in saved.annotations][1::2] == [second.id, first.id]
 
 
+def test_a_new_box_may_get_the_id_of_one_deleted_in_the_same_save(services, slug):
+    only = annotate.load(services, slug, 3).annotations[0]  # the highest id of all: SQLite gives it out again
+    saved = annotate.save(services, slug, 3, 0, [BoxEdit(None, 3, (5, 5, 6, 6))])
+    assert saved.annotations[0].id == only.id
+    assert saved.annotations[0].bbox == (5, 5, 6, 6)
+
+
 def test_a_deleted_box_that_comes_back_brings_its_outline_and_id_along(services, slug):
     first, second = annotate.load(services, slug, 1).annotations
     annotate.save(services, slug, 1, 0, [BoxEdit(second.id, 7, second.bbox)])
