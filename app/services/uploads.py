@@ -44,7 +44,7 @@ def begin_upload(services: Services, file_name: str, num_bytes: int | None) -> t
 
 def upload_path(services: Services, upload_id: str) -> Path:
     """The file of an upload; raises NotFound."""
-    folder = services.workspace.hidden("uploads", upload_id)
+    folder = services.workspace.hidden_folder("uploads") / upload_id
     files = list(folder.iterdir()) if _ID.fullmatch(upload_id) and folder.is_dir() else []
     if not files:
         raise NotFound("The uploaded file is not there any more.", "Upload it again.")

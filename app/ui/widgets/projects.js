@@ -132,8 +132,12 @@ class AnchorageProjects extends HTMLElement {
       element("div", { class: "head" }, element("h2", {}, project.name), this.menu(project)),
       element("p", { class: "a-error" }, "This project cannot be opened."),
       element("p", { class: "a-small problem" }, project.problem),
-      element("div",
-        { class: "foot" }, element("span", { class: "a-muted a-small" }, size(project.size_bytes)), project.has_backup ? button("Restore the newest backup", () => this.restore(project), { class: "small" }) : ""),
+      element(
+        "div",
+        { class: "foot" },
+        element("span", { class: "a-muted a-small" }, size(project.size_bytes)),
+        project.has_backup ? button("Restore the newest backup", () => this.restore(project), { class: "small" }) : "",
+      ),
     ];
   }
 
