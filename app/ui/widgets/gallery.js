@@ -5,6 +5,7 @@ import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, send
 import { DataFigures } from "./data_figures.js";
 import { element } from "./element.js";
 import { ImageGrid } from "./image_grid.js";
+import { openImport } from "./import_dialog.js";
 import { showReports } from "./import_report.js";
 import { askRotation } from "./rotation_dialog.js";
 import { drawBoxes, thumbnailURL } from "./thumbnail.js";
@@ -27,12 +28,12 @@ class AnchorageGallery extends HTMLElement {
     this.build();
     try {
       await this.loadClasses();
-      await this.loadCounts();
     } catch (error) {
       return this.showEmpty(error.message, error.hint, "Go to the projects", pageURL("/"));
     }
     window.addEventListener("resize", () => this.fitHeight());
-    await this.showView(getParam("view") ?? "images");
+    // The figures of a large project take longer than its first page of images: neither waits for the other.
+    await Promise.all([this.loadCounts().catch((error) => notify(error, "error")), this.showView(getParam("view") ?? "images")]);
     this.dataset.ready = "true";
   }
 
@@ -46,7 +47,12 @@ class AnchorageGallery extends HTMLElement {
     this.figuresPanel = element("section", { class: "panel figures", hidden: true });
     this.reportPanel = element("section", { class: "panel reports", hidden: true });
     this.append(
-      element("header", { class: "head" }, element("h1", { class: "a-title" }, "Data"), this.summary, this.tabs),
+      element(
+        "header",
+        { class: "head" },
+        element("h1", { class: "a-title" }, "Data"), this.summary, this.tabs,
+        element("button", { class: "a-button small import", type: "button", onclick: () => this.importMore() }, "Import …"),
+      ),
       this.imagesPanel, this.figuresPanel, this.reportPanel,
     );
     this.figures = new DataFigures(this.figuresPanel, () => this.loadClasses());
@@ -77,8 +83,29 @@ class AnchorageGallery extends HTMLElement {
     const sum = (name) => listed.reduce((total, split) => total + split[name], 0);
     this.numImages = sum("images");
     const words = [[this.numImages, "image"], [sum("annotations"), "box", "boxes"], [this.categories.length, "class", "classes"]];
+    this.filterBar.hidden = !this.numImages;
     this.summary.textContent = words.map(([count, one, many]) => `${count.toLocaleString("en")} ${count === 1 ? one : (many ?? `${one}s`)}`).join(" · ");
     this.buildFilters();
+  }
+
+  async importMore() {
+    try {
+      const { projects, is_local: isLocal } = await getJSON("/api/projects");
+      const project = projects.find((one) => one.slug === projectSlug());
+      openImport({ project, isLocal, onChange: () => this.refresh() });
+    } catch (error) {
+      notify(error, "error");
+    }
+  }
+
+  /** Everything again: after an import. */
+  async refresh() {
+    try {
+      await this.loadClasses();
+      await Promise.all([this.loadCounts(), this.showView(this.dataset.view)]);
+    } catch (error) {
+      notify(error, "error");
+    }
   }
 
   async showView(name) {
@@ -276,7 +303,7 @@ class AnchorageGallery extends HTMLElement {
   showNoImages() {
     const text = element("p", {}, "Import a COCO export (a zip or a folder), or a folder of bare images to label here.");
     const bar = element("progress", { hidden: true, max: 1 });
-    const action = element("a", { class: "a-button primary", href: pageURL("/") }, "Import a dataset");
+    const action = element("button", { class: "a-button primary", type: "button", onclick: () => this.importMore() }, "Import a dataset");
     const state = emptyState("This project has no images yet", text, bar, action);
     this.scroller.append(state);
     poll(() => this.followImport(text, bar), JOB_MS, state);
@@ -292,10 +319,9 @@ class AnchorageGallery extends HTMLElement {
       const { done = 0, total = 0 } = job.progress ?? {};
       text.textContent = total ? `Importing: ${done.toLocaleString("en")} of ${total.toLocaleString("en")} images` : "Importing …";
       if (total) bar.value = done / total;
-    } else if (job.state === "done") {
-      await this.loadClasses();
-      await this.loadCounts();
-      if (this.numImages) await this.reload();
+    } else if (job.state === "done" && job.id !== this.shownImport) {
+      this.shownImport = job.id;
+      await this.refresh();
     } else if (job.error) {
       text.textContent = `The import did not succeed: ${job.error}`;
       text.className = "a-error";
