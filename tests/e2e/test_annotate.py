@@ -425,6 +425,21 @@ def test_user_text_is_text(lab):
     assert lab.page.locator(f"{EDITOR} img").count() == 0
 
 
+def test_long_names_and_many_classes_push_nothing_off_the_screen(lab):
+    with lab.services.database(lab.slug).write() as db:
+        for number in range(25):
+            categories.insert(db, f"{number} " + "a rather long class name " * 6)
+    lab.add_box((10, 10, 50, 50), category_id=8)
+    lab.open()
+    for part in (".editor", ".side", ".bar", ".classes", ".boxes"):
+        size = "node => [node.scrollWidth - node.clientWidth, innerWidth - node.getBoundingClientRect().right]"
+        overflow, room = lab.page.locator(f"{EDITOR} {part}").evaluate(size)
+        assert overflow <= 1 and room >= 0, part
+    assert lab.page.evaluate("document.documentElement.scrollHeight - innerHeight") <= 0
+    lab.press("Shift+9")  # the eighteenth class
+    assert lab.data("class") == "18"
+
+
 def test_classes_are_added_and_renamed_in_the_palette(lab):
     lab.open()
     lab.press("/")

@@ -15,7 +15,7 @@ import { FILTERS, ImageCache } from "./image_cache.js";
 import { colorOf } from "./palette.js";
 
 const MIN_HEIGHT_PX = 420;
-const BOTTOM_PX = 12;
+const BOTTOM_PX = 16; // the padding of the page below the editor
 const PASTE_STEP_PX = 10;
 const ZOOM_STEP = 1.25;
 const EMPTY_HELP = "There is nothing to label in this image, and somebody has looked.";

@@ -307,7 +307,7 @@ export function askConflict(parent, fileName, numMine, numTheirs) {
     const choice = (name, text, extra = "") =>
       element(
         "button",
-        { type: "button", class: `a-button ${extra}`, "data-choice": name, onclick: () => dialog.close(name) },
+        { type: "button", class: `a-button ${extra}`, "data-choice": name, autofocus: name === "merge", onclick: () => dialog.close(name) },
         text,
       );
     dialog.addEventListener("close", () => {
