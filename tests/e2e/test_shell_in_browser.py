@@ -18,8 +18,7 @@ def project(app_server):
     return next(slug for slug in slugs if slug.startswith("frame"))
 
 
-@pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize(("path", "mode"), [*((path, "light") for path in PAGES), ("/train", "dark")])
 def test_every_page_opens_without_script_errors_or_foreign_requests(page, project, path, mode):
     page.emulate_media(color_scheme=mode)
     page.goto(f"{path}?project={project}")
@@ -39,6 +38,15 @@ def test_links_keep_the_project_and_names_stay_text(page, project):
     page.wait_for_selector("anchorage-nav[data-ready]")
     assert page.locator("anchorage-nav option:checked").inner_text() == "Frame ${1} <b>x</b>"
     assert page.locator("anchorage-nav select b").count() == 0
+
+
+def test_switching_the_project_stays_on_the_page(page, api, project):
+    api.post("/api/projects", json={"name": "Second frame"}).raise_for_status()
+    page.goto(f"/augment?project={project}")
+    page.wait_for_selector("anchorage-nav[data-ready]")
+    page.select_option("anchorage-nav select", label="Second frame")
+    page.wait_for_url("**/augment?project=second-frame*")
+    assert api.get("/api/projects").json()["projects"][0]["slug"] == "second-frame"
 
 
 def test_chosen_mode_is_remembered_until_it_is_the_system_s(page, project):

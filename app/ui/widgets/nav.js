@@ -1,7 +1,7 @@
 // <anchorage-nav>: the bar on top of every page. It puts itself there, before Gradio has drawn anything.
 // Pages come from the shell as JSON in <meta name="anchorage-pages">; the project from ?project=.
 
-import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, setParam } from "./api.js";
+import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 
 const ANCHOR =
   '<svg viewBox="0 0 24 24" width="22" height="22" fill="none" stroke="currentColor" stroke-width="2" ' +
@@ -62,11 +62,21 @@ class AnchorageNav extends HTMLElement {
     this.picker.className = "a-input";
     this.picker.setAttribute("aria-label", "Project");
     this.picker.hidden = true;
-    this.picker.addEventListener("change", () => {
-      const page = ["/", ""].includes(location.pathname) ? "/data" : location.pathname;
-      location.href = `${page}?project=${encodeURIComponent(this.picker.value)}`;
-    });
+    this.picker.addEventListener("change", () => this.openProject(this.picker.value));
     return this.picker;
+  }
+
+  /** Go to the same page of another project, which is then the last opened one. */
+  async openProject(slug) {
+    try {
+      await sendJSON("POST", `/api/projects/${encodeURIComponent(slug)}/open`);
+    } catch (error) {
+      notify(error, "error");
+      this.picker.value = projectSlug();
+      return;
+    }
+    const page = location.pathname === "/" ? "/data" : location.pathname;
+    location.href = `${page}?project=${encodeURIComponent(slug)}`;
   }
 
   links() {
