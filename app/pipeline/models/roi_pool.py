@@ -30,10 +30,11 @@ def set_scales(pooler: nn.Module, features: dict[str, Tensor], canvas: tuple[int
     """
     if pooler.scales is not None:
         return
-    scales = [features[name].shape[-2] / canvas[0] for name in pooler.featmap_names if name in features]
-    first, last = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
-    pooler.scales = [2.0**-level for level in range(first, last + 1)]
-    pooler.map_levels = LevelMapper(first, last, pooler.canonical_scale, pooler.canonical_level)
+    maps = [features[name] for name in pooler.featmap_names if name in features]
+    levels = [round(math.log2(canvas[0] / level.shape[-2])) for level in maps]
+    pooler.scales = [2.0**-level for level in levels]
+    # Two maps may share a scale, as MobileNet's do: then the first serves all regions, as in torchvision.
+    pooler.map_levels = LevelMapper(levels[0], levels[-1], pooler.canonical_scale, pooler.canonical_level)
 
 
 class MatrixRoIAlign(nn.Module):

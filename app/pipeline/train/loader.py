@@ -128,15 +128,15 @@ def boxes_in_resized_frame(
     Raises DatasetError naming the image: torchvision would train on wrong labels without a word, and an infinite
     coordinate ends the process.
     """
-    keep = ~sample.is_crowd
-    boxes, labels = sample.boxes[keep], sample.labels[keep]
     where = f"image {sample.image_id} ({sample.file_name})"
-    if len(boxes) != len(labels):
-        raise DatasetError(f"{where} has {len(boxes)} boxes but {len(labels)} labels")
+    if not len(sample.boxes) == len(sample.labels) == len(sample.is_crowd):
+        raise DatasetError(f"{where} has {len(sample.boxes)} boxes but {len(sample.labels)} labels")
+    boxes, labels = sample.boxes[~sample.is_crowd], sample.labels[~sample.is_crowd]
     if not np.isfinite(boxes).all():
         raise DatasetError(f"{where} has a box whose coordinates are not finite")
     if len(labels) and (labels.min() < 1 or labels.max() > num_categories):
-        raise DatasetError(f"{where} has label {labels.max()}; labels must be 1..{num_categories}")
+        wrong = labels.min() if labels.min() < 1 else labels.max()
+        raise DatasetError(f"{where} has label {wrong}; labels must be 1..{num_categories}")
     height, width = shape
     boxes = boxes * np.array([width / sample.width, height / sample.height] * 2)
     boxes = boxes.clip(0, [width, height] * 2)

@@ -103,9 +103,10 @@ def test_pickle_that_runs_code_is_refused_and_not_run(save, tmp_path, monkeypatc
         (b"<!DOCTYPE html><html>not found</html>", "is a web page"),
         (b"\n  <html><body>", "is a web page"),
         (b"PK\x03\x04 cut in half", "damaged"),
+        (b"broken", "no file of PyTorch weights"),
         (b"just some words", "no file of PyTorch weights"),
     ],
-    ids=["empty", "html", "html after white space", "truncated zip", "text"],
+    ids=["empty", "html", "html after white space", "truncated zip", "bytes that are half a pickle", "text"],
 )
 def test_files_that_are_no_weights_are_refused_with_the_reason(tmp_path, contents, reason):
     path = tmp_path / "weights.pth"

@@ -91,8 +91,8 @@ def test_image_whose_boxes_all_vanish_is_trained_on_as_a_negative(snapshot, monk
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"labels": np.array([0, 1])}, "label"),
-        ({"labels": np.array([-1, 1])}, "label"),
+        ({"labels": np.array([0, 1])}, "label 0"),
+        ({"labels": np.array([-1, 1])}, "label -1"),
         ({"labels": np.array([1, 3])}, "label 3"),
         ({"labels": np.array([1])}, "2 boxes but 1 labels"),
         ({"boxes": np.array([[1, 1, np.inf, 9], [1, 1, 9, 9]])}, "not finite"),

@@ -7,6 +7,7 @@ import torch
 
 from app.pipeline.augment.chain import Chain
 from app.pipeline.config import parse_config
+from app.pipeline.models import build
 from app.pipeline.models.build import build_model
 from app.pipeline.train import loop
 from app.pipeline.train.checkpoint import load_checkpoint
@@ -14,9 +15,14 @@ from app.pipeline.train.loader import DatasetError
 from app.pipeline.train.loop import train
 from app.pipeline.train.optim import NonFiniteLoss
 from app.pipeline.types import CheckpointSaved, Log, Metrics, PredictionsReady, Progress, RunContext
-from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
+from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 
 LOSSES = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
+
+
+@pytest.fixture(autouse=True)
+def tiny_model(monkeypatch):
+    monkeypatch.setattr(build, "construct", construct_tiny)
 
 
 @pytest.fixture
@@ -171,6 +177,13 @@ def test_run_without_training_images_is_refused(tmp_path):
 @pytest.mark.parametrize("values", [{"optimizer": "sgd", "learning_rate": 0.01}, {"precision": "bfloat16"}])
 def test_other_optimizers_and_precisions_train(snapshot, tmp_path, values):
     assert train(parse_config({**TINY, **values}), snapshot, tmp_path / "run").state == "done"
+
+
+def test_resnet18_trains_end_to_end(snapshot, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    result = train(parse_config(TINY), snapshot, tmp_path / "run")
+    assert result.state == "done"
+    assert load_checkpoint(tmp_path / "run" / "last.pt").tensors["backbone.body.conv1.weight"].shape == (64, 3, 7, 7)
 
 
 def test_dataset_without_any_object_trains_without_a_score(tmp_path):

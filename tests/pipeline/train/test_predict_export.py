@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from app.pipeline import predict
-from app.pipeline.config import MODEL_NAMES, parse_config
+from app.pipeline.config import parse_config
 from app.pipeline.export import export_weights, torchvision_recipe
 from app.pipeline.machine import MachineError, choose_machine
+from app.pipeline.models import build
 from app.pipeline.models.build import build_model, freeze_for_finetuning
 from app.pipeline.predict import load_detector
 from app.pipeline.train.checkpoint import CheckpointError, categories_to_json, save_checkpoint
 from app.pipeline.types import Log, Progress, RunContext
-from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
+from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ def save_random_model(path, categories, is_frozen=False, **values):
 
 
 @pytest.fixture
-def detector(snapshot, tmp_path):
+def detector(snapshot, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "construct", construct_tiny)
     return load_detector(save_random_model(tmp_path / "a.pt", snapshot.categories), "cpu")
 
 
@@ -97,14 +99,19 @@ def test_rotation_is_applied_before_predicting(detector, snapshot):
     assert not np.allclose(upright.boxes, turned.boxes)
 
 
-@pytest.mark.parametrize("model", MODEL_NAMES)
-@pytest.mark.parametrize("format", ["pth", "safetensors"])
-@pytest.mark.parametrize("is_frozen", [False, True], ids=["batch norm", "frozen batch norm"])
+@pytest.mark.parametrize(
+    ("model", "format", "is_frozen"),
+    [
+        ("fasterrcnn_resnet18_fpn", "pth", False),
+        ("fasterrcnn_resnet18_fpn", "safetensors", True),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "pth", False),
+        ("fasterrcnn_resnet50_fpn", "pth", True),
+        ("fasterrcnn_resnet50_fpn_v2", "safetensors", False),
+    ],
+)
 def test_five_lines_of_torchvision_give_the_detectors_predictions(
     snapshot, tmp_path, monkeypatch, model, format, is_frozen
 ):
-    if (format == "safetensors" or is_frozen) and model not in MODEL_NAMES[:2]:
-        pytest.skip("the large models are tried once")
     checkpoint = save_random_model(tmp_path / "a.pt", snapshot.categories, is_frozen, model=model)
     written = export_weights(checkpoint, format, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in written)
@@ -119,10 +126,14 @@ def test_five_lines_of_torchvision_give_the_detectors_predictions(
     ours = load_detector(checkpoint, "cpu").predict_image(image)
     assert len(ours) == len(theirs["scores"]) > 0
     np.testing.assert_allclose(ours.scores, theirs["scores"].numpy(), atol=1e-4)
-    np.testing.assert_allclose(ours.boxes, theirs["boxes"].numpy(), atol=0.05)
+    # An untrained model gives equal scores to several boxes, so their order is free.
+    distances = np.abs(ours.boxes[:, None] - theirs["boxes"].numpy()).max(axis=2)
+    assert distances.min(axis=1).max() < 0.05
+    assert distances.min(axis=0).max() < 0.05
 
 
-def test_classes_file_gives_labels_ids_and_names(snapshot, tmp_path):
+def test_classes_file_gives_labels_ids_and_names(snapshot, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "construct", construct_tiny)
     export_weights(save_random_model(tmp_path / "a.pt", snapshot.categories), "pth", tmp_path / "out")
     facts = json.loads((tmp_path / "out" / "classes.json").read_text())
     assert facts["classes"] == [{"label": 1, "id": 5, "name": "red"}, {"label": 2, "id": 9, "name": "blue"}]
