@@ -235,7 +235,8 @@ class AnchorageTrain extends HTMLElement {
   }
 
   writeNotice(run) {
-    const key = `${run.id} ${run.state} ${run.is_silent} ${run.error}`;
+    const isStarting = run.state === "running" && !this.histories.get(run.id)?.series.size;
+    const key = `${run.id} ${run.state} ${run.is_silent} ${isStarting} ${run.error}`;
     if (key === this.noticeKey) return;
     this.noticeKey = key;
     const [first, ...rest] = run.error.split("\n");
@@ -243,6 +244,7 @@ class AnchorageTrain extends HTMLElement {
     if (run.is_silent) parts.push(element("strong", {}, "No sign of life for two minutes."), " It may hang: stop it, or look at the log.");
     if (first) parts.push(element("strong", {}, first));
     if (rest.length) parts.push(element("details", {}, element("summary", {}, "Last lines of the log"), element("pre", { class: "a-mono" }, rest.join("\n"))));
+    if (isStarting && !run.is_silent) parts.push("Starting: loading the detector and the images.");
     if (run.state === "queued") parts.push("Waiting for its turn: trainings run one after the other.");
     this.notice.className = `train-notice ${run.state === "failed" ? "bad" : run.is_silent || run.state === "interrupted" ? "warn" : ""}`;
     this.notice.replaceChildren(...parts);

@@ -1,0 +1,139 @@
+"""The Train page in a browser. The run under way is a stand-in: its numbers are written by the test."""
+
+import pytest
+
+from app.jobs.locks import FileLock
+from app.store import jobs, runs
+from tests.services.review_project import make_review_project
+
+READY = "anchorage-train[data-ready=true]"
+POINTS = "[data-chart=loss]"
+
+
+class LiveRun:
+    """A run that looks as if a process were at it."""
+
+    def __init__(self, project, name):
+        self.project = project
+        self.database = project.services.database(project.slug)
+        with self.database.write() as db:
+            self.job = jobs.enqueue(db, "train", {})
+            self.lock = FileLock(project.services.files(project.slug).job_lock(self.job.id))
+            assert self.lock.acquire()
+            self.id = runs.create_run(db, self.job.id, name, {"epochs": 10})
+            # In one transaction: a worker that lives must not find it queued.
+            db.execute("UPDATE job SET state = 'running', attempt = 1 WHERE id = ?", [self.job.id])
+
+    def add_steps(self, first, last):
+        with self.database.write() as db:
+            points = [(self.id, step, 1, "train", "loss", 2.0 / step, step * 0.1) for step in range(first, last + 1)]
+            runs.append_metrics(db, points)
+
+    def end(self, state, error=""):
+        jobs.finish(self.database, self.job.id, 1, state, error=error)
+        self.lock.release()
+
+
+@pytest.fixture(scope="module")
+def project(app_server):
+    return make_review_project(app_server.workspace)
+
+
+@pytest.fixture
+def live(project):
+    run = LiveRun(project, "<img src=x onerror=alert(1)>")
+    yield run
+    if any(job.id == run.job.id for job in jobs.list_jobs(run.database, jobs.ACTIVE_STATES)):
+        run.end("cancelled")
+
+
+def open_page(page, project, query=""):
+    page.goto(f"/train?project={project.slug}{query}")
+    page.wait_for_selector(READY)
+
+
+def wait_for_points(page, number):
+    page.wait_for_selector(f"{POINTS}[data-points='{number}']")
+
+
+def test_curve_grows_live_and_is_there_after_a_reload(page, project, live):
+    live.add_steps(1, 5)
+    open_page(page, project, f"&run={live.id}")
+    wait_for_points(page, 10)  # raw and smoothed
+    live.add_steps(6, 8)
+    wait_for_points(page, 16)
+    page.reload()
+    wait_for_points(page, 16)
+    assert page.locator("anchorage-train").get_attribute("data-state") == "running"
+
+
+def test_only_newer_points_are_asked_for(page, project, live):
+    live.add_steps(1, 5)
+    open_page(page, project, f"&run={live.id}")
+    wait_for_points(page, 10)
+    with page.expect_response(lambda response: f"/runs/{live.id}/metrics" in response.url) as caught:
+        pass
+    assert caught.value.json()["series"] == {}
+    assert "after=0" not in caught.value.url
+
+
+def test_name_of_a_run_is_text(page, project, live):
+    open_page(page, project, f"&run={live.id}")
+    assert page.locator(f"[data-run='{live.id}'] .train-name").inner_text() == "<img src=x onerror=alert(1)>"
+    assert page.locator("anchorage-train img").count() == 0
+
+
+def test_two_runs_are_drawn_over_each_other(page, project, live):
+    live.add_steps(1, 5)
+    open_page(page, project, f"&run={live.id}")
+    wait_for_points(page, 10)
+    page.locator(f"[data-run='{project.run_id}'] [data-action=show]").check()
+    wait_for_points(page, 5)  # the total loss alone, one line a run; the first run has no numbers
+    assert f"runs={project.run_id}" in page.url
+
+
+def test_failure_is_shown_with_its_reason(page, project, live):
+    live.add_steps(1, 2)
+    open_page(page, project, f"&run={live.id}")
+    live.end("failed", "The loss became NaN.\nlast line")
+    page.wait_for_selector("anchorage-train[data-state=failed]")
+    assert "The loss became NaN." in page.locator(".train-notice").inner_text()
+
+
+def test_wrong_value_is_told_at_its_field_and_put_back(page, project):
+    open_page(page, project)
+    page.fill("#option-epochs", "0")
+    page.wait_for_selector("form[data-problems='1']")
+    row = page.locator("[data-option=epochs]")
+    assert "greater than or equal to 1" in row.inner_text()
+    assert "changed" in row.get_attribute("class")
+    row.locator(".train-reset").click()
+    page.wait_for_selector("form[data-problems='0']")
+    assert "changed" not in row.get_attribute("class")
+
+
+def test_changed_options_outlive_a_visit_to_another_page(page, project):
+    open_page(page, project)
+    page.fill("#option-epochs", "7")
+    page.goto(f"/augment?project={project.slug}")
+    open_page(page, project)
+    assert page.input_value("#option-epochs") == "7"
+
+
+def test_run_is_deleted_after_asking(page, project, live):
+    live.end("cancelled")
+    open_page(page, project, f"&run={live.id}")
+    page.click(f"[data-run='{live.id}'] [data-action=delete]")
+    page.click("dialog [data-action=confirm]")
+    page.wait_for_selector(f"[data-run='{live.id}']", state="detached")
+    assert live.id not in [run.id for run in runs.list_runs(live.database)]
+
+
+def test_nothing_is_cut_off(page, project, live):
+    live.add_steps(1, 5)
+    open_page(page, project, f"&run={live.id}")
+    wait_for_points(page, 10)
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow == 0
+    start = page.locator("[data-action=start]").bounding_box()
+    assert start["y"] + start["height"] <= 720
