@@ -202,11 +202,12 @@ def test_category_id_with_two_names_is_refused():
 
 
 @pytest.mark.parametrize("key", ["iscrowd", "is_crowd"])
-def test_crowd_flag_in_both_spellings(key):
+@pytest.mark.parametrize("value", [1, True, "1"])
+def test_crowd_flag_in_both_spellings(key, value):
     entry = box_entry()
     del entry["iscrowd"]
     rle = {"counts": [0, 5, 10], "size": [48, 64]}
-    parsed = parse(coco(annotations=[{**entry, key: 1, "segmentation": rle}]))
+    parsed = parse(coco(annotations=[{**entry, key: value, "segmentation": rle}]))
     assert parsed.images[0].annotations[0].is_crowd
     assert parsed.images[0].annotations[0].segmentation == rle
 
