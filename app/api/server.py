@@ -9,6 +9,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import uvicorn
@@ -178,8 +179,6 @@ def _say(line: str) -> None:
 
 def log_to_file(path: Path) -> None:
     """Keep the app's log in rotating files; warnings go to the terminal too."""
-    from logging.handlers import RotatingFileHandler
-
     path.parent.mkdir(parents=True, exist_ok=True)
     to_file = RotatingFileHandler(path, maxBytes=2_000_000, backupCount=3, encoding="utf-8")
     to_terminal = logging.StreamHandler()

@@ -13,6 +13,7 @@ from app.ui.pages import annotate, augment, data, ensemble, export, projects, re
 
 WIDGETS = Path(__file__).parent / "widgets"
 CONCURRENCY = 8  # of each handler over all tabs; Gradio's default is 1
+UPLOADS_KEPT_S = (3600, 24 * 3600)  # looked through each hour, deleted after a day
 
 
 class Page(NamedTuple):
@@ -38,7 +39,7 @@ PAGES = (
 def create_demo(services: Services) -> gr.Blocks:
     """All pages as one Gradio app, to be mounted with :func:`mount_settings`."""
     first, *others = PAGES
-    with gr.Blocks(title="Anchorage", analytics_enabled=False) as demo:
+    with gr.Blocks(title="Anchorage", analytics_enabled=False, delete_cache=UPLOADS_KEPT_S) as demo:
         first.build(services)
     for page in others:
         with demo.route(page.title, page.path):
