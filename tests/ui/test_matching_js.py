@@ -16,12 +16,12 @@ from tests.pipeline.evaluate.evaluation_cases import random_case
 WIDGETS = Path(__file__).parents[2] / "app" / "ui" / "widgets"
 SCRIPT = """
 import { readFileSync } from "node:fs";
-import { countErrors, matchImage, turnsOf } from "MODULE";
+import { candidatesOf, countErrors, matchImage, turnsOf } from "MODULE";
 const answers = JSON.parse(readFileSync(0)).map(({ truth, found, iou, score, label }) => {
   const labelled = { boxes: Float64Array.from(truth.boxes), labels: truth.labels, isCrowd: truth.is_crowd };
   const scores = Float32Array.from(found.scores);
   const stored = { boxes: Float32Array.from(found.boxes), scores, labels: found.labels };
-  const match = matchImage(labelled, stored, turnsOf(stored.scores), iou);
+  const match = matchImage(labelled, stored, turnsOf(stored.scores), candidatesOf(labelled, stored), iou);
   const counts = countErrors(labelled, stored, match, score, label);
   return { truthOf: [...match.truthOf], isIgnored: [...match.isIgnored], counts };
 });

@@ -20,16 +20,36 @@ export function turnsOf(scores) {
   return Int32Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
 }
 
-/** Match all detections of an image at an IoU threshold, whatever their scores. @returns {Match} */
-export function matchImage(truth, found, turns, iouThreshold) {
+/**
+ * The labelled boxes that each detection overlaps and shares its class with: found once, they make every further match
+ * cheap. Those of detection d lie at first[d] … first[d + 1], by rising index.
+ * @returns {{first: Int32Array, index: Int32Array, iou: Float64Array}}
+ */
+export function candidatesOf(truth, found) {
+  const first = new Int32Array(found.scores.length + 1);
+  const index = [];
+  const iou = [];
+  for (let detection = 0; detection < found.scores.length; detection++) {
+    for (let other = 0; other < truth.labels.length; other++) {
+      if (truth.labels[other] !== found.labels[detection]) continue;
+      const overlap = boxIou(found.boxes, 4 * detection, truth.boxes, 4 * other, Boolean(truth.isCrowd[other]));
+      if (overlap > 0) iou.push(overlap) && index.push(other);
+    }
+    first[detection + 1] = index.length;
+  }
+  return { first, index: Int32Array.from(index), iou: Float64Array.from(iou) };
+}
+
+/** Match all detections of an image at an IoU threshold above 0, whatever their scores. @returns {Match} */
+export function matchImage(truth, found, turns, candidates, iouThreshold) {
   const threshold = Math.min(iouThreshold, LARGEST_THRESHOLD);
   const truthOf = new Int32Array(found.scores.length).fill(MISS);
   const isIgnored = new Uint8Array(found.scores.length);
   const takenBy = new Int32Array(truth.labels.length).fill(MISS);
   for (const detection of turns) {
-    let best = bestFree(truth, takenBy, found, detection, threshold, false);
+    let best = bestFree(truth, takenBy, candidates, detection, threshold, false);
     if (best === MISS) {
-      best = bestFree(truth, takenBy, found, detection, threshold, true);
+      best = bestFree(truth, takenBy, candidates, detection, threshold, true);
       if (best !== MISS) isIgnored[detection] = 1;
     }
     if (best === MISS) continue;
@@ -39,17 +59,15 @@ export function matchImage(truth, found, turns, iouThreshold) {
   return { truthOf, isIgnored, takenBy };
 }
 
-function bestFree(truth, takenBy, found, detection, threshold, wantsCrowd) {
+function bestFree(truth, takenBy, { first, index, iou }, detection, threshold, wantsCrowd) {
   let best = MISS;
   let bestIou = threshold;
-  const label = found.labels[detection];
-  for (let index = 0; index < truth.labels.length; index++) {
-    if (truth.labels[index] !== label || Boolean(truth.isCrowd[index]) !== wantsCrowd) continue;
-    if (!wantsCrowd && takenBy[index] !== MISS) continue;
-    const iou = boxIou(found.boxes, 4 * detection, truth.boxes, 4 * index, wantsCrowd);
-    if (iou < bestIou) continue;
-    best = index;
-    bestIou = iou;
+  for (let at = first[detection]; at < first[detection + 1]; at++) {
+    const other = index[at];
+    if (iou[at] < bestIou || Boolean(truth.isCrowd[other]) !== wantsCrowd) continue;
+    if (!wantsCrowd && takenBy[other] !== MISS) continue;
+    best = other;
+    bestIou = iou[at];
   }
   return best;
 }

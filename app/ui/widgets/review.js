@@ -22,7 +22,10 @@ class AnchorageReview extends HTMLElement {
     if (this._keys) return;
     this._keys = new AbortController();
     document.addEventListener("keydown", (event) => this._onKey(event), { signal: this._keys.signal });
-    this._themeWatch = new MutationObserver(() => this._redraw());
+    this._themeWatch = new MutationObserver(() => {
+      this.grid?.retheme();
+      this._redraw();
+    });
     this._themeWatch.observe(document.documentElement, { attributeFilter: ["class"] });
     this._start().catch((error) => this._fail(error));
   }

@@ -1,7 +1,7 @@
 // The predictions of a set with their ground truth, matched in the browser so that sliders need no server.
 
 import { getJSON, projectURL } from "./api.js";
-import { countErrors, matchImage, MISS, turnsOf } from "./matching.js";
+import { candidatesOf, countErrors, matchImage, MISS, turnsOf } from "./matching.js";
 
 const PAGE_SIZE = 200;
 const SLICE_MS = 8; // matching of images out of sight goes on in slices of this length
@@ -38,7 +38,8 @@ class ReviewImage {
   /** Match again if the IoU threshold is another, and count. */
   update({ iou, score, label }) {
     if (this.matchedAt !== iou) {
-      this.match = matchImage(this.truth, this.found, this.turns, iou);
+      this.candidates ??= candidatesOf(this.truth, this.found);
+      this.match = matchImage(this.truth, this.found, this.turns, this.candidates, iou);
       this.matchedAt = iou;
     }
     this.counts = countErrors(this.truth, this.found, this.match, score, label);

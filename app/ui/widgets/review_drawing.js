@@ -10,13 +10,16 @@ export function outcomeColors(node) {
 
 /** Draw boxes into a canvas context whose unit is a CSS pixel; `scale` is CSS pixels per image pixel. */
 export function drawBoxes(context, boxes, scale, colors) {
-  for (const width of [3.5, 1.75]) {
-    for (const { bbox, outcome } of boxes) {
-      context.strokeStyle = width > 2 ? "rgba(0, 0, 0, 0.6)" : colors[outcome];
+  const paths = Object.fromEntries(Object.keys(OUTCOMES).map((name) => [name, new Path2D()]));
+  for (const { bbox: [x1, y1, x2, y2], outcome } of boxes) {
+    paths[outcome].rect(x1 * scale, y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale);
+  }
+  for (const [color, width] of [["rgba(0, 0, 0, 0.6)", 3.5], [null, 1.75]]) {
+    for (const name of ["fn", "fp", "tp"]) {
+      context.strokeStyle = color ?? colors[name];
       context.lineWidth = width;
-      context.setLineDash(OUTCOMES[outcome].dash);
-      const [x1, y1, x2, y2] = bbox;
-      context.strokeRect(x1 * scale, y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale);
+      context.setLineDash(OUTCOMES[name].dash);
+      context.stroke(paths[name]);
     }
   }
   context.setLineDash([]);

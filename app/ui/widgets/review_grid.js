@@ -15,6 +15,7 @@ export class ReviewGrid {
     this.tiles = new Map(); // image id -> {image, node, canvas, caption, picture}
     this.visible = new Set();
     this.images = [];
+    this.size = { width: 0, height: 0 }; // of a picture, in CSS pixels
     this.options = { score: 0, label: 0, shown: new Set() };
     this.grid = element("div", { class: "tiles" });
     this.more = element("div", { class: "more" });
@@ -22,11 +23,27 @@ export class ReviewGrid {
     this._seeing = new IntersectionObserver((entries) => this._see(entries), { root, rootMargin: "300px" });
     this._ending = new IntersectionObserver(([entry]) => entry.isIntersecting && this._addTiles(), { root, rootMargin: "600px" });
     this._ending.observe(this.more);
+    this._resizing = new ResizeObserver(() => this._measure());
+    this._resizing.observe(this.grid);
+    this.retheme();
   }
 
   destroy() {
     this._seeing.disconnect();
     this._ending.disconnect();
+    this._resizing.disconnect();
+  }
+
+  /** Take the colors of the theme as it is now. */
+  retheme() {
+    this.colors = outcomeColors(this.root);
+  }
+
+  /** All pictures have one size; asking each canvas while others change would lay the page out again and again. */
+  _measure() {
+    const canvas = this.grid.querySelector("canvas");
+    this.size = { width: canvas?.clientWidth ?? 0, height: canvas?.clientHeight ?? 0 };
+    this.draw();
   }
 
   /** Images whose tiles are in sight, or nearly. */
@@ -44,7 +61,6 @@ export class ReviewGrid {
   /** Draw what is in sight for these thresholds: {score, label, shown: Set of outcomes}. */
   draw(options = this.options) {
     this.options = options;
-    this.colors = outcomeColors(this.root);
     for (const tile of this.visible) this._draw(tile);
   }
 
@@ -95,21 +111,24 @@ export class ReviewGrid {
 
   _draw(tile) {
     const { image, canvas } = tile;
+    const { width, height } = this.size;
+    if (!width || !image.match) return;
     const ratio = window.devicePixelRatio || 1;
-    const { clientWidth, clientHeight } = canvas;
-    if (!clientWidth) return;
-    if (canvas.width !== Math.round(clientWidth * ratio)) {
-      canvas.width = Math.round(clientWidth * ratio);
-      canvas.height = Math.round(clientHeight * ratio);
+    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+      canvas.width = Math.round(width * ratio);
+      canvas.height = Math.round(height * ratio);
     }
-    const scale = Math.min(clientWidth / image.width, clientHeight / image.height);
+    const scale = Math.min(width / image.width, height / image.height);
+    const [left, top] = [(width - image.width * scale) / 2, (height - image.height * scale) / 2];
     const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
-    context.setTransform(ratio, 0, 0, ratio, ((clientWidth - image.width * scale) / 2) * ratio, ((clientHeight - image.height * scale) / 2) * ratio);
-    if (tile.picture?.complete && tile.picture.naturalWidth) context.drawImage(tile.picture, 0, 0, image.width * scale, image.height * scale);
-    const boxes = image.match ? image.boxesAt(this.options).filter((box) => this.options.shown.has(box.outcome)) : [];
-    drawBoxes(context, boxes, scale, this.colors ?? outcomeColors(this.root));
+    context.setTransform(ratio, 0, 0, ratio, left * ratio, top * ratio);
+    if (tile.picture?.complete && tile.picture.naturalWidth) {
+      context.drawImage(tile.picture, 0, 0, image.width * scale, image.height * scale);
+    }
+    const boxes = image.boxesAt(this.options).filter((box) => this.options.shown.has(box.outcome));
+    drawBoxes(context, boxes, scale, this.colors);
     this._caption(tile);
   }
 

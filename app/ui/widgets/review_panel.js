@@ -34,12 +34,14 @@ export class ReviewPanel {
   /** Show the figures of an evaluation. */
   show(evaluation) {
     this.evaluation = evaluation;
-    this.live = element("div", { class: "live", "aria-live": "polite" });
+    this.rates = { precision: element("strong"), recall: element("strong"), f1: element("strong") };
+    const titles = { precision: "Precision", recall: "Recall", f1: "F1" };
+    const live = Object.entries(this.rates).map(([name, value]) => element("div", {}, value, element("span", {}, titles[name])));
     this.thresholdChart = this._thresholdChart();
     this.precisionBox = element("div");
     this.classRows = new Map();
     this.root.replaceChildren(
-      this._section("At these sliders", this.live),
+      this._section("At these sliders", element("div", { class: "live" }, ...live)),
       this._section("F1 over the score threshold", this.thresholdChart, this._thresholdLegend()),
       this._section("COCO figures", this._figures()),
       this._section("Classes", this._classes()),
@@ -51,11 +53,7 @@ export class ReviewPanel {
   /** Follow the sliders. */
   update(score, rates) {
     this.thresholdChart.setMarker(score);
-    this.live.replaceChildren(
-      ...[["Precision", rates.precision], ["Recall", rates.recall], ["F1", rates.f1]].map(([name, value]) =>
-        element("div", {}, element("strong", {}, value.toFixed(3)), element("span", {}, name)),
-      ),
-    );
+    for (const [name, value] of Object.entries(this.rates)) value.textContent = rates[name].toFixed(3);
   }
 
   /** Bring a class to the front (0: all alike). */
