@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-SMALL_OBJECT_PX = 24  # what a tenth of the objects may fall below after resizing
+SMALL_OBJECT_PX = 16  # what one object in twenty may fall below after resizing
 CPU_SIZES_PX = (224, 320)
 GPU_SIZES_PX = (320, 640)
 CPU_STEPS = 900  # a run of about half an hour on two cores
@@ -98,12 +98,12 @@ def _choose_model(has_gpu: bool, cached: frozenset[tuple[str, str]]) -> tuple[st
 
 
 def _choose_image_size(shares: Sequence[float], longest_side_px: int, has_gpu: bool, num_cores: int) -> int:
-    """Large enough that nine objects in ten stay visible, within what the machine can do, never above the images."""
+    """Large enough that nearly all objects stay visible, within what the machine can do, never above the images."""
     smallest, largest = GPU_SIZES_PX if has_gpu else CPU_SIZES_PX
     if not has_gpu and num_cores >= 8:
         largest = 512
     ordered = sorted(shares)
-    wanted = SMALL_OBJECT_PX / max(1e-6, ordered[len(ordered) // 10]) if ordered else smallest
+    wanted = SMALL_OBJECT_PX / max(1e-6, ordered[len(ordered) // 20]) if ordered else smallest
     size = min(max(smallest, wanted), largest, max(longest_side_px, 64))
     return max(64, int(size + 31) // 32 * 32)
 
