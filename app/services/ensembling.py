@@ -19,6 +19,7 @@ from app.store import predictions, runs
 FIGURES = ("map", "map50", "map75", "f1")
 MIN_MEMBERS = 2
 MAX_MEMBERS = 20
+SMALLEST_GAIN = 0.001  # of the score; less would not show in three decimals
 
 
 def request_ensemble(
@@ -165,7 +166,7 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
 
     ``rows``: set, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold, score (.5 mAP50 + .5 F1); members
     first, those whose weights were replaced since are missing. ``gain``: the ensemble's figure less the best member's.
-    ``is_gain``: whether its score is higher than every member's; ``verdict`` says so in a sentence.
+    ``is_gain``: whether its score beats every member's by SMALLEST_GAIN; ``verdict`` says so in a sentence.
     """
     database = services.database(slug)
     record = predictions.get_set(database, set_id)
@@ -184,7 +185,7 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
         "rows": [*rows, ensemble],
         "num_missing_members": len(record.members) - len(rows),
         "gain": gain,
-        "is_gain": bool(gain) and gain["score"] > 0,
+        "is_gain": bool(gain) and gain["score"] >= SMALLEST_GAIN,
         "verdict": _verdict(rows, ensemble),
     }
 
@@ -210,10 +211,10 @@ def _verdict(rows: list[dict[str, Any]], ensemble: dict[str, Any]) -> str:
     if not rows:
         return "The members' predictions are gone, so there is nothing to compare with."
     best = max(rows, key=lambda row: row["score"])
-    word = "Gain" if ensemble["score"] > best["score"] else "No gain"
+    word = "Gain" if ensemble["score"] - best["score"] >= SMALLEST_GAIN else "No gain"
     return (
-        f"{word}: mAP50 {ensemble['map50']:.3f} and F1 {ensemble['f1']:.3f} as an ensemble, "
-        f"{best['map50']:.3f} and {best['f1']:.3f} for its best member ({best['name']})."
+        f"{word}: {ensemble['score']:.3f} as an ensemble, {best['score']:.3f} for its best member ({best['name']}), "
+        "by 0.5 mAP50 + 0.5 F1."
     )
 
 

@@ -52,7 +52,7 @@ def test_ensemble_is_stored_and_judged_beside_its_members(project, method):
     assert [row["is_ensemble"] for row in table["rows"]] == [False, False, False, True]
     best = max(row["score"] for row in table["rows"][:-1])
     assert table["gain"]["score"] == pytest.approx(table["rows"][-1]["score"] - best)
-    assert table["is_gain"] == (table["gain"]["score"] > 0)
+    assert table["is_gain"] == (table["gain"]["score"] >= 0.001)
     assert table["verdict"].startswith("Gain" if table["is_gain"] else "No gain")
     assert seen[-1] == (6, 6, "Fusing")
     record = predictions.get_set(project.services.database(project.slug), table["set"])
