@@ -2,6 +2,9 @@
 
 Legend: T 10 IoU thresholds .50:.05:.95, R 101 recalls 0:.01:1, K classes, A 4 areas (all, small, medium, large),
 C detection caps. Both engines get xywh columns of the same numbers; a class's id is its label.
+
+Labelled boxes are numbered from 1: pycocotools and its kin take a match with annotation 0 for none. Roboflow numbers
+from 0, so pycocotools run on such a file finds one box too few (AP .458 for .478 on a small test split).
 """
 
 from dataclasses import dataclass
