@@ -19,8 +19,6 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     except ImportError as error:
-        if (error.name or "").partition(".")[0] == "app":
-            raise  # a fault of ours, not of the installation
         sys.stderr.write(f"{doctor.explain_import_error(error)}\n")
         return 1
 

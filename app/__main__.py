@@ -2,7 +2,18 @@
 
 import sys
 
-from app.cli import main
+from app import doctor
+
+
+def run() -> int:
+    """Run the command line; a package or system library that is not there is told in one sentence."""
+    try:
+        from app.cli import main
+    except ImportError as error:
+        sys.stderr.write(f"{doctor.explain_import_error(error)}\n")
+        return 1
+    return main()
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

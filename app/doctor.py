@@ -86,7 +86,9 @@ def _advice_on_failure(facts: Mapping[str, Any]) -> str:
 
 
 def explain_import_error(error: ImportError) -> str:
-    """One sentence for a package or a system library that is not there."""
+    """One sentence for a package or a system library that is not there; a fault of our own is raised again."""
+    if (error.name or "").partition(".")[0] == "app":
+        raise error
     text = str(error)
     for library, package in (("libGL", "libgl1"), ("libgthread", "libglib2.0-0"), ("libglib", "libglib2.0-0")):
         if library in text:

@@ -221,6 +221,30 @@ def test_import_error_is_one_clear_sentence(error, part):
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize("command", [["launch.py", "--no-browser"], ["-m", "app", "runs", "--project", "x"]])
+def test_server_without_libgl_is_told_so_in_one_line(tmp_path, command):
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory', name='cv2')"
+    )
+    answer = subprocess.run(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 1
+    assert len(answer.stderr.splitlines()) == 1
+    assert "libGL" in answer.stderr
+
+
+def test_fault_of_our_own_is_not_blamed_on_the_installation():
+    with pytest.raises(ModuleNotFoundError):
+        doctor.explain_import_error(ModuleNotFoundError("No module named 'app.x'", name="app.x"))
+
+
 @pytest.mark.slow
 def test_doctor_runs_a_kernel_and_nms_in_a_process_of_its_own():
     answer = subprocess.run(

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "ui": {"services", "pipeline"},
     "api": {"ui", "services", "jobs", "store", "pipeline"},
     "cli": {"services", "store", "pipeline", "doctor"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "doctor"},
     "doctor": set(),
 }
 TORCH = {"torch", "torchvision", "albumentations", "albucore"}
