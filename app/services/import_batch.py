@@ -111,8 +111,6 @@ def _identical_in_two_splits(images: list[BatchImage]) -> list[Finding]:
     leaks = find_leaks((image.staged.sha256, image.parsed.split) for image in images)
     names = {image.staged.sha256: image.parsed.file_name for image in images}
     return [
-        Finding(
-            "warning", "identical_images", f"the same picture lies in {' and '.join(splits)}", where=names[key]
-        )
+        Finding("warning", "identical_images", f"the same picture lies in {' and '.join(splits)}", where=names[key])
         for key, splits in leaks.items()
     ]

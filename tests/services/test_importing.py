@@ -49,10 +49,10 @@ def test_everything_arrives_and_the_report_counts_it(services, export, tmp_path,
         services, "Pets", path, on_progress=lambda done, total: seen.append((done, total))
     )
     assert contents_of(services, slug) == [
-        ("test", "d.jpg", "", [("cat", (10.0, 10.0, 30.0, 30.0))]),
         ("train", "a.jpg", "", [("cat", (1.0, 2.0, 31.5, 22.25)), ("dog", (0.0, 0.0, 10.0, 10.0))]),
         ("train", "b.jpg", "", [("cat", (5.125, 5.0, 8.125, 8.0))]),
         ("valid", "c.jpg", "", [("dog", (10.0, 10.0, 30.0, 30.0))]),
+        ("test", "d.jpg", "", [("cat", (10.0, 10.0, 30.0, 30.0))]),
     ]
     assert seen[-1] == (4, 4)
     assert (report["images"], report["annotations"], report["categories"]) == (4, 5, 2)
@@ -65,7 +65,7 @@ def test_everything_arrives_and_the_report_counts_it(services, export, tmp_path,
     assert not services.files(slug).staging.exists()
     with services.database(slug).read() as db:
         assert [category.id for category in categories.all_of(db)] == [1, 2]
-        assert images.extras(db) == {2: {"extra": {"name": "a.png"}}}
+        assert images.extras(db) == {1: {"extra": {"name": "a.png"}}}
 
 
 def test_refused_import_leaves_no_project(services, tmp_path):
