@@ -1,0 +1,123 @@
+"""How good a newcomer's first run gets, in how long: a dataset, the settings the app suggests, nothing else.
+
+    python benchmarks/first_run.py EXPORT [key=value ...]     mAP50 and F1 by seconds of training
+    python benchmarks/first_run.py EXPORT --steps 10          the same steps in a plain torchvision loop, interleaved
+
+EXPORT is a Roboflow-style COCO export (folder or zip); ``key=value`` lays options over the suggested ones.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from app.pipeline.config import RunConfig, parse_assignments, parse_config
+from app.pipeline.data.snapshot import Snapshot, load_snapshot
+from app.pipeline.machine import Machine
+from app.pipeline.models.forward import Batch
+from app.pipeline.train.loop import Run, train
+from app.pipeline.types import Event, Log, Metrics, RunContext
+from app.services import dataset, importing, suggestions
+from app.services.context import Services
+from app.store.files import Workspace
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("export", type=Path)
+    parser.add_argument("options", nargs="*")
+    parser.add_argument("--steps", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        config, snapshot = prepare(arguments.export, Path(folder), arguments.options)
+        print(f"{arguments.export.name}: {config.model}, {config.image_size} px, batch {config.batch_size}, ", end="")
+        print(f"{config.roi_batch_size} regions, {config.epochs} epochs, {torch.get_num_threads()} threads")
+        if arguments.steps:
+            compare_steps(config, snapshot, Path(folder) / "run", arguments.steps)
+        else:
+            train(config, snapshot, Path(folder) / "run", RunContext(emit=score_printer()))
+
+
+def prepare(export: Path, folder: Path, options: list[str]) -> tuple[RunConfig, Snapshot]:
+    """Import as the app does, and take what the app suggests, with ``options`` laid over it."""
+    services = Services(Workspace(folder))
+    slug, _ = importing.import_as_new_project(services, "first run", export)
+    config = parse_config({**suggestions.suggested_values(services, slug), **parse_assignments(options)})
+    path = folder / "dataset.json"
+    dataset.write_snapshot(services, slug, path)
+    return config, load_snapshot(path)
+
+
+def score_printer() -> Callable[[Event], None]:
+    """Prints a row for each validation: seconds and processor seconds since the start, and the scores."""
+    began, began_cpu = time.monotonic(), time.process_time()
+    print(f"{'epoch':>5} {'step':>6} {'wall s':>8} {'CPU s':>8} {'mAP':>6} {'mAP50':>6} {'F1':>6}")
+
+    def show(event: Event) -> None:
+        if isinstance(event, Log):
+            print(event.text)
+        if isinstance(event, Metrics) and event.split == "valid":
+            times = f"{time.monotonic() - began:8.0f} {time.process_time() - began_cpu:8.0f}"
+            scores = " ".join(f"{event.values[name]:6.3f}" for name in ("map", "map50", "f1"))
+            print(f"{event.epoch:5d} {event.step:6d} {times} {scores}", flush=True)
+
+    return show
+
+
+def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_steps: int) -> None:
+    """Ours and the plain loop take turns on the same batches; medians and the range of their ratio."""
+    run = Run.start(config, snapshot, run_dir, RunContext())
+    plain = PlainLoop(config, len(snapshot.categories), run.machine)
+    rounds = []
+    for batch, number in zip(run.loader.epoch(1), range(num_steps + 2), strict=False):
+        ours = seconds(lambda batch=batch: run.train_step(batch, 1))
+        theirs = seconds(lambda batch=batch: plain.step(batch))
+        if number >= 2:  # the first steps plan kernels
+            rounds.append((ours, theirs))
+    for index, kind in enumerate(("wall", "CPU")):
+        ratios = [theirs[index] / ours[index] for ours, theirs in rounds]
+        medians = [statistics.median(pair[side][index] for pair in rounds) for side in (0, 1)]
+        print(f"{kind:>5}: ours {medians[0]:.3f} s, plain {medians[1]:.3f} s a step; ", end="")
+        print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds)")
+
+
+class PlainLoop:
+    """torchvision as its own reference script uses it: its transform, its pooler, an ordinary AdamW."""
+
+    def __init__(self, config: RunConfig, num_categories: int, machine: Machine) -> None:
+        backbone = resnet_fpn_backbone(
+            backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d, trainable_layers=5
+        )
+        sizes = {"min_size": config.image_size, "max_size": config.image_size}
+        regions = {"box_batch_size_per_image": config.roi_batch_size}
+        self.model = FasterRCNN(backbone, num_categories + 1, **sizes, **regions).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate)
+        self.machine = machine
+
+    def step(self, batch: Batch) -> None:
+        images = [
+            pixels[:height, :width].permute(2, 0, 1).float() / 255
+            for pixels, (height, width) in zip(batch.pixels, batch.sizes, strict=True)
+        ]
+        with self.machine.autocast():
+            loss = sum(self.model(images, batch.targets).values())
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def seconds(work: Callable[[], None]) -> tuple[float, float]:
+    """Wall and processor seconds of ``work``."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+if __name__ == "__main__":
+    main()
