@@ -166,7 +166,9 @@ def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     if values.wait:
         run = training.wait_for(services, slug, run.id, _show_job())
         if run.state != "done":
-            raise UserError(f"Run {run.id} ended as {run.state}: {run.error or 'it was stopped'}.", "See its log.")
+            raise UserError(
+                f"Run {run.id} ended as {run.state}: {(run.error or 'it was stopped').rstrip('.')}.", "See its log."
+            )
     return {"project": slug, **_run_result(services, slug, run.id)}
 
 

@@ -3,6 +3,7 @@
 `UPDATE_DOCS=1 pytest tests/test_docs.py` writes the option table of the user guide anew.
 """
 
+import argparse
 import os
 import re
 from pathlib import Path
@@ -60,11 +61,22 @@ def test_every_page_has_a_chapter_in_the_guide():
 
 
 def test_every_command_is_in_the_guide():
-    from app.cli import COMMANDS
+    from app.cli import build_parser
 
+    subparsers = next(action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     text = GUIDE.read_text(encoding="utf-8")
-    missing = [name for name in COMMANDS if f"python -m app {name}" not in text]
+    missing = [name for name in subparsers.choices if f"python -m app {name}" not in text]
     assert not missing
+
+
+def test_the_readme_shows_the_lines_that_load_an_export():
+    """The lines themselves are run on a real export by the tests of the pipeline."""
+    from app.pipeline.export import torchvision_recipe
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.partition("```python\n")[2].partition("\n```")[0]
+    assert shown == torchvision_recipe("fasterrcnn_resnet18_fpn")
+    assert len(shown.splitlines()) == 5
 
 
 def test_the_readme_is_short():

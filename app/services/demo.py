@@ -18,10 +18,10 @@ RUN_NAME = "First look"
 OPTIONS = {
     "model": "fasterrcnn_resnet18_fpn",
     "pretrained": "none",
-    "image_size": 224,
+    "image_size": 192,
     "batch_size": 4,
-    "epochs": 20,
-    "roi_batch_size": 64,
+    "epochs": 12,
+    "roi_batch_size": 32,
     "augmentation": [
         {"name": "HorizontalFlip", "probability": 0.5},
         {"name": "VerticalFlip", "probability": 0.5},

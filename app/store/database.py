@@ -77,10 +77,7 @@ class ProjectDatabase:
         except sqlite3.OperationalError:  # locked or unreadable just now, which is not damage
             raise
         except sqlite3.DatabaseError as error:
-            raise DamagedDatabase(
-                f"{self.path} is damaged ({error}).",
-                f"Restore the newest copy: {newest_backup(self.path) or 'there is no backup'}.",
-            ) from error
+            raise damaged(self.path, error) from error
 
     @contextmanager
     def read(self) -> Iterator[Database]:
@@ -128,6 +125,13 @@ class ProjectDatabase:
             yield Database(connection)
         finally:
             connection.close()
+
+
+def damaged(path: Path, error: Exception) -> DamagedDatabase:
+    """The error for a file that cannot be read, with the way back."""
+    backup = newest_backup(path)
+    hint = f"Restore the newest copy: {backup}." if backup else "There is no backup of it; its images are still there."
+    return DamagedDatabase(f"{path} is damaged ({error}).", hint)
 
 
 def newest_backup(path: Path) -> Path | None:

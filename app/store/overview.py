@@ -6,7 +6,7 @@ from typing import Any
 from sqlite_utils.utils import sqlite3
 
 from app.store import settings
-from app.store.database import DamagedDatabase, ProjectDatabase, newest_backup, row_of, rows_of
+from app.store.database import ProjectDatabase, damaged, row_of, rows_of
 
 _COUNTS = (
     "SELECT (SELECT count(*) FROM image) AS images, (SELECT count(*) FROM annotation) AS annotations,"
@@ -37,10 +37,7 @@ def read(database: ProjectDatabase, *, num_previews: int = 4) -> Overview:
                 previews=_previews(db, num_previews),
             )
     except sqlite3.DatabaseError as error:
-        raise DamagedDatabase(
-            f"{database.path} is damaged ({error}).",
-            f"Restore the newest copy: {newest_backup(database.path) or 'there is no backup'}.",
-        ) from error
+        raise damaged(database.path, error) from error
 
 
 def _previews(db: Any, number: int) -> tuple[dict[str, Any], ...]:

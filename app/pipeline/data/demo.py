@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import orjson
 
-WIDTH, HEIGHT = 320, 240
+WIDTH, HEIGHT = 256, 192
 CLASS_NAMES = ("red cell", "platelet", "white cell", "parasite")
 _CLASS_WEIGHTS = (0.74, 0.14, 0.08, 0.04)
 _SPLIT_SHARES = (("train", 0.7), ("valid", 0.2), ("test", 0.1))
@@ -94,9 +94,9 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 
 
 def _place_cells(rng: np.random.Generator) -> list[_Cell]:
-    """None (6 % of the images), a few to twenty, or a crowd (8 %); neighbors may touch and overlap a little."""
+    """None (6 % of the images), three to sixteen, or a crowd (8 %); neighbors may touch and overlap a little."""
     draw = rng.random()
-    wanted = 0 if draw < 0.06 else int(rng.integers(35, 60)) if draw < 0.14 else int(rng.integers(3, 21))
+    wanted = 0 if draw < 0.06 else int(rng.integers(30, 46)) if draw < 0.14 else int(rng.integers(3, 17))
     cells: list[_Cell] = []
     for _ in range(wanted * 4):
         if len(cells) == wanted:
@@ -109,7 +109,7 @@ def _place_cells(rng: np.random.Generator) -> list[_Cell]:
 
 def _random_cell(rng: np.random.Generator) -> _Cell:
     kind = int(rng.choice(len(CLASS_NAMES), p=_CLASS_WEIGHTS))
-    low, high = ((11, 16), (3.5, 6), (18, 25), (10, 15))[kind]
+    low, high = ((10, 15), (5, 7), (18, 25), (13, 19))[kind]
     a = rng.uniform(low, high)
     flatness = rng.uniform(0.22, 0.32) if kind == 3 else rng.uniform(0.82, 1.0)
     center = rng.uniform([-6, -6], [WIDTH + 6, HEIGHT + 6])
