@@ -63,7 +63,6 @@ def suggest(
     num_train_images: int,
     object_shares: Sequence[float] = (),
     longest_side_px: int = 640,
-    class_names: Sequence[str] = (),
     has_gpu: bool = False,
     num_cores: int = 2,
     cached_weights: Sequence[tuple[str, str]] = (),
@@ -84,7 +83,6 @@ def suggest(
         "epochs": _choose_epochs(num_train_images, batch_size, has_gpu, pretrained),
         "learning_rate": 1e-3 if pretrained == "none" else 3e-4,
         "roi_batch_size": 256 if has_gpu else 64,
-        "augmentation": _choose_augmentation(class_names),
     }
 
 
@@ -114,8 +112,11 @@ def _choose_epochs(num_train_images: int, batch_size: int, has_gpu: bool, pretra
     return min(100, max(8, round(steps / steps_per_epoch)))
 
 
-def _choose_augmentation(class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Flips, unless the classes read as signs (digits, letters, left and right), which a mirror turns into others."""
+def suggest_augmentation(class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """The chain a project starts with: flips, unless the classes read as signs, which a mirror turns into others.
+
+    Digits, letters, left and right are such signs.
+    """
     words = [name.strip().lower() for name in class_names]
     if any(len(word) == 1 or "left" in word or "right" in word for word in words):
         return []

@@ -10,8 +10,9 @@ from app.errors import BadRequest
 from app.jobs.helper import shared_helper
 from app.pipeline.augment.catalogue import CATALOGUE, Step
 from app.pipeline.augment.presets import PRESETS
+from app.pipeline.presets import suggest_augmentation
 from app.services.context import Services
-from app.store import annotations, images, settings
+from app.store import annotations, categories, images, settings
 
 SETTING = "augmentation"
 MAX_STEPS = 40
@@ -49,9 +50,11 @@ def parse_steps(values: Sequence[Any]) -> tuple[Step, ...]:
 
 
 def load(services: Services, slug: str) -> tuple[Step, ...]:
-    """The chain kept with the project; empty before the first was saved. Raises NotFound."""
+    """The chain kept with the project, or the one suggested for its classes before any was kept. Raises NotFound."""
     with services.database(slug).read() as db:
-        return parse_steps(settings.get(db, SETTING, []))
+        kept = settings.get(db, SETTING)
+        names = [category.name for category in categories.all_of(db)]
+    return parse_steps(suggest_augmentation(names) if kept is None else kept)
 
 
 def save(services: Services, slug: str, steps: Sequence[Any]) -> tuple[Step, ...]:

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from app.errors import NotFound
 from app.pipeline.data.demo import write_demo_export
-from app.services import importing, projects, training
+from app.services import augmenting, importing, projects, training
 from app.services.context import Services
 
 logger = logging.getLogger(__name__)
@@ -22,11 +22,8 @@ OPTIONS = {
     "batch_size": 4,
     "epochs": 12,
     "roi_batch_size": 32,
-    "augmentation": [
-        {"name": "HorizontalFlip", "probability": 0.5},
-        {"name": "VerticalFlip", "probability": 0.5},
-    ],
 }
+AUGMENTATION = [{"name": "HorizontalFlip", "probability": 0.5}, {"name": "VerticalFlip", "probability": 0.5}]
 
 
 def start_demo(services: Services) -> str:
@@ -37,6 +34,7 @@ def start_demo(services: Services) -> str:
         with TemporaryDirectory(dir=services.workspace.hidden_folder("demo")) as folder:
             export = write_demo_export(Path(folder) / "blood-smears")
             slug, _ = importing.import_as_new_project(services, NAME, export)
+        augmenting.save(services, slug, AUGMENTATION)
         logger.info("made the demo project %s", slug)
     projects.open_project(services, slug)
     runs = training.list_runs(services, slug)

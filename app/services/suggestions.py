@@ -16,9 +16,7 @@ from app.pipeline.models.catalogue import cached_weights
 from app.services import augmenting
 from app.services.context import Services
 from app.store import annotations as annotation_store
-from app.store import categories as category_store
 from app.store import images as image_store
-from app.store import settings
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +26,11 @@ _PROBE_TIMEOUT_S = 10.0
 def suggested_values(services: Services, slug: str) -> dict[str, Any]:
     """Option name to value for this machine and project; options left out keep their defaults. Raises NotFound.
 
-    The augmentation is the chain kept with the project, once there is one.
+    The augmentation is the project's chain.
     """
     with services.database(slug).read() as db:
         images = {image.id: image for image in image_store.all_of(db, "train") if not image.problem}
         boxes = annotation_store.box_rows(db)
-        names = [category.name for category in category_store.all_of(db)]
-        has_chain = settings.get(db, augmenting.SETTING) is not None
     longest = {image_id: max(image.width, image.height) for image_id, image in images.items()}
     values = presets.suggest(
         num_train_images=len(images),
@@ -44,13 +40,11 @@ def suggested_values(services: Services, slug: str) -> dict[str, Any]:
             if image_id in longest
         ],
         longest_side_px=int(statistics.median(longest.values())) if longest else 640,
-        class_names=names,
         has_gpu=bool(gpu_name()),
         num_cores=os.cpu_count() or 1,
         cached_weights=sorted(cached_weights()),
     )
-    if has_chain:
-        values["augmentation"] = [step.model_dump(mode="json") for step in augmenting.load(services, slug)]
+    values["augmentation"] = [step.model_dump(mode="json") for step in augmenting.load(services, slug)]
     return values
 
 

@@ -56,9 +56,12 @@ def test_catalogue_lists_sliders_and_presets(client):
 
 def test_chain_is_saved_and_read_back(client, slug):
     path = f"/api/projects/{slug}/augmentation"
-    assert client.get(path).json() == {"steps": []}
+    suggested = client.get(path).json()["steps"]
+    assert [step["name"] for step in suggested] == ["HorizontalFlip"]
     assert client.put(path, json={"steps": [FLIP]}).json() == {"steps": [FLIP]}
     assert client.get(path).json() == {"steps": [FLIP]}
+    client.put(path, json={"steps": []})
+    assert client.get(path).json() == {"steps": []}  # none on purpose is kept too
 
 
 def test_preview_is_pictures_with_boxes(client, slug, image_id):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from app.records import Annotation, NewImage
-from app.services import projects
+from app.services import augmenting, projects
 from app.services.context import Services
 from app.store import annotations, categories, images
 from app.store.files import Workspace
@@ -35,6 +35,7 @@ def slug(services):
             name = f"{number}.png"
             image_id = images.insert(db, NewImage(name, sha256, "png", 80, 60, "train", name, number))
             annotations.insert_many(db, [Annotation(0, image_id, category.id, (4, 10, 24, 40))])
+    augmenting.save(services, slug, [])
     return slug
 
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from app.pipeline.config import RunConfig, parse_config
-from app.pipeline.presets import PRESETS, suggest
+from app.pipeline.presets import PRESETS, suggest, suggest_augmentation
 
-LAPTOP = {"num_train_images": 100, "object_shares": [0.2] * 100, "class_names": ["cat", "dog"]}
+LAPTOP = {"num_train_images": 100, "object_shares": [0.2] * 100}
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
@@ -35,7 +35,7 @@ def test_weights_that_would_be_downloaded_are_never_suggested():
     ids=["objects", "digits", "sides"],
 )
 def test_images_are_flipped_unless_a_mirror_changes_the_class(names, is_flipped):
-    steps = suggest(**{**LAPTOP, "class_names": names})["augmentation"]
+    steps = suggest_augmentation(names)
     assert [step["name"] for step in steps] == (["HorizontalFlip"] if is_flipped else [])
 
 

@@ -82,7 +82,7 @@ class AnchorageExport extends HTMLElement {
       const chosen = this.runs.find((item) => item.id === Number(run.input.value));
       setParam("run", chosen.id);
       fill(checkpoint, chosen.checkpoints.map((item) => [item.id, describe(item)]));
-      fill(sets, chosen.sets.map((item) => [item.id, `${item.name} on ${item.split}`]));
+      fill(sets, chosen.sets.map((item) => [item.id, `${nameOf(item, chosen.checkpoints)} on ${item.split}`]));
       sets.hidden = make.hidden = !chosen.sets.length;
       none.hidden = Boolean(chosen.sets.length);
     };
@@ -197,6 +197,11 @@ function fill(field, options) {
 function describe(checkpoint) {
   const name = checkpoint.is_last ? `Last, epoch ${checkpoint.epoch}` : `Epoch ${checkpoint.epoch}`;
   return checkpoint.map50 === null ? name : `${name} · mAP50 ${checkpoint.map50.toFixed(3)} · F1 ${checkpoint.f1.toFixed(3)}`;
+}
+
+function nameOf(set, checkpoints) {
+  const checkpoint = checkpoints.find((item) => item.id === set.checkpoint_id);
+  return checkpoint ? describe(checkpoint) : set.name;
 }
 
 function empty() {
