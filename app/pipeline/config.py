@@ -71,7 +71,7 @@ class ScheduleOptions(_Group):
     final_learning_rate: float = Field(1e-6, ge=0, le=1, description="Floor that the cosine decay ends at.")
     clip_gradient_norm: float = Field(10.0, ge=0, description="Largest gradient norm; 0 turns clipping off.")
     evaluate_every: int = Field(
-        0, ge=0, le=10_000, description="Epochs between validations; 0 lets them take a fifth of the time at most."
+        1, ge=0, le=10_000, description="Epochs between validations; 0 lets them take a fifth of the time at most."
     )
 
 
