@@ -14,3 +14,8 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set ANCHORAGE_TEST_DATA)")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first; those with a browser last, whose event loop stays on the main thread until the session ends."""
+    items.sort(key=lambda item: "e2e" in item.path.parts)
