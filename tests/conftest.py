@@ -17,5 +17,5 @@ def real_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first; those with a browser last, whose event loop stays on the main thread until the session ends."""
+    """Quick tests first; those with a browser last: their event loop stays on the main thread to the end."""
     items.sort(key=lambda item: "e2e" in item.path.parts)

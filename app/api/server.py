@@ -88,7 +88,11 @@ class _Server(uvicorn.Server):
 
 
 def _build_server(services: Services, access: Access, host: str, port: int) -> _Server:
-    from app.api.app import build_app  # after prepare_environment: Gradio reads it at import
+    # After prepare_environment, which Gradio reads when it is imported.
+    from app.ui.quick_start import import_gradio
+
+    import_gradio()
+    from app.api.app import build_app
 
     app = build_app(services, access=access, hosts=own_hosts(host, port), port=port)
     return _Server(
