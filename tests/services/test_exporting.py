@@ -150,9 +150,7 @@ def test_predicting_nothing_readable_is_an_error_and_writes_nothing(project, tmp
     assert not (tmp_path / "found.json").exists()
 
 
-@pytest.mark.parametrize(
-    "make", [lambda path: path / "missing.jpg", lambda path: path], ids=["missing", "empty"]
-)
+@pytest.mark.parametrize("make", [lambda path: path / "missing.jpg", lambda path: path], ids=["missing", "empty"])
 def test_nothing_to_predict_is_told(tmp_path, make):
     with pytest.raises(BadRequest):
         predicting.list_pictures(make(tmp_path))
