@@ -82,7 +82,7 @@ class OpenProject:
         slug = query.get("project", [""])[0]
         if slug:
             return "" if slug in self.services.workspace.slugs() else f"/?{urlencode({'missing': slug})}"
-        listed = project_list.list_projects(self.services)
+        listed = project_list.list_projects(self.services, with_sizes=False)
         usable = [project["slug"] for project in listed if not project.get("problem")]
         if not usable:
             return "/"

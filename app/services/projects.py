@@ -24,14 +24,15 @@ MAX_NAME_LENGTH = 100
 BACKUP_EVERY_S = 24 * 3600.0
 
 
-def list_projects(services: Services) -> list[dict[str, Any]]:
+def list_projects(services: Services, *, with_sizes: bool = True) -> list[dict[str, Any]]:
     """Every project, the last opened first.
 
     The fields of ``Project`` plus ``previews`` (id, sha256 and rotation of a few images) and ``has_backup``.
+    Sizes cost a look at every file; without them ``size_bytes`` is 0.
 
     A project that cannot be read is listed too; its ``problem`` says why.
     """
-    listed = [_describe(services, slug) for slug in services.workspace.slugs()]
+    listed = [_describe(services, slug, with_sizes) for slug in services.workspace.slugs()]
     return sorted(listed, key=lambda project: (-project["opened_at"], project["name"]))
 
 
@@ -46,7 +47,8 @@ def find_project(services: Services, name: str) -> str:
     slugs = services.workspace.slugs()
     if name in slugs:
         return name
-    matching = [project["slug"] for project in list_projects(services) if project["name"] == name.strip()]
+    listed = list_projects(services, with_sizes=False)
+    matching = [project["slug"] for project in listed if project["name"] == name.strip()]
     if len(matching) > 1:
         raise BadRequest(f"More than one project is named {name!r}: {', '.join(matching)}.", "Give the short name.")
     if not matching:
@@ -177,9 +179,9 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _describe(services: Services, slug: str) -> dict[str, Any]:
+def _describe(services: Services, slug: str, with_size: bool = True) -> dict[str, Any]:
     files = services.workspace.new_project(slug)
-    size_bytes = _size_of(files.folder)
+    size_bytes = _size_of(files.folder) if with_size else 0
     try:
         seen = overview.read(services.database(slug))
     except UserError as error:

@@ -33,6 +33,7 @@ def test_new_project_is_listed_with_its_name_as_text(services):
     assert listed["slug"] == slug == "b-rontgen-b-1"
     assert (listed["num_images"], listed["num_runs"], listed["problem"]) == (0, 0, "")
     assert listed["size_bytes"] > 0
+    assert projects.list_projects(services, with_sizes=False) == [{**listed, "size_bytes": 0}]
 
 
 @pytest.mark.parametrize("name", ["", "   ", "a\x00b", "line\nbreak", "x" * 101])

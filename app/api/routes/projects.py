@@ -63,9 +63,9 @@ def build_router(services: Services) -> APIRouter:
 
 def _add_project_routes(router: APIRouter, services: Services) -> None:
     @router.get("/projects")
-    def list_projects(request: Request) -> dict[str, Any]:
+    def list_projects(request: Request, sizes: bool = True) -> dict[str, Any]:
         return {
-            "projects": projects.list_projects(services),
+            "projects": projects.list_projects(services, with_sizes=sizes),
             "workspace": str(services.workspace.root),
             "is_local": _is_local(request),
         }

@@ -137,7 +137,7 @@ class AnchorageNav extends HTMLElement {
 
   async loadProjects() {
     try {
-      const { projects } = await getJSON("/api/projects");
+      const { projects } = await getJSON("/api/projects?sizes=false");
       this.showProjects(projects);
     } catch (error) {
       notify(error, "error");
