@@ -12,8 +12,8 @@ import numpy as np
 
 from app.pipeline.data.findings import ExportRefused, Finding, FindingLog
 from app.pipeline.data.json_file import collector_paused, load_json
+from app.pipeline.data.layout_names import source_key
 from app.pipeline.data.source import has_unsafe_parts
-from app.pipeline.data.split import source_key
 
 MAX_NAME_LENGTH = 200
 MAX_ID = 2**53  # larger integers do not survive JavaScript

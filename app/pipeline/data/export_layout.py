@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from app.pipeline.data.coco import ParsedCategory, ParsedCoco, ParsedImage, looks_like_coco, parse_document
 from app.pipeline.data.findings import ExportRefused, Finding, FindingLog
 from app.pipeline.data.json_file import collector_paused, load_json
-from app.pipeline.data.layout_names import image_members, parent_of, split_of
+from app.pipeline.data.layout_names import image_members, parent_of, source_key, split_of
 from app.pipeline.data.merge_categories import merge_categories
 from app.pipeline.data.source import MAX_JSON_BYTES, Source
-from app.pipeline.data.split import SPLITS, find_leaks, source_key, split_order
+from app.pipeline.data.split import SPLITS, find_leaks, split_order
 
 COCO_SUFFIX = "annotations.coco.json"
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"

@@ -1,7 +1,10 @@
-"""What the names in an export tell: which split a file belongs to, which files are pictures."""
+"""What the names in an export tell: which split a file belongs to, which files are pictures,
+which pictures are copies of one source."""
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -14,6 +17,9 @@ _SPLIT_NAMES = {
 }
 _PICTURE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".mpo")
 _OTHER_ENDINGS = (".json", ".txt", ".md", ".yaml", ".yml", ".xml", ".csv", ".html", ".pdf", ".py")
+
+# Roboflow marks each exported copy with .rf.<suffix>: 32 hex digits, or since 2026 20 letters and digits.
+_COPY_SUFFIX = re.compile(r"\.rf\.(?:[0-9a-fA-F]{32}|[0-9A-Za-z]{20})(?=\.[A-Za-z0-9]+$|$)")
 
 
 def split_of(name: str) -> str:
@@ -41,3 +47,22 @@ def image_members(names: Iterable[str], *, certain_only: bool = True) -> list[st
     if certain_only:
         return sorted(name for name in names if name.lower().endswith(_PICTURE_ENDINGS))
     return sorted(name for name in names if not name.lower().endswith(_OTHER_ENDINGS))
+
+
+def source_key(file_name: str, extra: Mapping[str, Any] | None = None) -> str:
+    """The key that augmented copies of one source image share; other images get their whole file name.
+
+    From ``extra["name"]`` where the export tells the source, else from the name without its ``.rf.<suffix>``. Both
+    spell a source alike: ``a b.png`` and ``a-b_png.rf.<suffix>.jpg`` give one key.
+    """
+    told = extra.get("name") if extra else None
+    if isinstance(told, str) and told.strip():
+        return _spelled_alike(told)
+    match = _COPY_SUFFIX.search(file_name)
+    if match is None:
+        return unicodedata.normalize("NFC", file_name)
+    return _spelled_alike(file_name[: match.start()].replace("\\", "/").rsplit("/", 1)[-1])
+
+
+def _spelled_alike(name: str) -> str:
+    return re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", name)).strip("-").casefold() or name

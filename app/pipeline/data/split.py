@@ -4,23 +4,17 @@ Imports no torch.
 """
 
 import random
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from app.pipeline.data.coco import ParsedImage
 from app.pipeline.data.findings import Finding
-
-if TYPE_CHECKING:
-    from app.pipeline.data.coco import ParsedImage
 
 SPLITS = ("train", "valid", "test")
 DEFAULT_FRACTIONS = {"train": 0.7, "valid": 0.2, "test": 0.1}
 
-# Roboflow marks each exported copy with .rf.<suffix>: 32 hex digits, or since 2026 20 letters and digits.
-_COPY_SUFFIX = re.compile(r"\.rf\.(?:[0-9a-fA-F]{32}|[0-9A-Za-z]{20})(?=\.[A-Za-z0-9]+$|$)")
 _EMPTY = None  # the "class" of images without objects, so that they are spread evenly too
 
 
@@ -30,21 +24,6 @@ class SplitItem:
 
     key: str
     category_ids: frozenset[int]
-
-
-def source_key(file_name: str, extra: Mapping[str, Any] | None = None) -> str:
-    """The key that augmented copies of one source image share; other images get their whole file name.
-
-    From ``extra["name"]`` where the export tells the source, else from the name without its ``.rf.<suffix>``. Both
-    spell a source alike: ``a b.png`` and ``a-b_png.rf.<suffix>.jpg`` give one key.
-    """
-    told = extra.get("name") if extra else None
-    if isinstance(told, str) and told.strip():
-        return _spelled_alike(told)
-    match = _COPY_SUFFIX.search(file_name)
-    if match is None:
-        return unicodedata.normalize("NFC", file_name)
-    return _spelled_alike(file_name[: match.start()].replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def split_order(name: str) -> int:
@@ -81,7 +60,7 @@ def find_leaks(pairs: Iterable[tuple[Hashable, str]]) -> dict[Any, tuple[str, ..
     return {key: tuple(sorted(splits, key=split_order)) for key, splits in where.items() if len(splits) > 1}
 
 
-def fill_missing_splits(images: Sequence["ParsedImage"], seed: int = 42) -> list[Finding]:
+def fill_missing_splits(images: Sequence[ParsedImage], seed: int = 42) -> list[Finding]:
     """Give images a split where the export lacks one, in place; returns what was done as findings.
 
     Images of unknown split join train first. No valid split: one is cut out of train (with a test split, where that
@@ -106,10 +85,6 @@ def fill_missing_splits(images: Sequence["ParsedImage"], seed: int = 42) -> list
     found = f"only {', '.join(sorted(had, key=split_order))}" if had else "no splits"
     message = f"the export had {found}; images were divided by source and class: {made}"
     return [Finding("fixed", "splits_made", message, count=len(pool))]
-
-
-def _spelled_alike(name: str) -> str:
-    return re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", name)).strip("-").casefold() or name
 
 
 def _count_classes(items: Sequence[SplitItem], indices: Iterable[int]) -> Counter:

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from app.pipeline.data.coco import ParsedAnnotation, ParsedImage
-from app.pipeline.data.split import SplitItem, fill_missing_splits, find_leaks, group_aware_split, source_key
+from app.pipeline.data.layout_names import source_key
+from app.pipeline.data.split import SplitItem, fill_missing_splits, find_leaks, group_aware_split
 
 FRACTIONS = {"train": 0.7, "valid": 0.2, "test": 0.1}
 HEX = "6ded21509ae54a8ef114aa0c0f6c1b2d"
