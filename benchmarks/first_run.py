@@ -1,7 +1,8 @@
 """How good a newcomer's first run gets, in how long: a dataset, the settings the app suggests, nothing else.
 
     python benchmarks/first_run.py EXPORT [key=value ...]     mAP50 and F1 by seconds of training
-    python benchmarks/first_run.py EXPORT --steps 10          the same steps in a plain torchvision loop, interleaved
+    python benchmarks/first_run.py EXPORT --plain             the same of a plain torchvision loop on the same batches
+    python benchmarks/first_run.py EXPORT --steps 10          seconds of the same steps in both, interleaved
 
 EXPORT is a Roboflow-style COCO export (folder or zip); ``key=value`` lays options over the suggested ones.
 """
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("export", type=Path)
     parser.add_argument("options", nargs="*")
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--plain", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config, snapshot = prepare(arguments.export, Path(folder), arguments.options)
@@ -40,6 +42,8 @@ def main() -> None:
         print(f"{config.roi_batch_size} regions, {config.epochs} epochs, {torch.get_num_threads()} threads")
         if arguments.steps:
             compare_steps(config, snapshot, Path(folder) / "run", arguments.steps)
+        elif arguments.plain:
+            train_plain(config, snapshot, Path(folder) / "run", score_printer())
         else:
             train(config, snapshot, Path(folder) / "run", RunContext(emit=score_printer()))
 
@@ -85,6 +89,19 @@ def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_step
         medians = [statistics.median(pair[side][index] for pair in rounds) for side in (0, 1)]
         print(f"{kind:>5}: ours {medians[0]:.3f} s, plain {medians[1]:.3f} s a step; ", end="")
         print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds)")
+
+
+def train_plain(config: RunConfig, snapshot: Snapshot, run_dir: Path, emit: Callable[[Event], None]) -> None:
+    """The plain loop through all epochs at one learning rate, judged as ours is."""
+    run = Run.start(config, snapshot, run_dir, RunContext())
+    plain = PlainLoop(config, len(snapshot.categories), run.machine)
+    step = 0
+    for epoch in range(1, config.epochs + 1):
+        for step, batch in enumerate(run.loader.epoch(epoch), start=step + 1):
+            plain.step(batch)
+        run.model.load_state_dict(plain.model.state_dict())
+        judgement = run.judge.judge(run.detector)
+        emit(Metrics(step, epoch, "valid", judgement.scores.to_dict()))
 
 
 class PlainLoop:
