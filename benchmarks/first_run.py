@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--plain", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         config, snapshot = prepare(arguments.export, Path(folder), arguments.options)
         print(f"{arguments.export.name}: {config.model}, {config.image_size} px, batch {config.batch_size}, ", end="")
@@ -95,13 +95,12 @@ def train_plain(config: RunConfig, snapshot: Snapshot, run_dir: Path, emit: Call
     """The plain loop through all epochs at one learning rate, judged as ours is."""
     run = Run.start(config, snapshot, run_dir, RunContext())
     plain = PlainLoop(config, len(snapshot.categories), run.machine)
-    step = 0
     for epoch in range(1, config.epochs + 1):
-        for step, batch in enumerate(run.loader.epoch(epoch), start=step + 1):
+        for batch in run.loader.epoch(epoch):
             plain.step(batch)
         run.model.load_state_dict(plain.model.state_dict())
         judgement = run.judge.judge(run.detector)
-        emit(Metrics(step, epoch, "valid", judgement.scores.to_dict()))
+        emit(Metrics(epoch * run.loader.batches_per_epoch, epoch, "valid", judgement.scores.to_dict()))
 
 
 class PlainLoop:
