@@ -14,6 +14,7 @@ from playwright.sync_api import sync_playwright
 IMAGES = Path(__file__).parent / "images"
 SIZE = {"width": 1280, "height": 720}
 PAGES = ("projects", "data", "annotate", "augment", "train", "review", "ensemble", "export")
+HIDDEN = ".place { visibility: hidden; }"  # the path of somebody's machine
 SETTLE_MS = 2500  # pictures, previews and charts come after the page is ready
 
 
@@ -42,6 +43,7 @@ def main() -> None:
                 page.goto(f"{parts.scheme}://{parts.netloc}{path}?project={values.project}")
                 page.locator("[data-ready]").first.wait_for(timeout=30_000)
                 page.wait_for_timeout(SETTLE_MS)
+                page.add_style_tag(content=HIDDEN)
                 page.screenshot(path=values.out / f"{name}-{scheme}.png")
         browser.close()
 

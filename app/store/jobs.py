@@ -93,13 +93,20 @@ def finish(
     result: dict[str, Any] | None = None,
     error: str = "",
 ) -> None:
-    """End the attempt in a final state. Raises JobLost when it is over already."""
+    """End the attempt in a final state. Raises JobLost when it is over already.
+
+    An interrupted attempt ended with its last heartbeat, however much later somebody noticed.
+    """
     if state not in FINAL_STATES:
         raise ValueError(f"a job ends in one of {FINAL_STATES}, not {state!r}")
     with fenced_write(database, job_id, attempt) as db:
+        last_seen = db.execute("SELECT coalesce(heartbeat_at, started_at) FROM job WHERE id = ?", [job_id]).fetchone()[
+            0
+        ]
+        ended_at = last_seen if state == "interrupted" and last_seen else time.time()
         db.execute(
             "UPDATE job SET state = ?, result = ?, error = ?, ended_at = ?, pid = NULL WHERE id = ?",
-            [state, json.dumps(result or {}), error, time.time(), job_id],
+            [state, json.dumps(result or {}), error, ended_at, job_id],
         )
 
 

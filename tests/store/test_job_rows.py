@@ -101,3 +101,11 @@ def test_jobs_are_listed_by_state_newest_first(database: ProjectDatabase) -> Non
     jobs.claim(database, first.id)
     assert [job.id for job in jobs.list_jobs(database)] == [second.id, first.id]
     assert [job.id for job in jobs.list_jobs(database, ["running"])] == [first.id]
+
+
+def test_interrupted_job_ended_with_its_last_heartbeat(database: ProjectDatabase) -> None:
+    job = jobs.claim(database, jobs.enqueue(database, "train", {}).id)
+    with database.write() as db:
+        db.execute("UPDATE job SET heartbeat_at = 1000.0 WHERE id = ?", [job.id])
+    jobs.finish(database, job.id, job.attempt, "interrupted")
+    assert jobs.get_job(database, job.id).ended_at == 1000.0
