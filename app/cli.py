@@ -6,6 +6,7 @@ is ``{"error", "hint"}`` there, and one line on standard error without it.
 
 import argparse
 import logging
+import os
 import sys
 import time
 import traceback
@@ -54,6 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error.message, error.hint, is_json, isinstance(error, BadRequest | NotFound))
     except ConfigError as error:
         return _fail(str(error), "The user guide lists every option.", is_json, True)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{place}.", "Check the path and the disk.", is_json, False)
     except KeyboardInterrupt:
         return _fail("Stopped from the keyboard.", "Jobs in the queue go on.", is_json, False)
     except Exception as error:
@@ -93,7 +97,7 @@ def _add_dataset_commands(commands: "argparse._SubParsersAction[_Parser]") -> No
     )
 
     command = _add_command(commands, "export-labels", export_labels, "write images and labels as a COCO zip")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the zip to write")
+    command.add_argument("--out", type=_output_file, required=True, metavar="FILE", help="the zip to write")
 
 
 def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -116,7 +120,9 @@ def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> N
 def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _add_command(commands, "evaluate", evaluate, "judge a run's best checkpoint on a split")
     _add_run_and_split(command)
-    command.add_argument("--results", type=Path, metavar="FILE", help="write the predictions as COCO results JSON")
+    command.add_argument(
+        "--results", type=_output_file, metavar="FILE", help="write the predictions as COCO results JSON"
+    )
 
     command = _add_command(commands, "ensemble", ensemble, "fuse a run's best checkpoints and judge the result")
     _add_run_and_split(command)
@@ -125,12 +131,12 @@ def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
     command = _add_command(commands, "predict", predict, "find objects in a picture or a folder of pictures")
     _add_run(command)
     command.add_argument("path", type=Path, metavar="PATH", help="a picture or a folder of pictures")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the COCO JSON to write")
+    command.add_argument("--out", type=_output_file, required=True, metavar="FILE", help="the COCO JSON to write")
 
     command = _add_command(commands, "export", export, "write the weights of a run's best checkpoint")
     _add_run(command)
     command.add_argument("--format", choices=exporting.FORMATS, default="pth", help="the kind of weights file (pth)")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
+    command.add_argument("--out", type=_output_folder, required=True, metavar="DIR", help="the folder to write to")
 
 
 def import_dataset(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def export_labels(services: Services, values: argparse.Namespace) -> dict[str, A
 def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`train`: queue a run, and with ``--wait`` see it through; a run that does not end well is an error."""
     slug = projects.find_project(services, values.project)
-    options = {**_read_options(values.config), **parse_assignments(values.assignments)}
+    options = _with_absolute_paths({**_read_options(values.config), **parse_assignments(values.assignments)})
     run = training.start_run(services, slug, options, values.preset)
     if values.wait:
         run = training.wait_for(services, slug, run.id, _show_job())
@@ -185,9 +191,11 @@ def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`evaluate`: predicts first where that was not done yet."""
     slug = projects.find_project(services, values.project)
     result = review.evaluate_run(services, slug, values.run, values.split, _show_job())
+    answer = {"project": slug, "checkpoint": result["checkpoint"]["file_name"], **_figures(result, values)}
     if values.results is not None:
         review.write_results(services, slug, result["set"]["id"], values.results)
-    return {"project": slug, "checkpoint": result["checkpoint"]["file_name"], **_figures(result, values)}
+        answer["left_out_images"] = review.images_left_out(services, slug, result["set"]["id"])
+    return answer
 
 
 def ensemble(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -237,8 +245,47 @@ def _read_options(path: Path | None) -> dict[str, Any]:
     return options
 
 
+def _with_absolute_paths(options: dict[str, Any]) -> dict[str, Any]:
+    """A weights file is meant from where the command is given; the run's process works elsewhere."""
+    name = options.get("weights_file")
+    return {**options, "weights_file": str(Path(name).expanduser().absolute())} if name else options
+
+
+def _run_id(text: str) -> int:
+    """A run's number, as SQLite can hold it."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) < 2**63:
+        raise argparse.ArgumentTypeError(f"there is no run {text[:40]!r}: `runs` lists their numbers")
+    return int(text)
+
+
+def _output_file(text: str) -> Path:
+    """A file that can be written; refused before the work and not after it."""
+    path = Path(text)
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder: name a file in it")
+    _require_writable(path.absolute().parent)
+    return path
+
+
+def _output_folder(text: str) -> Path:
+    """A folder that can be made and written to."""
+    path = Path(text)
+    _require_writable(path.absolute())
+    return path
+
+
+def _require_writable(folder: Path) -> None:
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not existing.is_dir():
+        raise argparse.ArgumentTypeError(f"{existing} is no folder")
+    if not os.access(existing, os.W_OK):
+        raise argparse.ArgumentTypeError(f"nothing can be written in {existing}")
+
+
 def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--run", type=int, required=True, metavar="ID", help="the run's number, as `runs` lists it")
+    command.add_argument(
+        "--run", type=_run_id, required=True, metavar="ID", help="the run's number, as `runs` lists it"
+    )
 
 
 def _add_run_and_split(command: argparse.ArgumentParser) -> None:

@@ -82,7 +82,11 @@ def test_json_may_stand_before_the_command(tmp_path, dataset, capsys):
         (["fly"], 2, "invalid choice: 'fly'"),
         ([], 2, "required"),
         (["runs", "--project", "nobody"], 2, "no project 'nobody'"),
-        (["evaluate", "--project", "x", "--run", "one"], 2, "invalid int"),
+        (["evaluate", "--project", "x", "--run", "one"], 2, "no run 'one'"),
+        (["evaluate", "--project", "x", "--run", "9" * 30], 2, "no run '999"),
+        (["evaluate", "--project", "x", "--run", "1", "--results", "."], 2, "'.' is a folder"),
+        (["export-labels", "--project", "x", "--out", __file__ + "/labels.zip"], 2, "is no folder"),
+        (["export", "--project", "x", "--run", "1", "--out", __file__], 2, "is no folder"),
         (["evaluate", "--project", "x", "--run", "1", "--split", "dev"], 2, "invalid choice: 'dev'"),
         (["export", "--project", "x", "--run", "1", "--format", "onnx", "--out", "d"], 2, "invalid choice: 'onnx'"),
     ],
@@ -92,6 +96,33 @@ def test_errors_are_one_line_or_json(run, words, code, error):
     assert got == code and text.startswith("error: ") and text.count("\n") == 1 and error in text
     got, result, text = run(*words, "--json")
     assert got == code and set(result) == {"error", "hint"} and error in result["error"] and text == ""
+
+
+def test_projects_folder_that_cannot_be_one_is_bad_use(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["--projects", str(tmp_path / "file"), "runs", "--project", "x"]) == 2
+    assert "cannot be the projects folder" in capsys.readouterr().err
+
+
+def test_failing_disk_is_told_with_its_place(run, dataset, monkeypatch):
+    run("import", dataset, "--project", "x")
+
+    def write(*arguments, **options):
+        raise OSError(28, "No space left on device", "/disk/labels.zip")
+
+    monkeypatch.setattr(cli.label_export, "export_labels", write)
+    code, _, text = run("export-labels", "--project", "x", "--out", "labels.zip")
+    assert (code, text) == (1, "error: No space left on device (/disk/labels.zip). Check the path and the disk.\n")
+
+
+def test_weights_file_is_meant_from_where_the_command_is_given(run, dataset, tmp_path, monkeypatch):
+    run("import", dataset, "--project", "x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.pth").write_bytes(b"")
+    given = []
+    monkeypatch.setattr(cli.training, "start_run", lambda s, slug, options, preset: given.append(options) or 1 / 0)
+    run("train", "--project", "x", "--set", "pretrained=file", "--set", "weights_file=mine.pth")
+    assert given[0]["weights_file"] == str(tmp_path / "mine.pth")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "ensemble", "export", "predict"])

@@ -17,6 +17,7 @@ def install(app: FastAPI) -> None:
     """Register the handlers on the app."""
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(ValueError, _value_error)
+    app.add_exception_handler(OverflowError, _overflow)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
@@ -37,6 +38,11 @@ async def _value_error(request: Request, error: Exception) -> JSONResponse:
     if type(error) is ValueError or type(error).__module__.partition(".")[0] != "app":
         return await _unexpected(request, error)
     return answer(400, getattr(error, "message", str(error)), getattr(error, "hint", ""))
+
+
+async def _overflow(request: Request, error: Exception) -> JSONResponse:
+    """A number beyond what SQLite can hold: nothing is stored under it."""
+    return answer(404, "There is nothing with so large a number.", "Open it again from its page.")
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -29,8 +29,8 @@ JobCommand = Callable[[str, int, int], list[str]]  # (slug, job id, attempt) -> 
 POLL_S = 0.25
 ORPHANS_EVERY_S = 5.0
 IDLE_S = 60.0
-TERMINATE_AFTER_S = 8.0  # a cancelled job had this long to finish its step, save and leave by itself
-KILL_AFTER_S = 9.0
+TERMINATE_AFTER_S = 6.0  # a cancelled job had this long to finish its step, save and leave by itself
+KILL_AFTER_S = 7.5
 
 
 @dataclass

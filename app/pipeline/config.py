@@ -5,6 +5,7 @@ silently ignored. Imports no torch.
 """
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,7 +150,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             raise ConfigError(f"an option must be written key=value, got {assignment!r}")
         try:
             values[name.strip()] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             values[name.strip()] = text.strip()
     return values
 
@@ -165,4 +166,4 @@ def _explain(error: dict[str, Any]) -> str:
         known = ", ".join(RunConfig.model_fields)
         return f"unknown option {name!r} (known: {known})"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}, got {error['input']!r}" if error["loc"] else message
+    return f"{name}: {message}, got {reprlib.repr(error['input'])}" if error["loc"] else message

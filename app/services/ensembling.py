@@ -70,6 +70,8 @@ def choose_members(
     if checkpoint_ids:
         members = [runs.get_checkpoint(database, checkpoint_id) for checkpoint_id in dict.fromkeys(checkpoint_ids)]
     elif run_id is not None:
+        if not MIN_MEMBERS <= top <= MAX_MEMBERS:
+            raise BadRequest(f"An ensemble has {MIN_MEMBERS} to {MAX_MEMBERS} members, {top} were asked for.")
         runs.get_run(database, run_id)
         members = _best(runs.list_checkpoints(database, run_id), top)
     else:
@@ -93,7 +95,7 @@ def _best(checkpoints: list[Checkpoint], top: int) -> list[Checkpoint]:
     chosen = [item for item in checkpoints if not item.is_last][:top]
     epochs = {item.epoch for item in chosen}
     last = [item for item in checkpoints if item.is_last and item.epoch not in epochs]
-    return (chosen + last)[: max(top, MIN_MEMBERS)]
+    return (chosen + last)[:top]
 
 
 def carry_out(

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import BadRequest
+from app.pipeline.data.layout_names import PICTURE_ENDINGS
 from app.services import jobs as job_service
 from app.services import review
 from app.services.context import Services
 from app.services.exporting import finished_result
-
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
 
 
 def predict_files(
@@ -20,15 +19,16 @@ def predict_files(
     Detections below ``min_score`` are left out. Returns run, checkpoint, images, detections, skipped and out. Raises
     NotFound, BadRequest, and UserError with the job's reason when it failed.
     """
+    path = path.absolute()  # not resolved: a linked picture keeps its own name
     pictures = list_pictures(path)
     if not 0 <= min_score <= 1:
         raise BadRequest(f"The smallest score must lie in 0..1, got {min_score}.")
     checkpoint = review.best_checkpoint(services, slug, run_id)
     payload = {
         "checkpoint_id": checkpoint.id,
-        "root": str(path.resolve() if path.is_dir() else path.resolve().parent),
-        "pictures": [str(picture.resolve()) for picture in pictures],
-        "out": str(out.resolve()),
+        "root": str(path if path.is_dir() else path.parent),
+        "pictures": [str(picture) for picture in pictures],
+        "out": str(out.absolute()),
         "min_score": min_score,
     }
     job = job_service.enqueue(services, slug, "predict_files", payload)
@@ -41,7 +41,7 @@ def list_pictures(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise BadRequest(f"There is no file or folder {path}.")
-    found = sorted(item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.name[0] != ".")
+    found = sorted(item for item in path.rglob("*") if item.suffix.lower() in PICTURE_ENDINGS and item.name[0] != ".")
     if not found:
-        raise BadRequest(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
+        raise BadRequest(f"{path} holds no pictures ({', '.join(PICTURE_ENDINGS)}).")
     return found

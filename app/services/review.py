@@ -262,7 +262,7 @@ def checkpoint_name(checkpoint: Checkpoint) -> str:
 def coco_results(services: Services, slug: str, set_id: int) -> list[dict[str, Any]]:
     """All predictions of a set in COCO's results format, under the ids that the exported labels of its split have.
 
-    Images that have left the split since the run began are left out.
+    Images that have left the split since the run began are left out; :func:`images_left_out` counts them.
     """
     judged = judge(services, slug, set_id)
     image_ids = label_export.coco_image_ids(services, slug, judged.record.split)
@@ -270,7 +270,6 @@ def coco_results(services: Services, slug: str, set_id: int) -> list[dict[str, A
     results = []
     for image_id, found in sorted(predictions.read_detections(services.database(slug), set_id).items()):
         if image_id not in image_ids:
-            logger.warning("image %d is not in the %s split any more: left out", image_id, judged.record.split)
             continue
         boxes = found.boxes.astype(np.float64)
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
@@ -279,6 +278,13 @@ def coco_results(services: Services, slug: str, set_id: int) -> list[dict[str, A
             for box, score, label in zip(xywh.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
         ]
     return results
+
+
+def images_left_out(services: Services, slug: str, set_id: int) -> int:
+    """How many judged images have left the split since the run began: results cannot name them any more."""
+    judged = judge(services, slug, set_id)
+    image_ids = label_export.coco_image_ids(services, slug, judged.record.split)
+    return len(predictions.read_detections(services.database(slug), set_id).keys() - image_ids.keys())
 
 
 def write_results(services: Services, slug: str, set_id: int, path: Path) -> int:

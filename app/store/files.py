@@ -18,7 +18,11 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root).expanduser().resolve()
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise BadRequest(f"{self.root} cannot be the projects folder ({reason}).", "Choose a folder.") from error
 
     def hidden(self, *parts: str) -> Path:
         """A path in the workspace's own folder (locks, caches, temporary uploads); the folder is made."""

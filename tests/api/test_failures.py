@@ -32,6 +32,7 @@ def client() -> TestClient:
         "refused": ImportRefused("The zip is encrypted."),
         "pipeline": Misfit("lr must be above 0, found -1"),
         "slip": KeyError("secret/path/on/disk"),
+        "large": OverflowError("Python int too large to convert to SQLite INTEGER"),
         "bare": ValueError("not enough values to unpack"),
     }
 
@@ -54,6 +55,7 @@ def client() -> TestClient:
         ("bad", 400, "name must not be empty, found ''.", "Give it one."),
         ("refused", 400, "The zip is encrypted.", ""),
         ("pipeline", 400, "lr must be above 0, found -1", ""),
+        ("large", 404, "There is nothing with so large a number.", "Open it again from its page."),
     ],
 )
 def test_refusal_reaches_the_user_with_its_hint(client, name, status, error, hint):

@@ -52,3 +52,10 @@ def test_a_written_config_reads_back_the_same(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(config.model_dump_json())
     assert load_config(path) == config
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000], ids=["digits", "brackets"])
+def test_endless_values_are_refused_in_a_short_line(text):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(parse_assignments([f"epochs={text}"]))
+    assert "epochs" in str(caught.value) and len(str(caught.value)) < 300

@@ -34,6 +34,12 @@ def test_best_three_of_a_run_are_fused_by_default(project):
     assert (job.payload["split"], job.payload["options"]["method"]) == ("valid", "wbf")
 
 
+@pytest.mark.parametrize("top", [-3, 0, 1, 1000])
+def test_number_of_members_out_of_range_is_refused(project, top):
+    with pytest.raises(BadRequest, match=f"{top} were asked for"):
+        request(project, top=top)
+
+
 def test_last_checkpoint_fills_up_only_when_it_is_another_epoch(project):
     assert request(project, top=4).payload["checkpoint_ids"] == project.checkpoint_ids
     database = project.services.database(project.slug)

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,6 +149,22 @@ def test_predicting_nothing_readable_is_an_error_and_writes_nothing(project, tmp
     with pytest.raises(BadRequest, match="could be read"):
         export_handlers.predict_files(FakeJob(project, payload))
     assert not (tmp_path / "found.json").exists()
+
+
+def test_linked_pictures_keep_their_own_names(project, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    Picture.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "real.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "elsewhere" / "real.png")
+    (tmp_path / "in" / "moving.GIF").write_bytes(b"GIF89a")
+    payloads = []
+    monkeypatch.setattr(predicting.job_service, "enqueue", lambda s, slug, kind, payload: payloads.append(payload))
+    monkeypatch.setattr(predicting, "finished_result", lambda *given: {})
+    monkeypatch.chdir(tmp_path)
+    predicting.predict_files(project.services, project.slug, project.run_id, Path("in"), Path("found.json"))
+    assert payloads[0]["root"] == str(tmp_path / "in")
+    assert payloads[0]["pictures"] == [str(tmp_path / "in" / name) for name in ("link.png", "moving.GIF")]
+    assert payloads[0]["out"] == str(tmp_path / "found.json")
 
 
 @pytest.mark.parametrize("make", [lambda path: path / "missing.jpg", lambda path: path], ids=["missing", "empty"])

@@ -84,6 +84,17 @@ def test_unknown_sets_and_orders_are_refused(project):
         review.images(project.services, project.slug, project.set_ids[0], sort="beauty")
 
 
+def test_images_that_left_the_split_are_counted(project):
+    set_id = project.set_ids[0]
+    assert review.images_left_out(project.services, project.slug, set_id) == 0
+    judged = {item["image_id"] for item in review.coco_results(project.services, project.slug, set_id)}
+    with project.services.database(project.slug).write() as db:
+        db.execute("UPDATE image SET split = 'train' WHERE id = (SELECT min(id) FROM image WHERE split = 'valid')")
+    assert review.images_left_out(project.services, project.slug, set_id) == 1
+    left = {item["image_id"] for item in review.coco_results(project.services, project.slug, set_id)}
+    assert len(left) < len(judged)
+
+
 def test_results_file_is_judged_the_same_against_the_exported_labels(project, tmp_path, capsys):
     path = tmp_path / "results.json"
     assert review.write_results(project.services, project.slug, project.set_ids[0], path) > 0

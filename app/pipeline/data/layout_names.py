@@ -15,7 +15,7 @@ _SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-_PICTURE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".mpo")
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".mpo")
 _OTHER_ENDINGS = (".json", ".txt", ".md", ".yaml", ".yml", ".xml", ".csv", ".html", ".pdf", ".py")
 
 # Roboflow marks each exported copy with .rf.<suffix>: 32 hex digits, or since 2026 20 letters and digits.
@@ -45,7 +45,7 @@ def image_members(names: Iterable[str], *, certain_only: bool = True) -> list[st
     With ``certain_only`` off also unknown endings: a listed image may be called anything, its bytes decide.
     """
     if certain_only:
-        return sorted(name for name in names if name.lower().endswith(_PICTURE_ENDINGS))
+        return sorted(name for name in names if name.lower().endswith(PICTURE_ENDINGS))
     return sorted(name for name in names if not name.lower().endswith(_OTHER_ENDINGS))
 
 

@@ -30,6 +30,10 @@ _HEADS = (
     "roi_heads.box_predictor.bbox_pred.weight",
     "roi_heads.box_predictor.bbox_pred.bias",
 )
+_DTYPES = frozenset(
+    (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    + (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+)
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _BODY = "backbone.body."
 COCO_CLASSES = ("COCO",)  # stands for a head that is never kept: its 91 classes are nobody's dataset
@@ -119,8 +123,7 @@ def read_weights(path: Path) -> WeightsFile:
     document = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     tensors = _find_tensors(document, path)
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise WeightsError(f"{path.name}: {name} holds values that are not finite (NaN or infinity)")
+        _check_tensor(name, tensor, path)
     extras = {key: value for key, value in document.items() if isinstance(value, str | int | float)}
     return WeightsFile(path, tensors, extras, _class_names(extras, path))
 
@@ -155,6 +158,16 @@ def _find_tensors(document: object, path: Path) -> dict[str, Tensor]:
     raise WeightsError(f"{path.name} holds no state dict (tensors by name)")
 
 
+def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse what a weight never is; a view may claim far more elements than the file holds, so that comes first."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in _DTYPES:
+        raise WeightsError(f"{path.name}: {name} must be an ordinary tensor of numbers, found {tensor.dtype}")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise WeightsError(f"{path.name}: {name} claims to be {tuple(tensor.shape)}, more than the file holds")
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise WeightsError(f"{path.name}: {name} holds values that are not finite (NaN or infinity)")
+
+
 def _current_name(name: str) -> str:
     name = name.removeprefix("module.")
     for old, new in _RENAMED:
@@ -168,7 +181,7 @@ def _class_names(extras: dict[str, object], path: Path) -> tuple[str, ...] | Non
         return None
     try:
         return tuple(str(item["name"]) for item in json.loads(text))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"{path.name}: its list of classes cannot be read ({error})") from error
 
 

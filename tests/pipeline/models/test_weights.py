@@ -148,6 +148,26 @@ def test_values_that_are_not_finite_are_refused_by_name(state, save, value):
         read_weights(save(broken))
 
 
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [
+        (torch.zeros(1).expand(10**13), "more than the file holds"),
+        (torch.zeros(3, 3).to_sparse(), "ordinary tensor"),
+        (torch.zeros(3, device="meta"), "ordinary tensor"),
+        (torch.full((3,), complex("nan")), "ordinary tensor"),
+    ],
+    ids=["a kilobyte that claims terabytes", "sparse", "without data", "complex"],
+)
+def test_tensors_that_no_weight_is_are_refused_by_name(save, tensor, reason):
+    with pytest.raises(WeightsError, match=rf"weights.pth: backbone.x .*{reason}"):
+        read_weights(save({"backbone.x": tensor}))
+
+
+def test_class_list_nested_without_end_is_refused(save):
+    with pytest.raises(WeightsError, match="list of classes"):
+        read_weights(save({"model": {"a": torch.zeros(1)}, "categories_json": "[" * 5000}))
+
+
 def test_wrong_shape_is_refused_by_name(state, save):
     broken = dict(state) | {"rpn.head.cls_logits.bias": torch.zeros(5)}
     with pytest.raises(WeightsError, match=r"rpn\.head\.cls_logits\.bias must have shape \(3,\), found \(5,\)"):
