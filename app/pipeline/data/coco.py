@@ -1,14 +1,12 @@
 """Reading one COCO document, tolerant of what real exports hold; every repair and every loss becomes a finding.
 
-The only place where boxes are xywh: they come out as xyxy float pixels, not yet clipped (the true size of an image is
-known only when its file is read, see ``fit``). Imports no torch.
+Boxes are xywh here: they come out as xyxy float pixels, not yet clipped (the true size of an image is known only when
+its file is read, see ``fit``), nor judged (that takes the whole export, see ``box_frame``). Imports no torch.
 """
 
 import math
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from app.pipeline.data.findings import ExportRefused, Finding, FindingLog
 from app.pipeline.data.json_file import collector_paused, load_json
@@ -17,8 +15,6 @@ from app.pipeline.data.source import has_unsafe_parts
 
 MAX_NAME_LENGTH = 200
 MAX_ID = 2**53  # larger integers do not survive JavaScript
-MIN_BOXES_TO_JUDGE = 10  # fewer say too little about how a file writes its boxes
-OUTSIDE_TOLERANCE_PX = 2.0  # exports round: a box may reach half a pixel too far
 
 _NUMBERS = frozenset((int, float))  # exact types: true and false are no numbers
 _READABLE = frozenset((int, float, str))
@@ -97,7 +93,7 @@ def parse_coco(data: bytes, label: str) -> ParsedCoco:
     """Read a COCO document; ``label`` names it in messages.
 
     Raises ExportRefused when it cannot be read unambiguously: broken JSON, no object at the top, an image id twice, a
-    category id with two names, normalized coordinates.
+    category id with two names.
     """
     with collector_paused():
         document, findings = load_json(data, label)
@@ -117,9 +113,7 @@ def parse_document(document: Any, label: str, findings: list[Finding] | None = N
     images, skipped = _parse_images(_list_of(document, "images", label), label, log)
     rows = _list_of(document, "annotations", label)
     used = _parse_annotations(rows, images, skipped, category_ids, label, log)
-    parsed = list(images.values())
-    _judge_boxes(parsed, label, log)
-    return ParsedCoco(label, parsed, categories, frozenset(used), [*(findings or []), *log.all()])
+    return ParsedCoco(label, list(images.values()), categories, frozenset(used), [*(findings or []), *log.all()])
 
 
 def _parse_categories(rows: list[Any], label: str, log: FindingLog) -> tuple[list[ParsedCategory], dict[Key, int]]:
@@ -297,35 +291,6 @@ def _box_of_polygons(segmentation: Any) -> list[float] | None:
 def _segmentation(row: dict[str, Any]) -> Any:
     value = row.get("segmentation")
     return value if isinstance(value, list | dict) and value else None
-
-
-def _judge_boxes(images: list[ParsedImage], label: str, log: FindingLog) -> None:
-    """Find files that do not write boxes as xywh pixels: normalized ones are refused, xyxy ones are read as such."""
-    sized = [image for image in images if image.width and image.height and image.annotations]
-    boxes = [annotation.source_bbox_xywh for image in images for annotation in image.annotations]
-    if (
-        boxes
-        and all(max(box) <= 1 and min(box) >= 0 for box in boxes)
-        and any(box != tuple(map(round, box)) for box in boxes)
-    ):
-        raise ExportRefused(
-            f"{label}: all {len(boxes)} boxes lie between 0 and 1, so they are normalized; COCO boxes are pixels.",
-            "Multiply x and width by the image's width, y and height by its height, and import again.",
-        )
-    xywh = np.array([a.source_bbox_xywh for image in sized for a in image.annotations], np.float64).reshape(-1, 4)
-    if len(xywh) < MIN_BOXES_TO_JUDGE or len(xywh) != len(boxes):
-        return
-    sizes = np.array([(image.width, image.height) for image in sized for _ in image.annotations], np.float64)
-    overshoots = ((xywh[:, :2] + xywh[:, 2:] - sizes) > OUTSIDE_TOLERANCE_PX).any(axis=1)
-    fits_as_xyxy = (xywh[:, 2:] > xywh[:, :2]).all() and (xywh[:, 2:] - sizes <= OUTSIDE_TOLERANCE_PX).all()
-    if overshoots.mean() <= 0.5 or not fits_as_xyxy:
-        return
-    for image in images:
-        for annotation in image.annotations:
-            annotation.bbox = annotation.source_bbox_xywh
-            annotation.source_bbox_xywh = xyxy_to_xywh(annotation.bbox)
-    message = "boxes are written as two corners, not as corner, width and height; they were read that way"
-    log.add("fixed", "xyxy", message, where=label, count=len(boxes))
 
 
 def _key(value: Any) -> Key | None:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from app.pipeline.data.box_frame import judge_boxes
 from app.pipeline.data.coco import ParsedCategory, ParsedCoco, ParsedImage, looks_like_coco, parse_document
 from app.pipeline.data.findings import ExportRefused, Finding, FindingLog
 from app.pipeline.data.json_file import collector_paused, load_json
@@ -52,6 +53,7 @@ def read_export(source: Source, *, merge_same_names: bool = False, allow_bare: b
         documents = _read_documents(source, log)
         if not documents:
             return _bare_export(source, allow_bare, log)
+        judge_boxes([image for document in documents for image in document.coco.images], source.label, log)
         categories, findings = merge_categories([document.coco for document in documents], merge_same_names)
         images, claimed = _merge_images(source, documents, log)
         images += _unlisted_images(source, images, claimed, documents, log)

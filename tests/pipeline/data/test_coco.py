@@ -226,28 +226,6 @@ def test_missing_box_is_taken_from_the_polygon():
     assert codes(parsed) == {("fixed", "bbox_from_polygon")}
 
 
-def test_normalized_boxes_are_refused():
-    with pytest.raises(ExportRefused, match="normalized"):
-        parse(coco(annotations=[box_entry(n, bbox=[0.1, 0.2, 0.05 * n, 0.3]) for n in range(1, 4)]))
-
-
-def test_one_tiny_box_among_others_is_not_taken_for_normalized():
-    assert len(boxes(parse(coco(annotations=[box_entry(1, bbox=[0.1, 0.2, 0.5, 0.3]), box_entry(2)])))) == 2
-
-
-def test_file_full_of_corner_pairs_is_read_as_such():
-    entries = [box_entry(n, bbox=[30 + n, 20, 50 + n, 44]) for n in range(12)]
-    parsed = parse(coco(annotations=entries))
-    assert boxes(parsed)[0] == (30, 20, 50, 44)
-    assert parsed.images[0].annotations[0].source_bbox_xywh == (30, 20, 20, 24)
-    assert ("fixed", "xyxy") in codes(parsed)
-
-
-def test_a_few_boxes_over_the_edge_are_no_corner_pairs():
-    entries = [box_entry(n, bbox=[30, 20, 50, 44] if n < 4 else [1, 1, 5, 5]) for n in range(12)]
-    assert boxes(parse(coco(annotations=entries)))[0] == (30, 20, 80, 64)
-
-
 @pytest.mark.parametrize(("width", "height"), [(None, None), (0, 48), ("wide", 48), (-5, 48)])
 def test_unusable_declared_size_counts_as_not_given(width, height):
     image = parse(coco([image_entry(width=width, height=height)])).images[0]
