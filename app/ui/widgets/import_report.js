@@ -17,6 +17,7 @@ const TITLES = {
   missing_image: "Listed images that are not in the export", unlisted_image: "Images that no JSON lists, kept without boxes",
   unusable_image: "Pictures that cannot be used", already_there: "Pictures the project has already",
   identical_images: "The same picture in several splits", leakage: "Copies of one source in several splits", case_twins: "Class names that differ only in case",
+  below_a_pixel: "Boxes smaller than a pixel: are they normalized?",
   many_boxes: "Images with very many boxes", clipped: "Boxes that reached over the edge were clipped",
   clipped_rounding: "Boxes up to a pixel over the edge were clipped", size_differs: "Declared size differs from the file's",
   size_missing: "Size not declared", duplicate_box: "Exact duplicate boxes dropped", bbox_text: "Numbers written as text",

@@ -58,10 +58,41 @@ def test_a_few_boxes_over_the_edge_are_no_corner_pairs(tmp_path):
     assert boxes(read(tmp_path, train=[CORNERS] * 4 + [PLAIN] * 8))[0] == (30, 20, 80, 64)
 
 
-def test_normalized_boxes_are_refused(tmp_path):
-    with pytest.raises(ExportRefused, match="normalized"):
-        read(tmp_path, train=[[0.1, 0.2, 0.05 * n, 0.3] for n in range(1, 4)])
+SHARES = [0.1, 0.2, 0.3, 0.4]
 
 
-def test_one_tiny_box_among_others_is_not_taken_for_normalized(tmp_path):
-    assert len(boxes(read(tmp_path, train=[[0.1, 0.2, 0.5, 0.3], PLAIN]))) == 2
+@pytest.mark.parametrize(
+    "boxes_of_split",
+    [
+        {"train": [SHARES] * 3},
+        {"train": [SHARES], "valid": [SHARES], "test": [SHARES]},
+        {"train": [SHARES] * 11 + [[0, 0, 1.002, 0.5]]},
+        {"train": [SHARES] * 30, "valid": [PLAIN]},
+        {"train": [SHARES, [0, 0, 1, 1], [0, 0, 1, 1]]},
+    ],
+    ids=["all", "few in each split", "one just over 1", "one in pixels", "whole images"],
+)
+def test_normalized_boxes_are_refused(tmp_path, boxes_of_split):
+    with pytest.raises(ExportRefused, match=r"export: \d+ of \d+ boxes lie between 0 and 1, as normalized"):
+        read(tmp_path, **boxes_of_split)
+
+
+@pytest.mark.parametrize(
+    "boxes_of_split",
+    [
+        {"train": [PLAIN] * 3, "test": [SHARES]},
+        {"train": [PLAIN, SHARES]},
+        {"train": [PLAIN] * 3 + [SHARES] * 9},
+        {"train": [SHARES] * 2},
+    ],
+    ids=["alone in a small split", "beside another", "many, but not nearly all", "too few to tell"],
+)
+def test_a_few_tiny_boxes_are_kept_with_a_warning(tmp_path, boxes_of_split):
+    export = read(tmp_path, **boxes_of_split)
+    split = "test" if "test" in boxes_of_split else "train"
+    assert boxes(export, split)[-1] == pytest.approx((0.1, 0.2, 0.4, 0.6))
+    assert [(kind, code) for kind, code, _ in codes(export)] == [("warning", "below_a_pixel")]
+
+
+def test_boxes_of_one_whole_pixel_are_no_shares(tmp_path):
+    assert not codes(read(tmp_path, train=[[0, 0, 1, 1]] * 4))
