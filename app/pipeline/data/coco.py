@@ -14,6 +14,7 @@ from app.pipeline.data.layout_names import source_key
 from app.pipeline.data.source import has_unsafe_parts
 
 MAX_NAME_LENGTH = 200
+MAX_EXTRA_DEPTH = 20
 MAX_ID = 2**53  # larger integers do not survive JavaScript
 
 _NUMBERS = frozenset((int, float))  # exact types: true and false are no numbers
@@ -124,7 +125,7 @@ def _parse_categories(rows: list[Any], label: str, log: FindingLog) -> tuple[lis
     ids: dict[Key, int] = {}
     for row, key in zip(rows, keys, strict=True):
         if key is None:
-            log.add("skipped", "bad_category", f"a category without a usable id: {str(row)[:80]}", where=label)
+            log.add("skipped", "bad_category", f"a category without a usable id: {_shown(row)}", where=label)
             continue
         if isinstance(key, int) and 0 <= key < MAX_ID:
             category_id = key
@@ -169,7 +170,7 @@ def _parse_images(rows: list[Any], label: str, log: FindingLog) -> tuple[dict[Ke
     skipped: set[Key] = set()
     for row, key in zip(rows, keys, strict=True):
         if key is None:
-            log.add("skipped", "bad_image_entry", f"an image entry without a usable id: {str(row)[:80]}", where=label)
+            log.add("skipped", "bad_image_entry", f"an image entry without a usable id: {_shown(row)}", where=label)
             continue
         if key in images or key in skipped:
             raise ExportRefused(
@@ -182,8 +183,8 @@ def _parse_images(rows: list[Any], label: str, log: FindingLog) -> tuple[dict[Ke
             continue
         coco_id = key if isinstance(key, int) else (free := free + 1)
         if not isinstance(row["id"], int):
-            log.add("fixed", "image_id", f"image id {row['id']!r} became {coco_id}", where=label)
-        extra = row.get("extra") if isinstance(row.get("extra"), dict) else None
+            log.add("fixed", "image_id", f"image id {_shown(row['id'])} became {coco_id}", where=label)
+        extra = _read_extra(row, log)
         name = row["file_name"]
         sides = _side(row.get("width")), _side(row.get("height"))
         images[key] = ParsedImage(name, None, "", coco_id, *sides, source_key(name, extra), extra)
@@ -192,7 +193,7 @@ def _parse_images(rows: list[Any], label: str, log: FindingLog) -> tuple[dict[Ke
 
 def _name_problem(name: Any) -> str:
     if not isinstance(name, str) or not name.strip():
-        return f"file_name must be a text, found {name!r}"
+        return f"file_name must be a text, found {_shown(name)}"
     return f"file_name {name[:200]!r} points outside the export" if has_unsafe_parts(name) else ""
 
 
@@ -219,11 +220,11 @@ def _parse_annotations(
         image = images.get(image_key)
         if image is None:
             code = "of_skipped_image" if image_key in skipped else "unknown_image"
-            message = f"{_name_of(row, position)} belongs to image {row.get('image_id')!r}, which is not there"
+            message = f"{_name_of(row, position)} belongs to image {_shown(row.get('image_id'))}, which is not there"
             log.add("skipped", code, message, where=label)
             continue
         if category_id is None:
-            message = f"{_name_of(row, position)} has category {row.get('category_id')!r}, which is not listed"
+            message = f"{_name_of(row, position)} has category {_shown(row.get('category_id'))}, which is not listed"
             log.add("skipped", "unknown_category", message, where=image.file_name)
             continue
         bbox_xywh = _read_bbox(row, position, image.file_name, log)
@@ -235,8 +236,9 @@ def _parse_annotations(
         else:
             seen.add(coco_id)
         is_crowd = _is_set(row.get("iscrowd", row.get("is_crowd", 0)))
+        segmentation = _read_segmentation(row, position, image.file_name, log)
         image.annotations.append(
-            ParsedAnnotation(coco_id, category_id, xywh_to_xyxy(bbox_xywh), is_crowd, _segmentation(row), bbox_xywh)
+            ParsedAnnotation(coco_id, category_id, xywh_to_xyxy(bbox_xywh), is_crowd, segmentation, bbox_xywh)
         )
     if num_repeated:
         message = "annotations without an id of their own; they get one on export"
@@ -255,11 +257,11 @@ def _read_bbox(row: dict[str, Any], position: int, where: str, log: FindingLog) 
     if "bbox" not in row and (value := _box_of_polygons(row.get("segmentation"))) is not None:
         log.add("fixed", "bbox_from_polygon", f"{name} had no bbox; it was taken from its polygon", where=where)
     if not isinstance(value, list | tuple) or len(value) != 4:
-        log.add("skipped", "bbox", f"{name}: bbox must be four numbers, found {str(value)[:80]}", where=where)
+        log.add("skipped", "bbox", f"{name}: bbox must be four numbers, found {_shown(value)}", where=where)
         return None
     numbers = [_number(item) for item in value]
     if None in numbers or not math.isfinite(numbers[0] + numbers[2]) or not math.isfinite(numbers[1] + numbers[3]):
-        log.add("skipped", "bbox", f"{name}: bbox must be four finite numbers, found {str(value)[:80]}", where=where)
+        log.add("skipped", "bbox", f"{name}: bbox must be four finite numbers, found {_shown(value)}", where=where)
         return None
     if any(isinstance(item, str) for item in value):
         log.add("fixed", "bbox_text", f"{name}: numbers written as text were read as numbers", where=where)
@@ -271,7 +273,15 @@ def _read_bbox(row: dict[str, Any], position: int, where: str, log: FindingLog) 
 
 
 def _name_of(row: dict[str, Any], position: int) -> str:
-    return f"annotation {row.get('id', f'number {position}')!r}"
+    return f"annotation {_shown(row['id']) if 'id' in row else f'number {position}'}"
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value, for messages; whatever it holds."""
+    try:
+        return repr(value)[:80]
+    except RecursionError:
+        return "lists in lists, too deep to show"
 
 
 def _is_set(value: Any) -> bool:
@@ -288,9 +298,56 @@ def _box_of_polygons(segmentation: Any) -> list[float] | None:
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
-def _segmentation(row: dict[str, Any]) -> Any:
+def _read_segmentation(row: dict[str, Any], position: int, where: str, log: FindingLog) -> Any:
+    """Polygons or run lengths as COCO has them, or None: with a finding where there was something else."""
     value = row.get("segmentation")
-    return value if isinstance(value, list | dict) and value else None
+    if not value:
+        return None
+    if not (_are_polygons(value) or _is_run_lengths(value)):
+        message = f"{_name_of(row, position)}: segmentation must be polygons or run lengths; the box came without it"
+        log.add("skipped", "segmentation", message, where=where)
+        return None
+    return value
+
+
+def _are_polygons(value: Any) -> bool:
+    """Lists of numbers, which some tools write as text."""
+    return isinstance(value, list) and all(isinstance(part, list) and _are_numbers(part) for part in value)
+
+
+def _is_run_lengths(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"counts", "size"}:
+        return False
+    counts, size = value["counts"], value["size"]
+    is_size = isinstance(size, list) and len(size) == 2 and _are_numbers(size)
+    return is_size and (isinstance(counts, str) or (isinstance(counts, list) and _are_numbers(counts)))
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return _NUMBERS.issuperset(map(type, values)) or None not in map(_number, values)
+
+
+def _read_extra(row: dict[str, Any], log: FindingLog) -> dict[str, Any] | None:
+    """What else the export tells of an image, to leave as it came; None, with a finding, when it is nested too deep."""
+    extra = row.get("extra")
+    if not isinstance(extra, dict):
+        return None
+    if _is_deeper(extra, MAX_EXTRA_DEPTH):
+        message = f"extra is nested more than {MAX_EXTRA_DEPTH} levels deep; the image came without it"
+        log.add("skipped", "extra", message, where=row["file_name"])
+        return None
+    return extra
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects hold one another more than ``levels`` deep; level by level, not by recursion."""
+    current = [value]
+    for _ in range(levels + 1):
+        current = [item for item in current if isinstance(item, list | dict)]
+        if not current:
+            return False
+        current = [item for one in current for item in (one.values() if isinstance(one, dict) else one)]
+    return True
 
 
 def _key(value: Any) -> Key | None:

@@ -13,6 +13,7 @@ const TITLES = {
   degenerate: "Boxes without area", outside: "Boxes outside their image", bbox: "Boxes that are not four numbers",
   unknown_image: "Boxes of images that are not listed", unknown_category: "Boxes of classes that are not listed",
   of_skipped_image: "Boxes of images that were left out", file_name: "Images with an unusable file name",
+  segmentation: "Segmentations that are neither polygons nor run lengths, left out", extra: "Further details nested too deep, left out",
   nested_archive: "Archives inside the export", too_large: "Files that are too large",
   missing_image: "Listed images that are not in the export", unlisted_image: "Images that no JSON lists, kept without boxes",
   unusable_image: "Pictures that cannot be used", already_there: "Pictures the project has already",

@@ -218,6 +218,64 @@ def test_polygons_are_kept_and_empty_lists_are_not():
     assert [a.segmentation for a in parsed.images[0].annotations] == [polygons, None]
 
 
+def nested(depth: int, core="1") -> bytes:
+    return b"[" * depth + core.encode() + b"]" * depth
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        nested(3),
+        nested(300),
+        nested(990),
+        b"[1, 2, 3, 4, 5, 6]",
+        b'[["a", 2, 3, 4, 5, 6]]',
+        b'[{"x": 1}]',
+        b'{"counts": [[1]], "size": [48, 64]}',
+        b'{"counts": "a", "size": [48]}',
+        b'{"size": [48, 64]}',
+        b'"mask.png"',
+    ],
+)
+def test_segmentation_of_another_kind_is_left_out_and_the_box_stays(segmentation):
+    data = encoded(coco(annotations=[box_entry(7, segmentation="HERE")])).replace(b'"HERE"', segmentation)
+    parsed = parse(data)
+    assert boxes(parsed) == [(10, 10, 30, 30)]
+    assert parsed.images[0].annotations[0].segmentation is None
+    (finding,) = parsed.findings
+    assert (finding.kind, finding.code, finding.where) == ("skipped", "segmentation", "a.png")
+    assert "annotation 7" in finding.message
+
+
+@pytest.mark.parametrize("rle", [{"counts": "abc", "size": [48, 64]}, {"counts": [0, 5, 10], "size": [48, 64]}])
+def test_run_lengths_and_polygons_written_as_text_are_kept(rle):
+    polygons = [["1.5", 1, "9", 1, 9, 9]]
+    parsed = parse(coco(annotations=[box_entry(1, segmentation=rle), box_entry(2, segmentation=polygons)]))
+    assert [a.segmentation for a in parsed.images[0].annotations] == [rle, polygons]
+    assert parsed.findings == []
+
+
+@pytest.mark.parametrize("depth", [20, 300, 990])
+def test_endlessly_nested_details_of_an_image_are_left_out(depth):
+    data = encoded(coco([image_entry(extra={"name": "x", "more": "HERE"})])).replace(b'"HERE"', nested(depth))
+    parsed = parse(data)
+    assert parsed.images[0].extra is None
+    assert [(f.kind, f.code, f.where) for f in parsed.findings] == [("skipped", "extra", "a.png")]
+
+
+def test_details_of_an_image_are_kept_with_what_they_hold():
+    extra = {"name": "x", "user_tags": ["a", {"b": [1, [2]]}]}
+    assert parse(coco([image_entry(extra=extra)])).images[0].extra == extra
+
+
+@pytest.mark.parametrize("key", ["bbox", "id", "image_id", "category_id", "file_name"])
+def test_endless_nesting_anywhere_is_shown_and_not_a_fault(key):
+    document = encoded(
+        coco([image_entry(**({key: "HERE"} if key == "file_name" else {}))], [{**box_entry(), key: "HERE"}])
+    )
+    assert len(parse(document.replace(b'"HERE"', nested(990))).findings) > 0
+
+
 def test_missing_box_is_taken_from_the_polygon():
     entry = {**box_entry(), "segmentation": [[1, 2, 9, 1, 9, 12], [3, 3, 4, 4, 30, 5]]}
     del entry["bbox"]
