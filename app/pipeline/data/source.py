@@ -115,6 +115,8 @@ class Source:
 def open_source(path: Path | str) -> Source:
     """List a zip or a folder and check it as a whole; raises ExportRefused naming the entry that is not acceptable."""
     path = Path(path).expanduser()
+    if not _is_utf8(str(path.resolve())):
+        raise ExportRefused(f"The name {_shown(str(path))} is not UTF-8.", "Rename it and import again.")
     if path.is_dir():
         return _open_folder(path.resolve())
     if path.is_file():
@@ -137,12 +139,26 @@ def _open_folder(root: Path) -> Source:
     members: dict[str, Member] = {}
     findings: list[Finding] = []
     for name, status in _walk(root):
+        if not _is_utf8(name):
+            message = "its name is not UTF-8; rename it and import again to have it"
+            findings.append(Finding("skipped", "name_encoding", message, where=_shown(name)))
+            continue
         if stat.S_ISLNK(status.st_mode) or not stat.S_ISREG(status.st_mode):
             kind = "a link" if stat.S_ISLNK(status.st_mode) else "no ordinary file"
             raise ExportRefused(f"{root.name}: {name} is {kind}.", "Replace it with the file itself or remove it.")
         _add(members, findings, root.name, name, status.st_size)
     _require_total(root.name, members)
     return Source(root, members, findings, lambda name: (root / name).open("rb"), None)
+
+
+def _is_utf8(name: str) -> bool:
+    """Python keeps other bytes of a file's name as lone surrogates, which no database and no JSON takes."""
+    return _shown(name) == name
+
+
+def _shown(name: str) -> str:
+    """A name with a question mark for each byte that is not UTF-8."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -153,7 +169,7 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            raise ExportRefused(f"{folder} cannot be listed ({error.strerror}).") from error
+            raise ExportRefused(f"{_shown(str(folder))} cannot be listed ({error.strerror}).") from error
         for entry in entries:
             name = Path(entry.path).relative_to(root).as_posix()
             if is_junk(name):

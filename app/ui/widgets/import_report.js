@@ -14,6 +14,7 @@ const TITLES = {
   unknown_image: "Boxes of images that are not listed", unknown_category: "Boxes of classes that are not listed",
   of_skipped_image: "Boxes of images that were left out", file_name: "Images with an unusable file name",
   segmentation: "Segmentations that are neither polygons nor run lengths, left out", extra: "Further details nested too deep, left out",
+  name_encoding: "Files whose name is not UTF-8",
   nested_archive: "Archives inside the export", too_large: "Files that are too large",
   missing_image: "Listed images that are not in the export", unlisted_image: "Images that no JSON lists, kept without boxes",
   unusable_image: "Pictures that cannot be used", already_there: "Pictures the project has already",

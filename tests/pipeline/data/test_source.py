@@ -50,6 +50,33 @@ def test_link_in_a_folder_is_refused(tmp_path):
         open_source(tmp_path / "export")
 
 
+def write_not_utf8(folder: Path, name: bytes) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / os.fsdecode(name)
+    try:
+        path.write_bytes(picture())
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    return path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are no bytes there")
+def test_file_whose_name_is_not_utf8_is_left_out_with_a_line(tmp_path):
+    write_folder(tmp_path, {"a.png": picture()})
+    write_not_utf8(tmp_path, b"gr\xfc\xdfe.png")
+    write_not_utf8(tmp_path / os.fsdecode(b"\xff"), b"b.png")
+    with open_source(tmp_path) as source:
+        assert set(source.members) == {"a.png"}
+        found = sorted((f.kind, f.code, f.where) for f in source.findings)
+    assert found == [("skipped", "name_encoding", "?/b.png"), ("skipped", "name_encoding", "gr??e.png")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are no bytes there")
+def test_source_whose_own_name_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(ExportRefused, match=r"\?\.zip is not UTF-8"):
+        open_source(write_not_utf8(tmp_path, b"\xff.zip"))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
 def test_device_in_a_folder_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
