@@ -66,8 +66,12 @@ def _run(context: JobContext, handlers: Mapping[str, str]) -> int:
         context.finish("failed", error=str(error))
         return 1
     except BaseException as error:
-        logger.exception("failed")
-        context.finish("failed", error=_explain(error))
+        text = _explain(error)
+        if _is_refusal(error):  # expected: where in the code it was raised helps nobody
+            logger.error("%s", text)
+        else:
+            logger.exception("failed")
+        context.finish("failed", error=text)
         return 1
     context.finish("done", result)
     logger.info("done")
@@ -89,9 +93,15 @@ def _stopped_reason(context: JobContext) -> str:
     return "The worker process ended; this job stopped at a safe point." if context.stop_reason == "interrupted" else ""
 
 
+def _is_refusal(error: BaseException) -> bool:
+    """Whether it is one of the pipeline's own errors, whose messages speak to the user."""
+    return type(error).__module__.partition(".")[0] == "app"
+
+
 def _explain(error: BaseException) -> str:
-    if type(error).__module__.partition(".")[0] == "app":  # the pipeline's own refusals speak to the user
-        return str(error)
+    if _is_refusal(error):
+        text = str(error)
+        return text[:1].upper() + text[1:]
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"Out of memory: {error}. Take a smaller batch or image size."
     return "".join(traceback.format_exception_only(error)).strip()

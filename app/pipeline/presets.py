@@ -7,8 +7,8 @@ from typing import Any
 SMALL_OBJECT_PX = 16  # what one object in twenty may fall below after resizing
 CPU_SIZES_PX = (224, 320)
 GPU_SIZES_PX = (320, 640)
-CPU_PIXELS = 900 * 4 * 224**2  # trained on by two cores in about half an hour
-CPU_STEPS = (300, 1800)
+CPU_PIXELS = 600 * 4 * 224**2  # trained on by two cores in about twenty minutes
+CPU_STEPS = (300, 1200)
 GPU_STEPS = 6000
 
 

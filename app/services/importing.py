@@ -75,7 +75,8 @@ def import_dataset(
     if has_images:
         database.backup()
     work = _Import(files, database, dict(mapping or {}), merge, allow_bare)
-    return work.run(Path(path), on_progress, should_stop, write or database.write)
+    with _lock(files):
+        return work.run(Path(path), on_progress, should_stop, write or database.write)
 
 
 def import_as_new_project(
@@ -94,16 +95,21 @@ def import_as_new_project(
     """
     name = checked_name(name)
     _sweep_abandoned(services)
-    folder = services.workspace.hidden_folder("imports") / secrets.token_hex(8)
-    files = ProjectFiles(folder)
+    files = ProjectFiles(services.workspace.hidden_folder("imports") / secrets.token_hex(8))
+    lock = FileLock(files.locks / LOCK_NAME)
     try:
+        with _alone(services):
+            lock.acquire()
         database = ProjectDatabase.create(files.database)
         write_identity(database, name)
         work = _Import(files, database, {}, merge, allow_bare)
         report = work.run(Path(path), on_progress, should_stop, database.write)
-        return place_project(services, files, name), report
+        with _alone(services):
+            lock.release()  # Windows moves no folder that holds an open file
+            return place_project(services, files, name), report
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+        shutil.rmtree(files.folder, ignore_errors=True)
 
 
 def plan_import(
@@ -155,7 +161,7 @@ def all_reports(services: Services, slug: str) -> list[dict[str, Any]]:
 
 
 class _Import:
-    """One import into one project folder."""
+    """One import into one project folder, whose import lock is held."""
 
     def __init__(
         self, files: ProjectFiles, database: ProjectDatabase, mapping: dict[str, str], merge: bool, allow_bare: bool
@@ -168,7 +174,7 @@ class _Import:
 
     def run(self, path: Path, on_progress: OnProgress, should_stop: ShouldStop, write: Write) -> dict[str, Any]:
         """Stage, move, commit; on any error nothing of it stays."""
-        with _lock(self.files), _refusals(), open_source(path) as source:
+        with _refusals(), open_source(path) as source:
             self._sweep()
             require_free_space(source, self.files.folder)
             export = read_export(source, merge_same_names=self.merge, allow_bare=self.allow_bare)
@@ -268,8 +274,18 @@ def _lock(files: ProjectFiles) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _alone(services: Services) -> Iterator[None]:
+    """One at a time: between a new folder and its lock, or its lock and its place, it looks like an abandoned one."""
+    with FileLock(services.workspace.hidden("imports.lock")) as lock:
+        while not lock.acquire():
+            time.sleep(0.02)
+        yield
+
+
 def _sweep_abandoned(services: Services) -> None:
     """Remove half-made projects of imports that were killed."""
-    for folder in services.workspace.hidden_folder("imports").iterdir():
-        if not is_held(ProjectFiles(folder).locks / LOCK_NAME):
-            shutil.rmtree(folder, ignore_errors=True)
+    with _alone(services):
+        for folder in services.workspace.hidden_folder("imports").iterdir():
+            if not is_held(ProjectFiles(folder).locks / LOCK_NAME):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,9 @@
 import pytest
 
 from app.jobs.locks import FileLock
-from app.store import jobs, runs
+from app.records import NewImage
+from app.services import projects
+from app.store import images, jobs, runs
 from tests.services.review_project import make_review_project
 
 READY = "anchorage-train[data-ready=true]"
@@ -100,6 +102,36 @@ def test_failure_is_shown_with_its_reason(page, project, live):
     assert "The loss became NaN." in page.locator(".train-notice").inner_text()
 
 
+def test_what_to_do_about_a_failure_stands_apart_from_its_reason(page, project, live):
+    open_page(page, project, f"&run={live.id}")
+    live.end("failed", "No weights. Download https://a.b/c.pth and put it here as /tmp/x/c.pth, or choose none")
+    page.wait_for_selector("anchorage-train[data-state=failed]")
+    assert page.locator(".train-notice strong").inner_text() == "No weights."
+    assert page.locator(".train-notice code").all_inner_texts() == ["https://a.b/c.pth", "/tmp/x/c.pth"]
+
+
+def test_pace_of_a_run_that_is_over_is_its_last_real_one(page, project, live):
+    with live.database.write() as db:
+        points = [(live.id, step, 1, "system", "images_per_s", value, step) for step, value in [(1, 12.5), (2, 0.0)]]
+        runs.append_metrics(db, points)
+    live.end("done")
+    open_page(page, project, f"&run={live.id}")
+    assert page.locator(".train-figures div", has_text="Images/s").inner_text().split() == ["Images/s", "12.5"]
+
+
+@pytest.mark.parametrize("num_images", [0, 1])
+def test_nothing_can_be_started_without_labels(page, project, num_images):
+    slug = projects.create_project(project.services, "Bare")
+    with project.services.database(slug).write() as db:
+        for number in range(num_images):
+            images.insert(db, NewImage(f"{number}.png", f"{number:064x}", "png", 64, 48, "train", str(number), number))
+    page.goto(f"/train?project={slug}")
+    page.wait_for_selector(READY)
+    assert page.locator("h2:visible, h3:visible").all_inner_texts() == ["No labeled images yet"]
+    assert page.locator("[data-action=start]").count() == 0
+    assert page.locator("anchorage-train a.primary:visible").inner_text() == ("Annotate" if num_images else "Import images")
+
+
 def test_wrong_value_is_told_at_its_field_and_put_back(page, project):
     open_page(page, project)
     page.fill("#option-epochs", "0")
@@ -135,5 +167,6 @@ def test_nothing_is_cut_off(page, project, live):
     wait_for_points(page, 10)
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow == 0
+    assert page.evaluate("document.documentElement.scrollHeight") == 720
     start = page.locator("[data-action=start]").bounding_box()
     assert start["y"] + start["height"] <= 720

@@ -10,6 +10,7 @@ from app.errors import BadRequest
 from app.jobs.context import JobContext, Stopped
 from app.jobs.main import run_job
 from app.jobs.worker import Worker
+from app.pipeline.config import ConfigError
 from app.store.files import Workspace
 
 
@@ -43,13 +44,17 @@ def refusing(job: JobContext) -> dict:
     raise BadRequest("The file is empty.", "Choose another.")
 
 
+def disagreeing(job: JobContext) -> dict:
+    raise ConfigError("epochs must be at least 1")
+
+
 def dying(job: JobContext) -> dict:
     os.write(2, b"last words\n")
     os.kill(os.getpid(), signal.SIGSEGV)
     return {}
 
 
-HANDLERS = {name: f"fake_process:{name}" for name in ("quick", "patient", "stubborn", "crashing", "refusing", "dying")}
+HANDLERS = {name: f"fake_process:{name}" for name in ("quick", "patient", "stubborn", "crashing", "refusing", "disagreeing", "dying")}
 HANDLERS["train"] = HANDLERS["patient"]
 
 

@@ -57,6 +57,15 @@ def test_failure_says_its_reason(lab: Lab, kind: str, reason: str, why: str) -> 
     assert reason in ended.error, why
 
 
+def test_refusal_of_the_pipeline_is_logged_without_a_trace(lab: Lab) -> None:
+    job = lab.enqueue("disagreeing")
+    lab.start_worker()
+    assert lab.wait_for_end(job).error == "Epochs must be at least 1"
+    log = lab.files.job_log(job.id).read_text()
+    assert "Epochs must be at least 1" in log
+    assert "Traceback" not in log
+
+
 def test_native_crash_keeps_the_tail_of_what_was_printed(lab: Lab) -> None:
     job = lab.enqueue("dying")
     lab.start_worker()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -154,6 +155,24 @@ def test_half_made_project_of_a_killed_import_is_swept(services, export, tmp_pat
         assert lock.acquire()
         importing.import_as_new_project(services, "Pets", export.folder(tmp_path / "e"))
         assert not left.exists() and alive.exists()
+
+
+@pytest.mark.parametrize("step", ["write_identity", "place_project"], ids=["begun", "ready to be placed"])
+def test_new_project_is_not_taken_for_abandoned_by_another_import(services, export, tmp_path, monkeypatch, step):
+    original = getattr(importing, step)
+    others = []
+
+    def while_another_sweeps(*arguments):
+        others.append(threading.Thread(target=importing._sweep_abandoned, args=[services]))
+        others[0].start()
+        others[0].join(timeout=0.5)  # it may have to wait
+        return original(*arguments)
+
+    monkeypatch.setattr(importing, step, while_another_sweeps)
+    slug, report = importing.import_as_new_project(services, "Pets", export.folder(tmp_path / "e"))
+    others[0].join()
+    assert report["images"] == len(contents_of(services, slug)) == len(stored_files(services, slug)) == 4
+    assert list(services.workspace.hidden_folder("imports").iterdir()) == []
 
 
 def test_two_imports_at_once_are_refused(services, export, tmp_path):

@@ -45,10 +45,10 @@ def train(config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunCont
         for batch in run.loader.epoch(epoch):
             run.train_step(batch, epoch)
             if run.context.should_stop():
-                return run.stop()
+                return run.stop(epoch)
         run.finish_epoch(epoch)
         if run.context.should_stop() and epoch < run.config.epochs:
-            return run.stop()
+            return run.stop(epoch)
     return run.finish()
 
 
@@ -123,20 +123,21 @@ class Run:
     def finish_epoch(self, epoch: int) -> None:
         """Judge the model when it is time, keep it if it is among the best, and save where the run stands."""
         self.epoch = epoch
-        if self.judge.is_due(epoch, self.config.epochs):
-            with self.pace.paused():
+        with self.pace.paused():
+            if self.judge.is_due(epoch, self.config.epochs):
                 self._judge(epoch)
-        if time.monotonic() - self.last_saved > SAVE_LAST_EVERY_S:
-            self._save_last()
+            if time.monotonic() - self.last_saved > SAVE_LAST_EVERY_S:
+                self._save_last()
 
-    def stop(self) -> TrainResult:
+    def stop(self, epoch: int) -> TrainResult:
+        self._report_pace(epoch)
         self._save_last()
-        self.context.emit(Log(f"Stopped in epoch {self.epoch + 1} after {self.step} steps; the last state is saved."))
+        self.context.emit(Log(f"Stopped in epoch {epoch} after {self.step} steps; the last state is saved."))
         return TrainResult("stopped", self.epoch, self.keeper.best)
 
     def finish(self) -> TrainResult:
-        self._save_last()
         self._report_pace(self.epoch)
+        self._save_last()
         return TrainResult("done", self.epoch, self.keeper.best)
 
     def _judge(self, epoch: int) -> None:
@@ -167,7 +168,10 @@ class Run:
         }
 
     def _report_pace(self, epoch: int) -> None:
-        values = {"images_per_s": self.pace.images_per_s(), "memory_mb": self.machine.memory_mb()}
+        values = {"memory_mb": self.machine.memory_mb()}
+        rate = self.pace.images_per_s()
+        if rate is not None:
+            values["images_per_s"] = rate
         self.context.emit(Metrics(self.step, epoch, "system", values))
         message = f"epoch {epoch} of {self.config.epochs}"
         self.context.emit(Progress(self.step, self.num_steps, message, self.pace.eta_s(self.step)))

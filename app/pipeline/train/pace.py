@@ -25,8 +25,10 @@ class Pace:
         """Whether the last report is more than a second old."""
         return self._clock() - self._reported >= REPORT_EVERY_S
 
-    def images_per_s(self) -> float:
-        """Images trained on per second since the last report."""
+    def images_per_s(self) -> float | None:
+        """Images trained on per second since the last report; None when there were none."""
+        if not self._window_images:
+            return None
         return self._window_images / max(1e-9, self._clock() - self._window_started)
 
     def eta_s(self, step: int) -> float | None:

@@ -16,7 +16,7 @@ const SIZES = [160, 224, 320, 416, 512, 640, 800, 1024];
 const COUNTS = [3, 5, 7, 11];
 const SLOW_MS = 600;
 const WARMING_TEXT = "Warming up the preview… this takes some seconds after the app has started.";
-const BOTTOM_PX = 14;
+const BOTTOM_PX = 16; // the padding of the page below it
 const MIN_HEIGHT_PX = 420;
 // Images worth looking at first: those trained on, with boxes.
 const FILTERS = ["split=train&problem=false&min_boxes=1", "problem=false&min_boxes=1", "problem=false"];

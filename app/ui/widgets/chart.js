@@ -130,7 +130,7 @@ export class LineChart {
 
   seriesOf(line) {
     return {
-      stroke: line.isFaint ? `${line.color}40` : line.color,
+      stroke: line.isFaint ? `${line.color}80` : line.color,
       width: line.isFaint ? 1 : LINE_PX,
       dash: line.dash,
       spanGaps: true,

@@ -8,6 +8,7 @@ import { RunForm } from "./train_form.js";
 import { LIVE_STATES, RunTable, duration, lineColor, nextSteps } from "./train_runs.js";
 
 const POLL_MS = 1000;
+const PLACE = /(https?:\/\/[^\s,]+|(?:[A-Z]:)?[\\/][^\s,\\/]+[\\/][^\s,]+)/; // an address or a path, in a message
 const AXES = {
   step: { title: "Steps", format: shortNumber },
   epoch: { title: "Epochs", format: shortNumber },
@@ -91,7 +92,8 @@ class AnchorageTrain extends HTMLElement {
     this.empty = element("div", { class: "a-empty train-empty", hidden: true },
       element("h2", {}, "Nothing trained yet"),
       element("p", {}, "The options on the left are chosen for this dataset and this machine. Start with them; curves appear here within seconds."));
-    this.append(element("div", { class: "train-layout" }, this.formHost, element("div", { class: "train-main" }, this.empty, this.watch)));
+    this.main = element("div", { class: "train-main" }, this.empty, this.watch);
+    this.append(element("div", { class: "train-layout" }, this.formHost, this.main));
   }
 
   toolbar() {
@@ -122,18 +124,23 @@ class AnchorageTrain extends HTMLElement {
   async loadForm() {
     try {
       const description = await getJSON(projectURL("/config"));
-      if (!description.num_images.train) this.formHost.append(this.noImages());
+      // As the start of a run judges it: of the images that take part, one of "train" must have a box.
+      const labeled = await getJSON(projectURL("/images?split=train&problem=false&min_boxes=1&limit=1"));
+      this.canTrain = labeled.total > 0;
+      if (!this.canTrain) this.formHost.append(this.noLabels(description.num_images));
       else this.formHost.append(new RunForm(description, (run) => this.started(run)).root);
     } catch (error) {
       this.formHost.append(element("div", { class: "a-card a-error" }, error.message, " ", error.hint ?? ""));
     }
   }
 
-  noImages() {
-    return element("div", { class: "a-card" }, element("div", { class: "a-empty" },
-      element("h3", {}, "No images to train on"),
-      element("p", {}, "Training needs labeled images in the split “train”."),
-      element("a", { class: "a-button primary", href: pageURL("/data") }, "Go to Data")));
+  noLabels(numImages) {
+    const hasImages = Object.values(numImages).some((count) => count > 0);
+    const [path, action] = hasImages ? ["/annotate", "Annotate"] : ["/data", "Import images"];
+    return element("div", { class: "a-empty" },
+      element("h2", {}, "No labeled images yet"),
+      element("p", {}, "Training needs images with boxes in the split “train”."),
+      element("a", { class: "a-button primary", href: pageURL(path) }, action));
   }
 
   started(run) {
@@ -223,6 +230,7 @@ class AnchorageTrain extends HTMLElement {
     this.dataset.state = run?.state ?? "";
     this.empty.hidden = this.runs.length > 0;
     this.watch.hidden = this.runs.length === 0;
+    this.main.hidden = this.canTrain === false && this.runs.length === 0;
     if (!run) return;
     this.table.update(this.runs, new Set(this.drawn().map((one) => one.id)), this.focusId);
     this.heading.textContent = run.name;
@@ -242,7 +250,9 @@ class AnchorageTrain extends HTMLElement {
     const [first, ...rest] = run.error.split("\n");
     const parts = [];
     if (run.is_silent) parts.push(element("strong", {}, "No sign of life for two minutes."), " It may hang: stop it, or look at the log.");
-    if (first) parts.push(element("strong", {}, first));
+    const [, headline, advice] = /^(.*?[.!?])\s+(?=[A-Z“"'])(.*)$/.exec(first) ?? [null, first, ""];
+    if (first) parts.push(element("strong", {}, headline));
+    if (advice) parts.push(element("div", {}, ...advice.split(PLACE).map((text, index) => (index % 2 ? element("code", { title: "A click marks it for copying" }, text) : text))));
     if (rest.length) parts.push(element("details", {}, element("summary", {}, "Last lines of the log"), element("pre", { class: "a-mono" }, rest.join("\n"))));
     if (isStarting && !run.is_silent) parts.push("Starting: loading the detector and the images.");
     if (run.state === "queued") parts.push("Waiting for its turn: trainings run one after the other.");
@@ -259,7 +269,7 @@ class AnchorageTrain extends HTMLElement {
     const figures = [
       ["Epoch", `${run.epoch} / ${run.epochs}`],
       isLive ? ["Time left", duration(run.progress.eta_s)] : ["Took", run.started_at ? duration(took) : "–"],
-      ["Images/s", shortNumber(history?.newest("system/images_per_s"))],
+      ["Images/s", shortNumber(history?.series.get("system/images_per_s")?.value.findLast((rate) => rate > 0))],
       ["Memory", memory ? `${(memory / 1000).toFixed(1)} GB` : "–"],
       ["Best mAP50", run.best.map50?.toFixed(3) ?? "–"],
       ["Best F1", run.best.f1?.toFixed(3) ?? "–"],

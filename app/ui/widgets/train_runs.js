@@ -4,12 +4,13 @@ import { notify, pageURL, projectURL, sendJSON } from "./api.js";
 import { element } from "./element.js";
 import { colorOf } from "./palette.js";
 
-// The palette's positions that read well as thin lines on light and dark.
-const LINE_POSITIONS = [6, 4, 2, 5, 1, 7, 8, 0, 9];
+// The palette's positions that read well as thin lines.
+const LINE_POSITIONS = { light: [6, 4, 2, 5, 1, 7, 8, 0, 9], dark: [0, 4, 2, 5, 1, 7, 8, 3, 9] };
 
 /** Color of line number `index`. */
 export function lineColor(index) {
-  return colorOf(LINE_POSITIONS[index % LINE_POSITIONS.length]);
+  const positions = LINE_POSITIONS[document.documentElement.classList.contains("dark") ? "dark" : "light"];
+  return colorOf(positions[index % positions.length]);
 }
 
 export const LIVE_STATES = ["queued", "running", "stopping"];
@@ -35,7 +36,7 @@ export class RunTable {
 
   /** Draw the rows; `shown` are the ids whose curves are drawn, `focus` the id that is looked at. */
   update(runs, shown, focus) {
-    const state = JSON.stringify([runs, [...shown], focus]);
+    const state = JSON.stringify([runs, [...shown], focus, lineColor(0)]);
     if (state === this.state) return;
     this.state = state;
     const active = document.activeElement?.closest?.("[data-run]")?.dataset.run;
@@ -43,6 +44,8 @@ export class RunTable {
     const position = this.root.scrollTop;
     this.body.replaceChildren(...runs.map((run) => this.row(run, shown.has(run.id), run.id === focus)));
     this.root.scrollTop = position;
+    if (focus !== this.focus) this.body.querySelector(".selected")?.scrollIntoView({ block: "nearest" });
+    this.focus = focus;
     if (active && action) this.body.querySelector(`[data-run="${active}"] [data-action="${action}"]`)?.focus();
   }
 
@@ -69,7 +72,7 @@ export class RunTable {
   }
 
   chip(run) {
-    const text = run.is_silent ? "silent" : run.state;
+    const text = run.is_silent ? "silent" : run.state === "cancelled" ? "stopped" : run.state;
     return element("span", { class: `a-chip ${run.is_silent ? "warn" : CHIP_OF[run.state]}` }, text);
   }
 
@@ -92,7 +95,7 @@ export class RunTable {
   }
 
   async stop(run) {
-    const isSure = run.state === "queued" || (await ask(`Stop ${run.name}?`, "It keeps its checkpoints; it does not go on later.", "Stop"));
+    const isSure = run.state === "queued" || (await ask(`Stop ${run.name}?`, "The checkpoints made so far are kept. A stopped run cannot be continued.", "Stop"));
     if (isSure) await this.act("POST", `/runs/${run.id}/stop`);
   }
 
@@ -149,5 +152,6 @@ export function nextSteps(run) {
   return [
     element("a", { class: "a-button small", href: pageURL("/review", { run: run.id }) }, "Review predictions"),
     element("a", { class: "a-button small", href: pageURL("/ensemble", { run: run.id }) }, "Ensemble"),
+    element("a", { class: "a-button small", href: pageURL("/export", { run: run.id }) }, "Export"),
   ];
 }
