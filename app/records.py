@@ -44,7 +44,7 @@ class Image:
     width: int
     height: int
     split: str
-    source_key: str  # images cut or augmented from one source share it
+    source_key: str  # images cut or augmented from one source share it; "" where the source is not known
     coco_id: int
     rotation: int  # degrees clockwise, applied after EXIF: 0, 90, 180, 270
     problem: str  # "" when usable; otherwise why it is quarantined

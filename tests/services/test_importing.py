@@ -227,6 +227,17 @@ def test_leakage_is_told(services, export, tmp_path):
     assert {"leakage", "identical_images"} <= {group["code"] for group in report["findings"]}
 
 
+def test_only_the_same_bytes_make_a_leak_of_plain_names(services, tmp_path):
+    export = Export()
+    for split in ("train", "valid"):
+        export.add(split, "000001.jpg").add(split, "000002.jpg", content=picture(5))
+    _, report = importing.import_as_new_project(services, "Pets", export.folder(tmp_path / "e"))
+    assert report["leakage"]["sources"] == 0
+    warnings = [group for group in report["findings"] if group["kind"] == "warning"]
+    assert [(group["code"], group["count"]) for group in warnings] == [("identical_images", 1)]
+    assert warnings[0]["examples"][0]["where"] == "000002.jpg"
+
+
 def test_second_import_adds_by_name_and_skips_what_is_there(services, export, tmp_path):
     slug, _ = importing.import_as_new_project(services, "Pets", export.folder(tmp_path / "e"))
     more = Export([{"id": 1, "name": "dog", "supercategory": ""}, {"id": 2, "name": "owl", "supercategory": ""}])

@@ -38,7 +38,10 @@ class ParsedAnnotation:
 
 @dataclass(slots=True)
 class ParsedImage:
-    """An image as listed. ``member`` is its file in the source, ``width`` and ``height`` the declared ones, if any."""
+    """An image as listed. ``member`` is its file in the source, ``width`` and ``height`` the declared ones, if any.
+
+    ``source_key`` is shared by the copies of one source image, '' where the source is not known.
+    """
 
     file_name: str
     member: str | None

@@ -50,17 +50,18 @@ def image_members(names: Iterable[str], *, certain_only: bool = True) -> list[st
 
 
 def source_key(file_name: str, extra: Mapping[str, Any] | None = None) -> str:
-    """The key that augmented copies of one source image share; other images get their whole file name.
+    """The key that augmented copies of one source image share; '' where nothing tells the source.
 
-    From ``extra["name"]`` where the export tells the source, else from the name without its ``.rf.<suffix>``. Both
-    spell a source alike: ``a b.png`` and ``a-b_png.rf.<suffix>.jpg`` give one key.
+    A plain name tells nothing: numbered exports use 000001.jpg in every split, for other pictures. Told by
+    ``extra["name"]`` where the export has it, else by the name without its ``.rf.<suffix>``. Both spell a source alike:
+    ``a b.png`` and ``a-b_png.rf.<suffix>.jpg`` give one key.
     """
     told = extra.get("name") if extra else None
     if isinstance(told, str) and told.strip():
         return _spelled_alike(told)
     match = _COPY_SUFFIX.search(file_name)
     if match is None:
-        return unicodedata.normalize("NFC", file_name)
+        return ""
     return _spelled_alike(file_name[: match.start()].replace("\\", "/").rsplit("/", 1)[-1])
 
 

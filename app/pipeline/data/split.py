@@ -53,10 +53,11 @@ def group_aware_split(items: Sequence[SplitItem], fractions: Mapping[str, float]
 
 
 def find_leaks(pairs: Iterable[tuple[Hashable, str]]) -> dict[Any, tuple[str, ...]]:
-    """Keys (of sources or of contents) that lie in more than one split, with those splits in order."""
+    """Keys (of sources or of contents) that lie in more than one split, with those splits in order; '' is no key."""
     where: dict[Hashable, set[str]] = defaultdict(set)
     for key, split in pairs:
-        where[key].add(split)
+        if key != "":
+            where[key].add(split)
     return {key: tuple(sorted(splits, key=split_order)) for key, splits in where.items() if len(splits) > 1}
 
 
@@ -77,7 +78,10 @@ def fill_missing_splits(images: Sequence[ParsedImage], seed: int = 42) -> list[F
     pool = [image for image in images if image.split != "test"] or list(images)
     keeps_test = "test" in present and len(pool) < len(images)
     fractions = {"train": 0.8, "valid": 0.2} if keeps_test else DEFAULT_FRACTIONS
-    items = [SplitItem(image.source_key, frozenset(a.category_id for a in image.annotations)) for image in pool]
+    items = [
+        SplitItem(_group_of(image, number), frozenset(a.category_id for a in image.annotations))
+        for number, image in enumerate(pool)
+    ]
     for image, split in zip(pool, group_aware_split(items, fractions, seed), strict=True):
         image.split = split
     counts = Counter(image.split for image in images)
@@ -85,6 +89,11 @@ def fill_missing_splits(images: Sequence[ParsedImage], seed: int = 42) -> list[F
     found = f"only {', '.join(sorted(had, key=split_order))}" if had else "no splits"
     message = f"the export had {found}; images were divided by source and class: {made}"
     return [Finding("fixed", "splits_made", message, count=len(pool))]
+
+
+def _group_of(image: ParsedImage, number: int) -> str:
+    """An image of unknown source is a group of its own. The slash keeps the two apart: no source key has one."""
+    return image.source_key or f"{number}/{image.file_name}"
 
 
 def _count_classes(items: Sequence[SplitItem], indices: Iterable[int]) -> Counter:

@@ -32,20 +32,17 @@ def test_told_source_name_agrees_with_the_file_name():
 
 @pytest.mark.parametrize("extra", [None, {}, {"name": ""}, {"name": 5}, {"user_tags": ["a"]}])
 def test_unusable_extra_falls_back_to_the_name(extra):
-    assert source_key("a.jpg", extra) == "a.jpg"
+    assert source_key(f"a_jpg.rf.{HEX}.jpg", extra) == "a-jpg"
+    assert source_key("a.jpg", extra) == ""
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("a.jpg", "b.jpg"),
-        ("one/a.jpg", "two/a.jpg"),
-        ("a_1.jpg", "a-1.jpg"),
-        (f"a.rf.{HEX[:31]}.jpg", f"a.rf.{HEX[1:]}.jpg"),  # no suffix of the right length
-    ],
+    "name",
+    ["000001.jpg", "train/000001.jpg", f"a.rf.{HEX[:31]}.jpg"],
+    ids=["a number", "with a folder", "no suffix of the right length"],
 )
-def test_other_names_stay_apart(one, other):
-    assert source_key(one) != source_key(other)
+def test_plain_name_tells_no_source(name):
+    assert source_key(name) == ""
 
 
 def make_items(num_sources=200, seed=0) -> list[SplitItem]:
@@ -106,7 +103,7 @@ def test_no_share_is_refused():
 
 
 def test_keys_in_two_splits_are_found():
-    pairs = [("a", "valid"), ("a", "train"), ("b", "train"), ("b", "train"), ("c", "test")]
+    pairs = [("a", "valid"), ("a", "train"), ("b", "train"), ("b", "train"), ("c", "test"), ("", "train"), ("", "test")]
     assert find_leaks(pairs) == {"a": ("train", "valid")}
 
 
@@ -141,6 +138,14 @@ def test_missing_splits_are_made(given, expected):
     for name, number in expected.items():
         assert counts[name] == pytest.approx(number, abs=1)
     assert bool([f for f in findings if f.code == "splits_made"]) == (given.get("train", 0) != expected["train"] != 90)
+
+
+def test_images_of_one_plain_name_are_no_group():
+    images = make_images(none=10)
+    for image in images:
+        image.file_name, image.source_key = "000001.jpg", ""
+    fill_missing_splits(images)
+    assert Counter(image.split for image in images) == {"train": 7, "valid": 2, "test": 1}
 
 
 def test_nothing_to_split_is_no_error():
