@@ -90,7 +90,7 @@ def gather(export: ParsedExport, staged: Mapping[str, StagedImage], known_hashes
             kept.append(BatchImage(parsed, image, fitted.annotations, fitted.problem))
     if not kept:
         raise _nothing_left(export, findings)
-    findings += fill_missing_splits([image.parsed for image in kept])
+    findings += fill_missing_splits([image.parsed for image in kept], is_own=export.is_own)
     return Batch(kept, [*findings, *_identical_in_two_splits(kept)])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from app.errors import Cancelled
+from app.pipeline.data.coco import OWN_MARK
 from app.pipeline.data.image import encode_jpeg, encode_png, read_image
 from app.records import SPLITS, Annotation, Image
 from app.services.context import Services
@@ -22,7 +23,7 @@ from app.store import images as image_store
 from app.store.files import replacing
 
 JSON_NAME = "_annotations.coco.json"
-INFO = {"description": "Labels exported from Anchorage"}
+INFO = {"description": "Labels exported from Anchorage", OWN_MARK: True}
 MAX_NAME_BYTES = 200
 _ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # a constant, so that the same labels make the same zip
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')

@@ -61,6 +61,36 @@ def test_export_imports_again_unchanged(services, tmp_path):
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
+def test_class_with_id_0_comes_back_when_its_boxes_are_gone(services, tmp_path):
+    first = Export([{"id": 0, "name": "cat", "supercategory": ""}, {"id": 1, "name": "dog", "supercategory": ""}])
+    first.add("train", "a.jpg", [(0, [1, 1, 9, 9]), (1, [2, 2, 9, 9])]).add("valid", "b.jpg")
+    slug, _ = importing.import_as_new_project(services, "One", first.folder(tmp_path / "e"))
+    with services.database(slug).write() as db:
+        image = images.all_of(db)[0]
+        annotations.replace(db, image.id, 0, [a for a in annotations.of_image(db, image.id) if a.category_id == 1])
+    left = export_of(services, slug, tmp_path / "one.zip")
+    again, report = importing.import_as_new_project(services, "Two", tmp_path / "one.zip")
+    assert (report["categories"], report["fixed"]) == (2, 0)
+    assert export_of(services, again, tmp_path / "two.zip") == left
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_project_of_one_split_comes_back_as_it_is(services, tmp_path, split):
+    first = Export()
+    for number in range(5):
+        first.add(split, f"{number}.jpg", [(1, [0.1, 0.2, 0.3, 0.4])])  # smaller than a pixel, as ours may be
+    first.add("valid", "v.jpg", [(1, [1, 1, 9, 9])])
+    slug, _ = importing.import_as_new_project(services, "One", first.folder(tmp_path / "e"))
+    with services.database(slug).write() as db:
+        for image in images.all_of(db):
+            images.set_split(db, image.id, split)
+            annotations.replace(db, image.id, 0, [a for a in annotations.of_image(db, image.id) if a.bbox[2] < 1])
+    left = export_of(services, slug, tmp_path / "one.zip")
+    again, report = importing.import_as_new_project(services, "Two", tmp_path / "one.zip")
+    assert (report["splits"], report["fixed"]) == ({split: 6}, 0)
+    assert export_of(services, again, tmp_path / "two.zip") == left
+
+
 @pytest.mark.parametrize("name", ["digits_tiny", "bccd", "granular_seg", "cubes_tiny"])
 def test_real_exports_come_back_unchanged(services, real_data, tmp_path, name):
     slug, _ = importing.import_as_new_project(services, "One", real_data / name)

@@ -17,6 +17,8 @@ MAX_NAME_LENGTH = 200
 MAX_EXTRA_DEPTH = 20
 MAX_ID = 2**53  # larger integers do not survive JavaScript
 
+OWN_MARK = "anchorage_labels"  # true in the ``info`` of labels we exported: their classes and splits are all meant
+
 _NUMBERS = frozenset((int, float))  # exact types: true and false are no numbers
 _READABLE = frozenset((int, float, str))
 
@@ -65,13 +67,17 @@ class ParsedCategory:
 
 @dataclass(frozen=True, slots=True)
 class ParsedCoco:
-    """One document. ``used_category_ids`` are those that any annotation names, kept or not."""
+    """One document. ``used_category_ids`` are those that any annotation names, kept or not.
+
+    ``is_own``: we exported it, so nothing in it is a guess of another tool's that the import should second-guess.
+    """
 
     label: str
     images: list[ParsedImage]
     categories: list[ParsedCategory]
     used_category_ids: frozenset[int]
     findings: list[Finding]
+    is_own: bool = False
 
 
 def xywh_to_xyxy(bbox_xywh: Box) -> Box:
@@ -117,7 +123,11 @@ def parse_document(document: Any, label: str, findings: list[Finding] | None = N
     images, skipped = _parse_images(_list_of(document, "images", label), label, log)
     rows = _list_of(document, "annotations", label)
     used = _parse_annotations(rows, images, skipped, category_ids, label, log)
-    return ParsedCoco(label, list(images.values()), categories, frozenset(used), [*(findings or []), *log.all()])
+    info = document.get("info")
+    is_own = isinstance(info, dict) and info.get(OWN_MARK) is True
+    return ParsedCoco(
+        label, list(images.values()), categories, frozenset(used), [*(findings or []), *log.all()], is_own
+    )
 
 
 def _parse_categories(rows: list[Any], label: str, log: FindingLog) -> tuple[list[ParsedCategory], dict[Key, int]]:

@@ -24,6 +24,7 @@ class ParsedExport:
 
     ``images`` are those whose file is in the source (unlisted files too, without boxes); ``split`` is empty where the
     export does not say. ``splits`` are those it has itself; ``leaks`` maps a source to the splits its copies lie in.
+    ``is_own``: all of it was exported by us.
     """
 
     categories: list[ParsedCategory]
@@ -31,6 +32,7 @@ class ParsedExport:
     findings: list[Finding]
     splits: tuple[str, ...] = ()
     leaks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    is_own: bool = False
 
 
 @dataclass(slots=True)
@@ -53,7 +55,9 @@ def read_export(source: Source, *, merge_same_names: bool = False, allow_bare: b
         documents = _read_documents(source, log)
         if not documents:
             return _bare_export(source, allow_bare, log)
-        judge_boxes([image for document in documents for image in document.coco.images], source.label, log)
+        is_own = all(document.coco.is_own for document in documents)
+        if not is_own:
+            judge_boxes([image for document in documents for image in document.coco.images], source.label, log)
         categories, findings = merge_categories([document.coco for document in documents], merge_same_names)
         images, claimed = _merge_images(source, documents, log)
         images += _unlisted_images(source, images, claimed, documents, log)
@@ -61,7 +65,8 @@ def read_export(source: Source, *, merge_same_names: bool = False, allow_bare: b
         _note_twins(categories, log)
         splits = tuple(split for split in SPLITS if any(image.split == split for image in images))
         parsed = [replace(f, split=d.split) for d in documents for f in d.coco.findings]
-        return ParsedExport(categories, images, [*source.findings, *parsed, *findings, *log.all()], splits, leaks)
+        found = [*source.findings, *parsed, *findings, *log.all()]
+        return ParsedExport(categories, images, found, splits, leaks, is_own)
 
 
 def _read_documents(source: Source, log: FindingLog) -> list[_Document]:

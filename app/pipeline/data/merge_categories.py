@@ -12,8 +12,8 @@ def merge_categories(
     """The classes of all documents, in order of first appearance, and what was changed.
 
     Annotations are renumbered in place where a document gives an id another name than the first one did. The id-0
-    placeholder goes only if no annotation of any document names it and other classes exist. Raises ExportRefused
-    (code 'same_name') for two ids of one name unless ``merge_same_names``.
+    placeholder goes only if no annotation of any document names it, other classes exist, and another tool wrote the
+    export. Raises ExportRefused (code 'same_name') for two ids of one name unless ``merge_same_names``.
     """
     findings: list[Finding] = []
     categories: dict[int, ParsedCategory] = {}
@@ -22,7 +22,8 @@ def merge_categories(
         renumbering = _reconcile(document, categories, findings)
         used |= {renumbering.get(category_id, category_id) for category_id in document.used_category_ids}
         _renumber([document], renumbering)
-    if 0 in categories and 0 not in used and len(categories) > 1:
+    is_own = all(document.is_own for document in documents)
+    if 0 in categories and 0 not in used and len(categories) > 1 and not is_own:
         placeholder = categories.pop(0)
         message = f"class {placeholder.name!r} (id 0) has no boxes in any split: the export's placeholder was dropped"
         findings.append(Finding("fixed", "placeholder_category", message))

@@ -61,17 +61,20 @@ def find_leaks(pairs: Iterable[tuple[Hashable, str]]) -> dict[Any, tuple[str, ..
     return {key: tuple(sorted(splits, key=split_order)) for key, splits in where.items() if len(splits) > 1}
 
 
-def fill_missing_splits(images: Sequence[ParsedImage], seed: int = 42) -> list[Finding]:
+def fill_missing_splits(images: Sequence[ParsedImage], seed: int = 42, *, is_own: bool = False) -> list[Finding]:
     """Give images a split where the export lacks one, in place; returns what was done as findings.
 
     Images of unknown split join train first. No valid split: one is cut out of train (with a test split, where that
     is missing too). No train split: everything but test is divided anew. A missing test split alone is left so.
+    ``is_own``: we exported them, so that the splits are those the user wants, even if all is train.
     """
     if not images:
         return []
     had = {image.split for image in images if image.split}
     for image in images:
         image.split = image.split or "train"
+    if is_own:
+        return []
     present = {image.split for image in images}
     if {"train", "valid"} <= present:
         return [] if "test" in present else [Finding("note", "no_test", "the export has no test split; none was made")]
@@ -88,7 +91,7 @@ def fill_missing_splits(images: Sequence[ParsedImage], seed: int = 42) -> list[F
     made = ", ".join(f"{name} {counts[name]}" for name in SPLITS if counts[name])
     found = f"only {', '.join(sorted(had, key=split_order))}" if had else "no splits"
     message = f"the export had {found}; images were divided by source and class: {made}"
-    return [Finding("fixed", "splits_made", message, count=len(pool))]
+    return [Finding("note", "splits_made", message, count=len(pool))]
 
 
 def _group_of(image: ParsedImage, number: int) -> str:
