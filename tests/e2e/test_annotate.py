@@ -201,10 +201,33 @@ def test_number_keys_choose_the_class_of_the_next_box(lab):
     lab.open()
     lab.press("2")
     lab.draw(10, 10, 60, 60)
-    lab.press("3")
+    lab.press("Escape", "3")
     lab.draw(100, 10, 160, 60)
     lab.saved(2)
     assert [item.category_id for item in lab.stored()] == [2, 3]
+
+
+def test_a_box_just_drawn_is_selected_so_keys_and_drags_go_to_it(lab):
+    lab.open()
+    lab.draw(100, 100, 200, 200)
+    lab.wait("count", 1)
+    lab.press("2")
+    lab.drag((150, 150), (160, 155))
+    lab.draw(250, 100, 300, 150)  # begun outside of it: another box
+    lab.saved(2)
+    assert [item.category_id for item in lab.stored()] == [2, 2]
+    assert lab.boxes() == [near((110, 105, 210, 205)), near((250, 100, 300, 150))]
+    lab.press("Escape")
+    lab.draw(130, 130, 160, 160)  # with nothing selected a drag inside a box draws
+    lab.saved(3)
+    assert lab.boxes()[2] == near((130, 130, 160, 160))
+
+
+HAS_DRAWING = """() => {
+  const canvas = document.querySelectorAll('anchorage-editor .a-canvas canvas')[1];
+  const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+  return data.some((value, index) => index % 4 === 3 && value > 0);
+}"""
 
 
 def test_number_keys_relabel_only_a_selected_box(lab):
@@ -463,6 +486,9 @@ def test_a_box_drawn_before_there_is_any_class_waits_for_its_name(lab):
         db.execute("DELETE FROM category")
     lab.open()
     lab.draw(10, 10, 60, 60)
+    lab.page.mouse.move(5, 5)  # off the canvas, which then draws no crosshair
+    lab.page.evaluate("new Promise(requestAnimationFrame)")
+    assert lab.page.evaluate(HAS_DRAWING)
     lab.page.keyboard.type("cell")
     lab.press("Enter")
     lab.saved(1)
@@ -520,6 +546,9 @@ def test_a_quarantined_image_says_why_and_can_be_turned(lab):
 def test_an_empty_project_says_what_to_do(lab):
     with lab.services.database(lab.slug).write() as db:
         db.execute("DELETE FROM image")
+    lab.page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    complaints = []
     lab.page.goto(f"/annotate?project={lab.slug}")
     lab.wait("ready", "empty")
+    assert complaints == []
     assert lab.page.get_by_role("link", name="Import images").is_visible()

@@ -55,7 +55,7 @@ class AnchorageAugment extends HTMLElement {
     this.serial = 0;
     this.filter = await this._findFilter();
     if (!this.filter) {
-      this._showEmpty("No images to augment", "Import a dataset or add images first.", "/data", "Data");
+      this._showEmpty("This project has no images yet", "Import a dataset or a folder of images first.", "/data", "Import images");
       return;
     }
     this._build(offer.steps);
@@ -68,12 +68,8 @@ class AnchorageAugment extends HTMLElement {
 
   async _findFilter() {
     for (const filter of FILTERS) {
-      try {
-        await getJSON(projectURL(`/images/at/1?${filter}`));
-        return filter;
-      } catch (error) {
-        if (error.status !== 404) throw error;
-      }
+      const { total } = await getJSON(projectURL(`/images?${filter}&limit=1`));
+      if (total) return filter;
     }
     return null;
   }
@@ -322,7 +318,7 @@ class AnchorageAugment extends HTMLElement {
       .sort((a, b) => a.position - b.position)
       .map((category) => {
         const swatch = element("span", { class: "a-swatch", style: `background:${colorOf(category.position)}` });
-        return element("span", { class: "a-chip" }, swatch, category.name);
+        return element("span", { class: "a-chip class", title: category.name }, swatch, element("span", {}, category.name));
       });
     const total = lost ? `${lost} of ${all} boxes lost in these variants` : `No box lost in these variants`;
     const small = original.lost ? ` · ${original.lost} too small at this size even without augmentation` : "";

@@ -133,7 +133,7 @@ export class StepList {
       {
         class: "title",
         type: "button",
-        title: entry.help,
+        title: `${entry.title}: ${entry.help}`,
         "aria-expanded": String(!details.hidden),
         onclick: () => {
           details.hidden = !details.hidden;

@@ -9,6 +9,8 @@ const CRISP_SCALE = 3; // from here on the single pixels are shown instead of be
 const HANDLE_REACH_PX = 7;
 const LABEL_FONT = "600 11px system-ui, sans-serif";
 const LABEL_HEIGHT = 15;
+const MIN_LABEL_PX = 56; // narrower than this a shortened label says nothing
+const FORCED_LABEL_PX = 360; // of the hovered and the selected box
 
 export class CanvasPainter {
   /** Put the two canvases into `root`. */
@@ -127,10 +129,11 @@ export class CanvasPainter {
   }
 
   _drawLabel(context, item, isForced) {
-    const text = item.box.label;
+    if (!item.box.label || (!isForced && item.height < LABEL_HEIGHT)) return;
+    const room = isForced ? Math.max(item.width, FORCED_LABEL_PX) : item.width;
+    const text = this._shortened(context, item.box.label, room - 8);
     if (!text) return;
     const textWidth = this._labelWidth(context, text) + 8;
-    if (!isForced && (item.width < textWidth || item.height < LABEL_HEIGHT)) return;
     const isAbove = item.top >= LABEL_HEIGHT;
     const left = Math.max(item.left - 1, 0);
     const top = isAbove ? item.top - LABEL_HEIGHT : Math.max(item.top, 0);
@@ -142,6 +145,19 @@ export class CanvasPainter {
     context.textBaseline = "middle";
     context.fillText(text, left + 4, top + LABEL_HEIGHT / 2 + 0.5);
     context.globalAlpha = 1;
+  }
+
+  /** The text, or its beginning, as wide as there is room; "" where little of it would be left. */
+  _shortened(context, text, room) {
+    const width = this._labelWidth(context, text);
+    if (width <= room) return text;
+    if (room < MIN_LABEL_PX) return "";
+    const letters = [...text];
+    let count = Math.floor((letters.length * room) / width);
+    let short;
+    do short = `${letters.slice(0, count--).join("").trimEnd()}…`;
+    while (count > 0 && this._labelWidth(context, short) > room);
+    return short;
   }
 
   _labelWidth(context, text) {

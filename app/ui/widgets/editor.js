@@ -84,7 +84,9 @@ class AnchorageEditor extends HTMLElement {
   async _openFirst() {
     const wanted = Number(getParam("image") ?? NaN);
     try {
-      await (Number.isInteger(wanted) ? this._open(this.cache.entry(wanted)) : this._open(await this.cache.entryAt(1)));
+      if (Number.isInteger(wanted)) await this._open(this.cache.entry(wanted));
+      else if (await this.cache.isEmpty()) this._showNoImages();
+      else await this._open(await this.cache.entryAt(1));
     } catch (error) {
       if (error.status !== 404) throw error;
       if (Number.isInteger(wanted)) {
@@ -140,7 +142,7 @@ class AnchorageEditor extends HTMLElement {
         { class: "side" },
         this.palette.root,
         this.list.root,
-        element("div", { class: "empty-choice" }, element("label", { title: EMPTY_HELP }, this.emptyBox, "Empty on purpose (E)")),
+        element("div", { class: "empty-choice" }, element("label", {}, this.emptyBox, "Empty on purpose (E)")),
       ),
     );
     this.replaceChildren(this.frame, this.help);
@@ -148,7 +150,7 @@ class AnchorageEditor extends HTMLElement {
     this.canvas = new DetectionCanvas(canvasRoot, {
       editable: true,
       onDraw: (bbox) => this._drawn(bbox),
-      onChange: (index, bbox) => this._edit(this.document.boxes[index].key, { bbox }),
+      onChange: (index, bbox) => this._moved(this.document.boxes[index], bbox),
       onSelect: (index) => this._select(this.document.boxes[index]?.key ?? null),
       onHover: (index) => this.list.highlight(this.document?.boxes[index]?.key ?? null),
       onView: (view) => this._showView(view),
@@ -196,7 +198,7 @@ class AnchorageEditor extends HTMLElement {
       step: (direction) => this._step(direction),
       selectBeside: (direction) => this._selectBeside(direction),
       deleteSelected: () => this._delete(this.selected),
-      giveUp: () => canvas.cancel() || this._select(null),
+      giveUp: () => canvas.cancel() || this._giveUp(),
       nudge: (dx, dy, isResize) => this._nudge(dx, dy, isResize),
       chooseAt: (position) => this._chooseClassAt(position),
       findClass: () => this.palette.focus(),
@@ -210,7 +212,7 @@ class AnchorageEditor extends HTMLElement {
       fit: () => canvas.fit(),
       fullSize: () => canvas.zoomTo(1),
       holdPan: (isHeld) => canvas.holdSpace(isHeld),
-      hideBoxes: (isHidden) => canvas.setBoxes(isHidden ? [] : this.document.boxes.map((box) => this._shown(box))),
+      hideBoxes: (isHidden) => canvas.setBoxes(isHidden ? [] : this._shownBoxes()),
       help: () => this.help.showModal(),
     };
   }
@@ -264,6 +266,7 @@ class AnchorageEditor extends HTMLElement {
     if (isSuperseded()) return;
     this.document = document;
     this.selected = null;
+    this._pendingBox = null;
     this.canvas.select(-1);
     this.canvas.setImage(picture ?? null, document.image.width, document.image.height);
     this._say(picture ? "" : "This picture cannot be shown.");
@@ -354,16 +357,24 @@ class AnchorageEditor extends HTMLElement {
     if (this._indexOf(this.selected) < 0) this.selected = null;
     const counts = new Map();
     for (const { category_id } of document.boxes) counts.set(category_id, (counts.get(category_id) ?? 0) + 1);
-    this.canvas.setBoxes(document.boxes.map((box) => this._shown(box)));
+    this.canvas.setBoxes(this._shownBoxes());
     this.canvas.select(this._indexOf(this.selected));
     this.canvas.drawColor = colorOf(this.categories.get(this.current)?.position ?? 0);
     this.palette.show([...this.categories.values()], counts, this.current);
     this.list.show(document.boxes, this.categories, this.selected);
     this.emptyBox.checked = document.isEmptyOnPurpose;
     this.emptyBox.disabled = document.boxes.length > 0;
+    this.emptyBox.parentElement.title = document.boxes.length ? "This image has boxes: it can be empty on purpose once they are deleted." : EMPTY_HELP;
     this.bar.showDocument(document);
     this.problem.show(document.image);
     this._showData();
+  }
+
+  /** The document's boxes, and after them the one that waits for its class. */
+  _shownBoxes() {
+    const boxes = this.document.boxes.map((box) => this._shown(box));
+    if (this._pendingBox) boxes.push({ bbox: this._pendingBox, color: colorOf(0), label: "no class yet", dashed: true });
+    return boxes;
   }
 
   _shown({ bbox, category_id, is_crowd }) {
@@ -425,12 +436,20 @@ class AnchorageEditor extends HTMLElement {
   _drawn(bbox) {
     if (this.current === null) {
       this._pendingBox = bbox;
+      this._show();
       this._say("Name the class of this box first.");
       this.palette.focus();
       return;
     }
-    this.document.add(this.current, bbox);
+    this.selected = this.document.add(this.current, bbox).key;
     this._changed();
+  }
+
+  /** A box has another place; the one that waits for its class is none of the document's. */
+  _moved(box, bbox) {
+    if (box) return this._edit(box.key, { bbox });
+    this._pendingBox = bbox;
+    return this._show();
   }
 
   _edit(key, fields) {
@@ -445,6 +464,13 @@ class AnchorageEditor extends HTMLElement {
     if (isRevealed && index >= 0) this.canvas.reveal(index);
     this.list.select(key);
     this.dataset.selected = key ?? "";
+  }
+
+  /** Forget the box that waits for its class; otherwise select nothing. */
+  _giveUp() {
+    if (!this._pendingBox) return this._select(null);
+    this._pendingBox = null;
+    return this._show();
   }
 
   _selectBeside(step) {
@@ -534,8 +560,9 @@ class AnchorageEditor extends HTMLElement {
       const { category } = await sendJSON("POST", projectURL("/categories"), { name });
       await this._classesChanged();
       this._chooseClass(category.id);
-      if (this._pendingBox) this._drawn(this._pendingBox);
+      const box = this._pendingBox;
       this._pendingBox = null;
+      if (box) this._drawn(box);
       return true;
     } catch (error) {
       notify(error, "error");

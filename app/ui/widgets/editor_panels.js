@@ -263,9 +263,9 @@ export class BoxList {
 }
 
 const KEYS = [
-  ["1 – 9, ⇧1 – ⇧9", "class for the next box, or of the selected box"],
+  ["1 – 9, ⇧1 – ⇧9", "class of the selected box (one just drawn is), and of the next ones"],
   ["/", "find or add a class by name"],
-  ["drag", "draw a box (hold ⇧ to start inside the selected one)"],
+  ["drag", "draw a box; from inside the selected one: move it (hold ⇧ to draw)"],
   ["click", "select; click again for the box beneath"],
   ["Esc", "stop drawing, or select nothing"],
   ["Del", "delete the selected box"],

@@ -36,6 +36,12 @@ export class ImageCache {
     return this._begin(id, getJSON(projectURL(`/images/${id}${this._query()}`)));
   }
 
+  /** Whether no image passes the filters. */
+  async isEmpty() {
+    const query = this._query();
+    return (await getJSON(projectURL(`/images${query}${query ? "&" : "?"}limit=1`))).total === 0;
+  }
+
   /** The entry of the image at a 1-based position among the filtered ones; throws ApiError past the ends. */
   async entryAt(position) {
     const opened = await getJSON(projectURL(`/images/at/${position}${this._query()}`));
