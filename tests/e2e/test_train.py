@@ -129,7 +129,9 @@ def test_nothing_can_be_started_without_labels(page, project, num_images):
     page.wait_for_selector(READY)
     assert page.locator("h2:visible, h3:visible").all_inner_texts() == ["No labeled images yet"]
     assert page.locator("[data-action=start]").count() == 0
-    assert page.locator("anchorage-train a.primary:visible").inner_text() == ("Annotate" if num_images else "Import images")
+    assert page.locator("anchorage-train a.primary:visible").inner_text() == (
+        "Annotate" if num_images else "Import images"
+    )
 
 
 def test_wrong_value_is_told_at_its_field_and_put_back(page, project):

@@ -54,7 +54,10 @@ def dying(job: JobContext) -> dict:
     return {}
 
 
-HANDLERS = {name: f"fake_process:{name}" for name in ("quick", "patient", "stubborn", "crashing", "refusing", "disagreeing", "dying")}
+HANDLERS = {
+    name: f"fake_process:{name}"
+    for name in ("quick", "patient", "stubborn", "crashing", "refusing", "disagreeing", "dying")
+}
 HANDLERS["train"] = HANDLERS["patient"]
 
 

@@ -283,7 +283,12 @@ class AnchorageTrain extends HTMLElement {
   draw() {
     const runs = this.drawn();
     const isCompared = runs.length > 1;
+    const isBare = runs.every((run) => {
+      const history = this.histories.get(run.id);
+      return history?.isComplete && !history.series.size;
+    });
     for (const chart of this.charts) {
+      chart.card.hidden = isBare; // a run that failed at its start leaves the room to its log
       chart.plot.setTitle(isCompared ? chart.comparedTitle : chart.title);
       chart.plot.setLines(runs.flatMap((run) => this.linesOf(chart, run, isCompared)));
     }
