@@ -18,6 +18,7 @@ import orjson
 
 from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import ConfigError, parse_assignments
+from app.pipeline.data.json_file import utf8_problem
 from app.records import SPLITS, Job
 from app.services import (
     ensembling,
@@ -239,7 +240,8 @@ def _read_options(path: Path | None) -> dict[str, Any]:
     except OSError as error:
         raise BadRequest(f"The configuration {path} cannot be read ({error.strerror}).") from error
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The configuration {path} is no JSON: {error}.") from error
+        problem = utf8_problem(path.read_bytes()) or error
+        raise BadRequest(f"The configuration {path} is no JSON: {problem}.") from error
     if not isinstance(options, dict):
         raise BadRequest(f"The configuration {path} must be a JSON object of options.")
     return options

@@ -156,6 +156,13 @@ def test_options_that_cannot_be_trained_with_are_bad_use(run, dataset, words, er
     assert code == 2 and error in result["error"]
 
 
+def test_configuration_that_is_not_utf8_is_bad_use(run, dataset, tmp_path):
+    run("import", dataset, "--project", "x")
+    (tmp_path / "c.json").write_bytes(b'{"name": "K\xe4se"}')
+    code, result, _ = run("train", "--project", "x", "--config", tmp_path / "c.json", "--json")
+    assert code == 2 and "UTF-8 is expected, found the byte 0xe4 at position 11" in result["error"]
+
+
 def test_options_come_from_the_file_and_then_from_the_command_line(run, dataset, tmp_path, monkeypatch):
     run("import", dataset, "--project", "x")
     (tmp_path / "c.json").write_text('{"epochs": 3, "seed": 7}')

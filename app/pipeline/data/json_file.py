@@ -13,13 +13,16 @@ from app.pipeline.data.findings import ExportRefused, Finding
 def load_json(data: bytes, label: str) -> tuple[Any, list[Finding]]:
     """Parse JSON bytes, with or without a byte order mark; of several documents in a row the fullest is taken.
 
-    Raises ExportRefused with line and column (NaN, Infinity, 1e999 and endless nesting are refused too).
+    Raises ExportRefused with line and column, or with the byte that is not UTF-8 (NaN, Infinity, 1e999 and endless
+    nesting are refused too).
     """
     text = _without_mark(data, label)
     try:
         return orjson.loads(text), []
     except orjson.JSONDecodeError as error:
         documents = _documents_in_a_row(text, error)
+        if isinstance(text, bytes) and (problem := utf8_problem(data)):
+            raise ExportRefused(f"{label} is no UTF-8 text: {problem}.", "Save it as UTF-8.") from error
         if not documents:
             raise ExportRefused(
                 f"{label} is no valid JSON: {error}.", "Download the export again, or mend the file at that place."
@@ -27,6 +30,16 @@ def load_json(data: bytes, label: str) -> tuple[Any, list[Finding]]:
     fullest = max(documents, key=_num_annotations)
     message = f"the file holds {len(documents)} JSON documents; the one with most annotations was read"
     return fullest, [Finding("fixed", "several_documents", message, where=label)]
+
+
+def utf8_problem(data: bytes) -> str:
+    """Which byte keeps a text from being UTF-8, and where; '' when none does."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return f"UTF-8 is expected, found the byte 0x{data[error.start]:02x} at position {error.start} (line {line})"
+    return ""
 
 
 def _num_annotations(document: Any) -> int:

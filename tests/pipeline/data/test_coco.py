@@ -59,6 +59,14 @@ def test_byte_order_mark_is_accepted(wrap):
     assert len(parse(wrap(encoded(coco()))).images) == 1
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+def test_text_that_is_not_utf8_is_refused_with_the_byte(mark):
+    data = mark + b'{"images": [],\n "categories": [{"id": 1, "name": "K\xe4se"}]}'
+    place = data.index(b"\xe4")
+    with pytest.raises(ExportRefused, match=rf"UTF-8 is expected, found the byte 0xe4 at position {place} \(line 2\)"):
+        parse(data)
+
+
 @pytest.mark.parametrize("separator", [b"", b"\n\n"])
 def test_of_two_documents_in_a_file_the_fuller_is_read(separator):
     full = encoded(coco(annotations=[box_entry(1), box_entry(2, bbox=[1, 1, 5, 5])]))
