@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_dataset_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _add_command(commands, "import", import_dataset, "bring a COCO export (zip or folder) into a project")
-    command.add_argument("path", type=Path, metavar="PATH", help="a zip or a folder on this machine")
+    command.add_argument("path", type=_given_path, metavar="PATH", help="a zip or a folder on this machine")
     command.add_argument(
         "--merge-duplicates", action="store_true", help="classes of one name become one class instead of an error"
     )
@@ -258,6 +258,13 @@ def _run_id(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) < 2**63:
         raise argparse.ArgumentTypeError(f"there is no run {text[:40]!r}: `runs` lists their numbers")
     return int(text)
+
+
+def _given_path(text: str) -> Path:
+    """A path that was really given: '' would mean the folder the command is given in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a path is needed, found an empty text")
+    return Path(text)
 
 
 def _output_file(text: str) -> Path:

@@ -79,6 +79,8 @@ def test_json_may_stand_before_the_command(tmp_path, dataset, capsys):
     [
         (["import", "nowhere", "--project", "x"], 1, "nothing at nowhere"),
         (["import"], 2, "required"),
+        (["import", "", "--project", "x"], 2, "a path is needed"),
+        (["import", " ", "--project", "x"], 2, "a path is needed"),
         (["fly"], 2, "invalid choice: 'fly'"),
         ([], 2, "required"),
         (["runs", "--project", "nobody"], 2, "no project 'nobody'"),
