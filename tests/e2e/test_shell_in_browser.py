@@ -44,9 +44,22 @@ def test_switching_the_project_stays_on_the_page(page, api, project):
     api.post("/api/projects", json={"name": "Second frame"}).raise_for_status()
     page.goto(f"/augment?project={project}")
     page.wait_for_selector("anchorage-nav[data-ready]")
-    page.select_option("anchorage-nav select", label="Second frame")
+    with page.expect_response("**/api/projects/second-frame/open"):
+        page.select_option("anchorage-nav select", label="Second frame")
     page.wait_for_url("**/augment?project=second-frame*")
     assert api.get("/api/projects").json()["projects"][0]["slug"] == "second-frame"
+
+
+def test_without_a_project_the_bar_names_the_one_its_links_open(page, api, project):
+    with page.expect_response(f"**/api/projects/{project}/open"):
+        page.goto(f"/data?project={project}")  # reached by its address alone: it is the last opened one now
+    page.goto("/")
+    page.wait_for_selector("anchorage-nav[data-ready]")
+    assert page.input_value("anchorage-nav select") == project
+    assert page.get_attribute("anchorage-nav a[data-path='/train']", "href") == f"/train?project={project}"
+    page.click("anchorage-nav a[data-path='/train']")
+    page.wait_for_url(f"**/train?project={project}")
+    assert page.title() == "Train · Anchorage"
 
 
 def test_chosen_mode_is_remembered_until_it_is_the_system_s(page, project):

@@ -32,6 +32,11 @@ export function projectURL(path = "") {
   return `/api/projects/${encodeURIComponent(projectSlug())}${path}`;
 }
 
+/** A moment (seconds since 1970) as people read it: "Nov 21, 2026, 1:16 PM". */
+export function dateText(seconds) {
+  return new Date(seconds * 1000).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+}
+
 /** A refused or failed call. `status` is 0 when the app could not be reached; `body` is the parsed answer or null. */
 export class ApiError extends Error {
   constructor(status, message, hint = "", body = null) {
@@ -84,7 +89,7 @@ async function parsed(response) {
 
 const NOTICE_MS = { info: 4000, done: 4000, error: 12000 };
 
-/** Show a short notice in the corner; kind is "info", "done" or "error". An ApiError brings its hint along. */
+/** Show a short notice at the bottom, away from the buttons at the right; kind is "info", "done" or "error". An ApiError brings its hint along. */
 export function notify(text, kind = "info") {
   const notice = document.createElement("div");
   notice.className = `a-notice ${kind}`;

@@ -44,7 +44,11 @@ class AnchorageNav extends HTMLElement {
     this.markCurrent();
     window.addEventListener("anchorage:projects", () => this.loadProjects());
     this.loadProjects();
-    if (projectSlug()) poll(() => this.loadJobs(), JOBS_MS, this);
+    if (projectSlug()) {
+      // However the project was reached, it is the last opened one now; what is wrong with it the page itself says.
+      sendJSON("POST", projectURL("/open")).catch(() => null);
+      poll(() => this.loadJobs(), JOBS_MS, this);
+    }
     this.sayMissing();
   }
 
@@ -66,15 +70,8 @@ class AnchorageNav extends HTMLElement {
     return this.picker;
   }
 
-  /** Go to the same page of another project, which is then the last opened one. */
-  async openProject(slug) {
-    try {
-      await sendJSON("POST", `/api/projects/${encodeURIComponent(slug)}/open`);
-    } catch (error) {
-      notify(error, "error");
-      this.picker.value = projectSlug();
-      return;
-    }
+  /** Go to the same page of another project. */
+  openProject(slug) {
     const page = location.pathname === "/" ? "/data" : location.pathname;
     location.href = `${page}?project=${encodeURIComponent(slug)}`;
   }
@@ -131,7 +128,13 @@ class AnchorageNav extends HTMLElement {
   markCurrent() {
     const path = location.pathname.replace(/\/+$/, "") || "/";
     for (const link of this.querySelectorAll("nav a")) {
-      if (link.dataset.path === path) link.setAttribute("aria-current", "page");
+      if (link.dataset.path !== path) continue;
+      link.setAttribute("aria-current", "page");
+      const title = `${link.textContent} · Anchorage`;
+      // Gradio gives all pages one title, some time after it has started.
+      const write = () => document.title === title || (document.title = title);
+      new MutationObserver(write).observe(document.head, { childList: true, subtree: true, characterData: true });
+      write();
     }
   }
 
@@ -147,13 +150,16 @@ class AnchorageNav extends HTMLElement {
 
   showProjects(projects) {
     this.picker.replaceChildren();
-    if (!projects.some((project) => project.slug === projectSlug())) {
+    // Where the address names none, the links open the one that was opened last: the first of the list.
+    const usual = projects.find((project) => !project.problem)?.slug;
+    const current = projectSlug() || usual;
+    if (!projects.some((project) => project.slug === current)) {
       const none = new Option("Choose a project", "", true, true);
       none.disabled = true;
       this.picker.append(none);
     }
     for (const project of projects) {
-      const isCurrent = project.slug === projectSlug();
+      const isCurrent = project.slug === current;
       this.picker.append(new Option(project.name, project.slug, isCurrent, isCurrent));
     }
     this.picker.hidden = projects.length === 0;
@@ -161,6 +167,7 @@ class AnchorageNav extends HTMLElement {
       const isUsable = link.dataset.path === "/" || projects.length > 0;
       link.toggleAttribute("data-disabled", !isUsable);
       link.title = isUsable ? "" : "Create or import a project first";
+      if (!projectSlug() && usual && link.dataset.path !== "/") link.href = `${link.dataset.path}?project=${encodeURIComponent(usual)}`;
     }
   }
 

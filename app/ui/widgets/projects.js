@@ -107,7 +107,7 @@ class AnchorageProjects extends HTMLElement {
     ];
     return [
       element("button", { type: "button", class: "strip", onclick: open, "aria-label": `Open ${project.name}`, tabindex: "-1" }, ...this.strip(project)),
-      element("div", { class: "head" }, element("h2", {}, link(project.name, open)), this.menu(project)),
+      element("div", { class: "head" }, element("h2", { title: project.name }, link(project.name, open)), this.menu(project)),
       element("p", { class: "counts" }, ...counts.map(([number, one, many]) => element("span", {}, element("b", {}, number.toLocaleString("en")), ` ${number === 1 ? one : many}`))),
       element(
         "div",
@@ -164,11 +164,8 @@ class AnchorageProjects extends HTMLElement {
     return details;
   }
 
-  async open(project) {
-    await this.attempt(async () => {
-      await sendJSON("POST", `/api/projects/${encodeURIComponent(project.slug)}/open`);
-      location.href = `/data?project=${encodeURIComponent(project.slug)}`;
-    });
+  open(project) {
+    location.href = `/data?project=${encodeURIComponent(project.slug)}`;
   }
 
   import(project) {
@@ -177,7 +174,7 @@ class AnchorageProjects extends HTMLElement {
 
   async create() {
     const name = await askText("New project", "Name", "", "Create");
-    if (name) await this.attempt(() => sendJSON("POST", "/api/projects", { name }));
+    if (name) await this.attempt(async () => this.open((await sendJSON("POST", "/api/projects", { name })).project));
   }
 
   async rename(project) {
@@ -247,7 +244,9 @@ function link(text, onclick) {
 /** Ask for one line; resolves with the text, or null. */
 function askText(title, label, value, action) {
   const input = element("input", { class: "a-input", type: "text", maxlength: 100, required: true, value });
-  return ask(title, element("label", { class: "a-field" }, label, input), action, "primary", () => input.value.trim());
+  const limit = element("span", { class: "a-small" });
+  input.addEventListener("input", () => (limit.textContent = input.value.length > 60 ? `${input.value.length} of at most ${input.maxLength} characters` : ""));
+  return ask(title, element("label", { class: "a-field" }, label, input, limit), action, "primary", () => input.value.trim());
 }
 
 /** Ask yes or no; resolves with true, or null. */
