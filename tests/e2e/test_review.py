@@ -82,6 +82,17 @@ def test_best_f1_button_brings_the_threshold_back(opened):
     )
 
 
+def test_precision_is_drawn_as_far_as_there_are_predictions(opened, project):
+    set_id = project.set_ids[1]
+    judged = opened.request.get(f"/api/projects/{project.slug}/prediction-sets/{set_id}/evaluation").json()
+    found = predictions.read_detections(project.services.database(project.slug), set_id)
+    highest = max(float(detections.scores.max()) for detections in found.values() if len(detections.scores))
+    precision, recall = opened.locator(".review .side .curve-chart").first.locator("polyline").all()[:2]
+    thresholds = judged["curves"]["threshold"]["threshold"]
+    assert len(recall.get_attribute("points").split()) == len(thresholds)
+    assert len(precision.get_attribute("points").split()) == sum(one <= highest for one in thresholds) < len(thresholds)
+
+
 def test_worst_images_come_first(opened):
     def errors():
         rows = opened.locator(".review .tile .counts").all_inner_texts()

@@ -175,7 +175,7 @@ class AnchorageReview extends HTMLElement {
       fillBar.style.width = `${total ? (100 * done) / total : 0}%`;
       if (!FINAL_STATES.includes(now.state)) return;
       this._stopPolling();
-      if (now.state !== "done") notify(now.error || `Predicting was ${now.state}.`, "error");
+      if (now.state !== "done") notify(now.error || `Predicting was ${now.state === "cancelled" ? "stopped" : now.state}.`, "error");
       await this._refresh();
     }, JOB_MS, bar);
   }
@@ -228,6 +228,7 @@ class AnchorageReview extends HTMLElement {
     fill(this.sortSelect.input, [["errors", "Most errors first"], ["name", "By file name"]], "errors");
     const best = element("button", { type: "button", class: "a-button small best", onclick: () => this._setView({ score: this.evaluation.f1_threshold }) }, "Best F1");
     best.title = "Set the score threshold where F1 is highest";
+    this.loading = element("p", { class: "a-muted loading" }, "Loading predictions…");
     const tiles = element("div", { class: "grid" });
     const single = element("div", { class: "single", hidden: true });
     const side = element("aside", { class: "side" });
@@ -243,7 +244,7 @@ class AnchorageReview extends HTMLElement {
         element("span", { class: "spacer" }),
         this._legend(),
       ),
-      element("div", { class: "main" }, tiles, single),
+      element("div", { class: "main" }, this.loading, tiles, single),
       side,
     );
     this.grid = new ReviewGrid(tiles, (image) => this._openImage(image));
@@ -258,7 +259,7 @@ class AnchorageReview extends HTMLElement {
   _legend() {
     this.counters = {};
     const toggles = Object.entries(OUTCOMES).map(([name, { name: title, long }]) => {
-      this.counters[name] = element("strong", { class: name }, "0");
+      this.counters[name] = element("strong", { class: name }, "–");
       const toggle = element("button", { type: "button", class: "a-button small outcome", "aria-pressed": "true", title: `${long}. Click to hide or show.` }, outcomeMark(name), title, this.counters[name]);
       toggle.addEventListener("click", () => {
         if (!this.shown.delete(name)) this.shown.add(name);
@@ -300,6 +301,7 @@ class AnchorageReview extends HTMLElement {
   /** Counts have changed: show them, and draw what is in sight. */
   _onCounted() {
     if (!this.grid) return;
+    this.loading.remove();
     if (!this.grid.images.length && this.data.images.length) this._arrange();
     const totals = this.data.totals();
     for (const [name, count] of Object.entries(totals)) {

@@ -40,10 +40,11 @@ export class ReviewPanel {
     this.thresholdChart = this._thresholdChart();
     this.precisionBox = element("div");
     this.classRows = new Map();
+    const scope = evaluation.per_class.length > 1 ? ", all classes" : ""; // whatever class the page is filtered by
     this.root.replaceChildren(
       this._section("At these sliders", element("div", { class: "live" }, ...live)),
-      this._section("F1 over the score threshold", this.thresholdChart, this._thresholdLegend()),
-      this._section("COCO figures", this._figures()),
+      this._section(`F1 over the score threshold${scope}`, this.thresholdChart, this._thresholdLegend()),
+      this._section(`COCO figures${scope}`, this._figures()),
       this._section("Classes", this._classes()),
       this._section("Precision and recall at IoU .50", this.precisionBox),
     );
@@ -72,11 +73,13 @@ export class ReviewPanel {
 
   _thresholdChart() {
     const { threshold, precision, recall, f1 } = this.evaluation.curves.threshold;
+    // Above the last prediction precision is 1 by convention, and recall 0: nothing to draw.
+    const end = 1 + recall.findLastIndex((value, index) => value > 0 || precision[index] < 1);
     return curveChart({
       label: "F1, precision and recall over the score threshold at IoU .50",
       x: "Score threshold",
       lines: [
-        { x: threshold, y: precision, color: "var(--a-muted)", dash: "5 3" },
+        { x: threshold, y: precision.slice(0, end), color: "var(--a-muted)", dash: "5 3" },
         { x: threshold, y: recall, color: "var(--a-muted)", dash: "1.5 2.5" },
         { x: threshold, y: f1, color: "var(--a-accent)", width: 2.5 },
       ],
@@ -113,7 +116,7 @@ export class ReviewPanel {
   _classRow(row) {
     const swatch = element("span", { class: "a-swatch" });
     swatch.style.background = colorOf(row.label - 1);
-    const values = [row.num_truth, formatFigure(row.ap), formatFigure(row.ap50), formatFigure(row.f1), row.f1 < 0 ? "–" : row.threshold.toFixed(2)];
+    const values = [row.num_truth, formatFigure(row.ap), formatFigure(row.ap50), formatFigure(row.f1), row.f1 <= 0 ? "–" : row.threshold.toFixed(2)];
     const button = element("button", { type: "button", class: "name", title: row.name, onclick: () => this.onClass(row.label) }, swatch, element("span", {}, row.name));
     const node = element("tr", {}, element("td", {}, button), ...values.map((value) => element("td", { class: "a-number" }, String(value))));
     this.classRows.set(row.label, node);
