@@ -38,6 +38,7 @@ def test_import_with_a_mistake_first_then_delete(page, export, tmp_path):
     expect(page.locator(".import-dialog .facts")).to_contain_text("2 images, 2 boxes")
     page.click("[data-action=start]")
     expect(page.locator(".import-dialog[data-step=done] .facts")).to_contain_text("2 images, 2 boxes", timeout=60_000)
+    expect(page.locator(".import-dialog .facts")).to_contain_text("Mended: placeholder class dropped × 1")
     page.get_by_role("button", name="Close").click()
     expect(card(page, NAME).locator(".counts")).to_contain_text("2 images")
     expect(card(page, NAME).locator("img")).to_have_count(2)
@@ -52,6 +53,14 @@ def test_import_with_a_mistake_first_then_delete(page, export, tmp_path):
     card(page, "Renamed").get_by_role("button", name="Delete").click()
     page.locator("dialog .danger").click()
     expect(card(page, "Renamed")).to_have_count(0)
+
+
+def test_new_empty_project_is_opened(page):
+    open_page(page)
+    page.get_by_role("button", name="empty project").locator("visible=true").click()
+    page.get_by_label("Name", exact=True).fill("From scratch")
+    page.locator("dialog .primary").click()
+    page.wait_for_url("**/data?project=from-scratch")
 
 
 def test_upload_and_merge_of_classes_of_one_name(page, tmp_path):

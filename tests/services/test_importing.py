@@ -210,7 +210,7 @@ def test_only_train_is_divided_by_source(services, tmp_path):
         export.add("train", f"s{source}_jpg.rf.{number:032x}.jpg", [(1 + source % 2, [1, 1, 9, 9])])
     slug, report = importing.import_as_new_project(services, "Pets", export.folder(tmp_path / "e"))
     assert set(report["splits"]) == {"train", "valid", "test"}
-    assert "splits_made" in [group["code"] for group in report["findings"]]
+    assert ("note", "splits_made") in [(group["kind"], group["code"]) for group in report["findings"]]
     with services.database(slug).read() as db:
         splits_of = {}
         for image in images.all_of(db):

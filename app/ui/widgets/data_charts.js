@@ -85,7 +85,7 @@ export function percent(part, whole) {
 
 function niceCeiling(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 4, 5, 6, 8, 10].find((factor) => factor * power >= value) * power;
+  return [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((factor) => factor * power >= value) * power;
 }
 
 function shortNumber(value) {

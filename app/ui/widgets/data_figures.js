@@ -1,6 +1,6 @@
 // The figures of a dataset: classes to count, rename and add; charts of sizes, shapes, crowds and balance.
 
-import { getJSON, notify, projectURL, sendJSON } from "./api.js";
+import { getJSON, notify, pageURL, projectURL, sendJSON } from "./api.js";
 import { countHistogram, histogram, percent, shares } from "./data_charts.js";
 import { element } from "./element.js";
 import { colorOf } from "./palette.js";
@@ -64,7 +64,7 @@ export class DataFigures {
   }
 
   nameField(category) {
-    const field = element("input", { class: "a-input name-field", value: category.name, "aria-label": `Name of class ${category.name}`, maxlength: 200 });
+    const field = element("input", { class: "a-input name-field", value: category.name, title: category.name, "aria-label": `Name of class ${category.name}`, maxlength: 200 });
     field.addEventListener("keydown", (event) => {
       if (event.key === "Enter") field.blur();
       if (event.key === "Escape") {
@@ -108,6 +108,10 @@ export class DataFigures {
   }
 
   charts(categories, stats) {
+    if (!stats.num_boxes) {
+      const annotate = element("a", { class: "a-button primary", href: pageURL("/annotate") }, "Annotate");
+      return element("section", { class: "a-empty" }, element("h3", {}, "No boxes yet"), element("p", {}, "The charts show how large, how many and how balanced the labeled objects are."), annotate);
+    }
     const { box_size: size, objects_per_image: objects, aspect_ratio: aspect } = stats;
     const sizes = `${percent(size.small, stats.num_boxes)} small (below 32 px), ${percent(size.large, stats.num_boxes)} large (from 96 px)`;
     const tiny = size.below_2_px ? `; ${size.below_2_px.toLocaleString("en")} thinner than 2 px` : "";

@@ -196,7 +196,7 @@ class AnchorageEnsemble extends HTMLElement {
     this.run = this.runs.find((run) => run.id === this.run.id) ?? this.runs[0];
     this._setFusing(false);
     if (job.state !== "done") {
-      notify(job.error || `Fusing was ${job.state}.`, "error");
+      notify(job.error || `Fusing was ${job.state === "cancelled" ? "stopped" : job.state}.`, "error");
       const newest = this._ensembles()[0];
       if (newest) this._show(newest.id);
       else this._showNone();
@@ -260,10 +260,16 @@ class AnchorageEnsemble extends HTMLElement {
   }
 
   _table(rows) {
-    const best = Object.fromEntries(FIGURES.map(([key]) => [key, Math.max(...rows.map((row) => row[key]))]));
+    // The best of each column as it is shown; where all show the same, none is.
+    const best = Object.fromEntries(
+      FIGURES.map(([key]) => {
+        const isSame = new Set(rows.map((row) => formatFigure(row[key]))).size === 1;
+        return [key, isSame ? null : formatFigure(Math.max(...rows.map((row) => row[key])))];
+      }),
+    );
     const head = [["", "Detector"], ...FIGURES, ["threshold", "Best threshold", "Score threshold of the best F1"]];
     const cells = (row) => [
-      ...FIGURES.map(([key]) => element("td", { class: `a-number${row[key] === best[key] ? " best" : ""}`, "data-figure": key }, formatFigure(row[key]))),
+      ...FIGURES.map(([key]) => element("td", { class: `a-number${formatFigure(row[key]) === best[key] ? " best" : ""}`, "data-figure": key }, formatFigure(row[key]))),
       element("td", { class: "a-number" }, row.threshold.toFixed(2)),
     ];
     return element(

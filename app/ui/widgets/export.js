@@ -1,6 +1,6 @@
 // The Export page: make files of weights, predictions and labels, watch them being made, download and delete them.
 
-import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { dateText, getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
 
 const POLL_MS = 1000;
@@ -138,7 +138,7 @@ class AnchorageExport extends HTMLElement {
         {},
         element("td", { class: "name" }, item.name),
         element("td", { class: "a-number" }, size(item.size_bytes)),
-        element("td", {}, new Date(item.modified_at * 1000).toLocaleString()),
+        element("td", {}, dateText(item.modified_at)),
         element(
           "td",
           { class: "a-number" },
@@ -195,7 +195,7 @@ function fill(field, options) {
 }
 
 function describe(checkpoint) {
-  const name = checkpoint.is_last ? `Last, epoch ${checkpoint.epoch}` : `Epoch ${checkpoint.epoch}`;
+  const { name } = checkpoint;
   return checkpoint.map50 === null ? name : `${name} · mAP50 ${checkpoint.map50.toFixed(3)} · F1 ${checkpoint.f1.toFixed(3)}`;
 }
 

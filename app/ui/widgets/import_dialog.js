@@ -2,6 +2,7 @@
 
 import { ApiError, getJSON, notify, poll, sendJSON } from "./api.js";
 import { element } from "./element.js";
+import { summarize } from "./import_report.js";
 
 const POLL_MS = 500;
 
@@ -54,7 +55,7 @@ class ImportDialog {
     const file = element("input", { class: "a-input", type: "file", accept: ".zip,application/zip", name: "file" });
     const name = element("input", { class: "a-input", type: "text", maxlength: 100, placeholder: "Taken from the file's name", value: this.name ?? "", name: "name" });
     const pathField = element("label", { class: "a-field" }, "Zip file or folder", path, element("span", { class: "a-small" }, "A Roboflow COCO export, zipped or unpacked, or a folder of pictures. It is read where it lies."));
-    const fileField = element("label", { class: "a-field" }, "Zip file", file, element("span", { class: "a-small" }, "A Roboflow COCO export, or a zip of pictures."));
+    const fileField = element("label", { class: "a-field" }, "Zip file", file, element("span", { class: "a-small" }, "Drop it on the field, or choose it: a Roboflow COCO export, or a zip of pictures."));
     const tab = (source, text) =>
       element("button", { type: "button", class: "a-button small", "data-source": source, onclick: () => choose(source) }, text);
     const tabs = element("div", { class: "tabs" }, tab("path", "On this machine"), tab("upload", "Upload a zip"));
@@ -197,7 +198,7 @@ class ImportDialog {
     );
     const heads = ["Class", "Boxes", ...(hasTargets ? ["becomes"] : [])];
     const head = heads.map((text, index) => element("th", { class: index === 1 ? "a-number" : "" }, text));
-    return element("div", { class: "classes" }, element("table", { class: "a-table" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
+    return element("div", { class: "classes" }, element("div", {}, element("table", { class: "a-table" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))));
   }
 
   targetPicker(one, existing) {
@@ -231,7 +232,7 @@ class ImportDialog {
   }
 
   showProgress(plan) {
-    const text = element("p", {}, "Waiting for its turn …");
+    const text = element("p", {}, "Starting …");
     const bar = progressBar();
     const cancel = element("button", { type: "button", class: "a-button", onclick: () => this.cancel(cancel) }, "Cancel");
     this.show("progress", text, bar, element("div", { class: "actions" }, cancel));
@@ -272,9 +273,9 @@ class ImportDialog {
   showResult(report) {
     const facts = [
       `${count(report.images, "image", "images")}, ${count(report.annotations, "box", "boxes")}, ${count(report.categories, "class", "classes")}`,
-      report.fixed ? `${count(report.fixed, "thing", "things")} mended` : "",
+      ...summarize(report, "fixed"),
       report.quarantined ? `${count(report.quarantined, "image", "images")} set aside: choose their rotation` : "",
-      report.skipped ? `${count(report.skipped, "item", "items")} left out` : "",
+      ...summarize(report, "skipped"),
       report.leakage.sources ? `${count(report.leakage.sources, "source has", "sources have")} copies in more than one split` : "",
     ];
     const go = (query) => {

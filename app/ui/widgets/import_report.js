@@ -1,6 +1,6 @@
 // The import report: what came in per split, what was mended, set aside or missing, and what leaks between splits.
 
-import { getJSON, pageURL, projectURL } from "./api.js";
+import { dateText, getJSON, pageURL, projectURL } from "./api.js";
 import { element } from "./element.js";
 
 const KINDS = {
@@ -47,11 +47,10 @@ export async function showReports(root) {
 }
 
 function showReport(report, isOpen) {
-  const when = new Date(report.created_at * 1000).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
   return element(
     "details",
     { class: "a-card report", open: isOpen },
-    element("summary", {}, element("strong", {}, report.source), element("span", { class: "a-muted a-small" }, ` imported ${when}`)),
+    element("summary", {}, element("strong", {}, report.source), element("span", { class: "a-muted a-small" }, ` imported ${dateText(report.created_at)}`)),
     tiles(report),
     splitTable(report),
     leakage(report),
@@ -106,7 +105,7 @@ function splitTable(report) {
 
 function leakage(report) {
   const { sources = 0, examples = {} } = report.leakage ?? {};
-  if (!sources) return element("p", { class: "a-muted a-small" }, "No source has copies in more than one split.");
+  if (!sources) return element("p", { class: "a-muted a-small leakage" }, "No source has copies in more than one split.");
   return element(
     "details",
     { class: "finding" },
@@ -123,12 +122,11 @@ function findings(report) {
 function findingGroup(group) {
   const [word, tone] = KINDS[group.kind] ?? [group.kind, ""];
   const place = group.split ? ` in ${group.split}` : "";
-  const title = TITLES[`${group.kind}_${group.code}`] ?? TITLES[group.code] ?? group.code;
   const more = group.kind === "quarantined" ? element("a", { href: pageURL("/data", { problem: "true" }) }, "Show them") : null;
   return element(
     "details",
     { class: "finding", "data-code": group.code },
-    element("summary", {}, chip(word, tone), `${title}${place}`, element("span", { class: "a-muted" }, ` × ${group.count.toLocaleString("en")}`)),
+    element("summary", {}, chip(word, tone), `${titleOf(group)}${place}`, element("span", { class: "a-muted" }, ` × ${group.count.toLocaleString("en")}`)),
     more,
     element(
       "ul",
@@ -136,6 +134,19 @@ function findingGroup(group) {
       ...group.examples.map((one) => element("li", {}, one.where ? element("span", { class: "a-mono" }, `${one.where}: `) : null, one.message)),
     ),
   );
+}
+
+function titleOf({ kind, code }) {
+  return TITLES[`${kind}_${code}`] ?? TITLES[code] ?? code;
+}
+
+/** What the findings of one kind are, each with its number: ["Left out: boxes without area × 2"]. */
+export function summarize(report, kind) {
+  const counts = new Map();
+  for (const group of (report.findings ?? []).filter((one) => one.kind === kind)) {
+    counts.set(titleOf(group), (counts.get(titleOf(group)) ?? 0) + group.count);
+  }
+  return [...counts].map(([title, count]) => `${KINDS[kind][0]}: ${title[0].toLowerCase()}${title.slice(1)} × ${count.toLocaleString("en")}`);
 }
 
 function chip(word, tone) {
