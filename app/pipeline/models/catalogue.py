@@ -1,6 +1,7 @@
 """The detectors on offer and torchvision's published weights for them. Imports no torch."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,14 @@ WEIGHTS: dict[tuple[str, str], PublishedWeights] = {
     ("fasterrcnn_resnet50_fpn_v2", "backbone"): _RESNET50,
     ("fasterrcnn_resnet50_fpn_v2", "network"): PublishedWeights("fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth"),
 }
+
+
+def model_conflicts(model: str, pretrained: str) -> Iterator[str]:
+    """Why a model cannot be built, or not started from these weights, if so."""
+    if model not in {detector.name for detector in DETECTORS}:
+        yield f"there is no model {model!r} (known: {', '.join(detector.name for detector in DETECTORS)})"
+    elif pretrained in ("backbone", "network") and (model, pretrained) not in WEIGHTS:
+        yield f"pretrained {pretrained!r} is not published for {model}: choose another start"
 
 
 def weights_folder() -> Path:

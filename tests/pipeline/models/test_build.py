@@ -7,7 +7,7 @@ from torchvision.models import mobilenet_v3_large
 from torchvision.models.detection.backbone_utils import _mobilenet_extractor, resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from app.pipeline.config import MODEL_NAMES, parse_config
+from app.pipeline.config import DETECTORS, parse_config
 from app.pipeline.models.build import build_model, constructor_arguments, freeze_for_finetuning, resolve_max_detections
 from app.pipeline.models.catalogue import DETECTORS
 
@@ -17,7 +17,7 @@ def config_of(**values):
 
 
 def test_every_model_is_in_the_catalogue_sorted_by_parameters():
-    assert {detector.name for detector in DETECTORS} == set(MODEL_NAMES)
+    assert {detector.name for detector in DETECTORS} == set(DETECTORS)
     counts = [detector.num_parameters_m for detector in DETECTORS]
     assert counts == sorted(counts)
 
