@@ -7,7 +7,8 @@ from typing import Any
 SMALL_OBJECT_PX = 16  # what one object in twenty may fall below after resizing
 CPU_SIZES_PX = (224, 320)
 GPU_SIZES_PX = (320, 640)
-CPU_STEPS = 900  # a run of about half an hour on two cores
+CPU_PIXELS = 900 * 4 * 224**2  # trained on by two cores in about half an hour
+CPU_STEPS = (300, 1800)
 GPU_STEPS = 6000
 
 
@@ -75,12 +76,15 @@ def suggest(
     """
     model, pretrained = _choose_model(has_gpu, frozenset(cached_weights))
     batch_size = 8 if has_gpu else 4
+    image_size = _choose_image_size(object_shares, longest_side_px, has_gpu, num_cores)
+    steps = GPU_STEPS if has_gpu else _choose_cpu_steps(batch_size * image_size**2, num_cores)
+    steps //= 1 if pretrained == "none" else 2
     return {
         "model": model,
         "pretrained": pretrained,
-        "image_size": _choose_image_size(object_shares, longest_side_px, has_gpu, num_cores),
+        "image_size": image_size,
         "batch_size": batch_size,
-        "epochs": _choose_epochs(num_train_images, batch_size, has_gpu, pretrained),
+        "epochs": min(100, max(8, round(steps / max(1, -(-num_train_images // batch_size))))),
         "learning_rate": 1e-3 if pretrained == "none" else 3e-4,
         "roi_batch_size": 256 if has_gpu else 64,
     }
@@ -106,10 +110,10 @@ def _choose_image_size(shares: Sequence[float], longest_side_px: int, has_gpu: b
     return max(64, int(size + 31) // 32 * 32)
 
 
-def _choose_epochs(num_train_images: int, batch_size: int, has_gpu: bool, pretrained: str) -> int:
-    steps_per_epoch = max(1, -(-num_train_images // batch_size))
-    steps = (GPU_STEPS if has_gpu else CPU_STEPS) // (1 if pretrained == "none" else 2)
-    return min(100, max(8, round(steps / steps_per_epoch)))
+def _choose_cpu_steps(pixels_per_step: int, num_cores: int) -> int:
+    """Fewer steps of larger images, more of smaller ones: about the same time for every dataset."""
+    fewest, most = CPU_STEPS
+    return min(most, max(fewest, round(CPU_PIXELS * num_cores / 2 / pixels_per_step)))
 
 
 def suggest_augmentation(class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -51,8 +51,18 @@ def test_image_size_follows_the_small_objects(share, longest, expected):
 
 
 @pytest.mark.parametrize(("num_images", "expected"), [(1, 100), (87, 41), (255, 14), (100_000, 8)])
-def test_epochs_give_a_run_of_about_nine_hundred_steps(num_images, expected):
+def test_epochs_give_a_run_of_about_nine_hundred_steps_of_small_images(num_images, expected):
     assert suggest(num_train_images=num_images)["epochs"] == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "num_cores", "expected"),
+    [(0.2, 2, 36), (0.01, 2, 18), (0.2, 4, 72), (0.2, 1, 18)],
+    ids=["small images", "large ones take as long", "twice the cores", "half the cores"],
+)
+def test_a_run_on_a_cpu_takes_about_the_same_time_for_every_dataset(share, num_cores, expected):
+    values = suggest(num_train_images=100, object_shares=[share] * 20, num_cores=num_cores)
+    assert values["epochs"] == expected
 
 
 def test_presets_load_no_torch():
