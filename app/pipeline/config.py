@@ -26,6 +26,11 @@ class _Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _used_when(**others: Any) -> dict[str, Any]:
+    """Declare that an option has an effect only beside others: a list of their values, "set" or "unset" (empty, 0)."""
+    return {"used_when": others}
+
+
 class Phase(_Group):
     """A stage of training with its own parts, length and rate."""
 
@@ -52,6 +57,7 @@ class ModelOptions(_Group):
         "",
         description="What to start from when pretrained is 'file': a .pth or .safetensors file, or run:ID for the best "
         "checkpoint of an earlier run of the project.",
+        json_schema_extra=_used_when(pretrained=["file"]),
     )
     trainable_layers: int = Field(
         5, ge=0, le=6, description="How many backbone stages are trained, counted from the top; the rest stay frozen."
@@ -66,6 +72,7 @@ class ModelOptions(_Group):
         "mean",
         description="How the first convolution of a 1-channel network starts: the mean of the color weights, their "
         "sum (as if gray were repeated into three channels), or at random.",
+        json_schema_extra=_used_when(channels=[1]),
     )
 
 
@@ -85,9 +92,14 @@ class InputOptions(_Group):
         max_length=8,
         description="Image sizes to train with one after the other, each for an equal part of the epochs; the last "
         "must be the image size. Empty trains at one size.",
+        json_schema_extra=_used_when(resize=["longest", "letterbox", "stretch"]),
     )
     window_center: float = Field(
-        0.0, ge=-65535, le=65535, description="Middle of the gray values shown, for 16-bit and gray images."
+        0.0,
+        ge=-65535,
+        le=65535,
+        description="Middle of the gray values shown, for 16-bit and gray images.",
+        json_schema_extra=_used_when(window_width="set"),
     )
     window_width: float = Field(
         0.0, ge=0, le=131070, description="Range of gray values shown, black to white; 0 takes the whole range."
@@ -104,9 +116,14 @@ class AugmentationOptions(_Group):
         "constant",
         description="How the probability of the strong ones (MixUp, Mosaic, CopyPaste, dropouts, crops) goes over the "
         "run: constant, or falling to zero.",
+        json_schema_extra=_used_when(augmentation="set"),
     )
     augmentation_off_epochs: int = Field(
-        0, ge=0, le=10_000, description="In this many last epochs the strong augmentations are off."
+        0,
+        ge=0,
+        le=10_000,
+        description="In this many last epochs the strong augmentations are off.",
+        json_schema_extra=_used_when(augmentation="set"),
     )
 
 
@@ -115,7 +132,11 @@ class SamplingOptions(_Group):
 
     keep_empty_images: bool = Field(True, description="Train on images without objects too.")
     max_empty_share: float = Field(
-        1.0, ge=0, le=1, description="Largest share of an epoch that images without objects may have."
+        1.0,
+        ge=0,
+        le=1,
+        description="Largest share of an epoch that images without objects may have.",
+        json_schema_extra=_used_when(keep_empty_images=[True]),
     )
     sampling: Literal["uniform", "inverse_frequency", "repeat_factor"] = Field(
         "uniform",
@@ -123,7 +144,11 @@ class SamplingOptions(_Group):
         "classes; or each once and those of rare classes again (repeat-factor sampling as in LVIS).",
     )
     repeat_threshold: float = Field(
-        0.1, gt=0, le=1, description="Repeat-factor sampling repeats classes seen in a smaller share of the images."
+        0.1,
+        gt=0,
+        le=1,
+        description="Repeat-factor sampling repeats classes seen in a smaller share of the images.",
+        json_schema_extra=_used_when(sampling=["repeat_factor"]),
     )
 
 
@@ -141,11 +166,22 @@ class AnchorOptions(_Group):
         max_length=16,
         description="Sizes of custom anchors (square root of the area, in pixels after resizing): one for each level, "
         "the finest first; another number of them is used on every level.",
+        json_schema_extra=_used_when(anchors=["custom"]),
     )
     anchor_ratios: tuple[float, ...] = Field(
-        (0.5, 1.0, 2.0), min_length=1, max_length=9, description="Ratios of height to width of custom anchors."
+        (0.5, 1.0, 2.0),
+        min_length=1,
+        max_length=9,
+        description="Ratios of height to width of custom anchors.",
+        json_schema_extra=_used_when(anchors=["custom"]),
     )
-    num_anchor_shapes: int = Field(9, ge=1, le=45, description="How many shapes KMeans finds for all levels together.")
+    num_anchor_shapes: int = Field(
+        9,
+        ge=1,
+        le=45,
+        description="How many shapes KMeans finds for all levels together.",
+        json_schema_extra=_used_when(anchors=["kmeans"]),
+    )
 
 
 class HeadOptions(_Group):
@@ -165,7 +201,13 @@ class HeadOptions(_Group):
     class_loss: Literal["cross_entropy", "focal"] = Field(
         "cross_entropy", description="Loss of the head's classes; focal looks most at what is hard."
     )
-    focal_gamma: float = Field(2.0, ge=0, le=10, description="How much focal loss turns away from what is easy.")
+    focal_gamma: float = Field(
+        2.0,
+        ge=0,
+        le=10,
+        description="How much focal loss turns away from what is easy.",
+        json_schema_extra=_used_when(class_loss=["focal"]),
+    )
     class_weights: Literal["none", "inverse_frequency"] = Field(
         "none", description="Weights of the classes in the head's loss: equal, or more for rare ones."
     )
@@ -200,23 +242,64 @@ class ScheduleOptions(_Group):
         1, ge=1, le=256, description="Batches whose gradients are added up for one optimizer step."
     )
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="AdamW is forgiving; SGD is the classic recipe.")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="The peak learning rate, reached after the warmup.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; not used by AdamW.")
+    learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        le=10,
+        description="The peak learning rate, reached after the warmup.",
+        json_schema_extra=_used_when(phases="unset"),
+    )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Momentum of SGD.", json_schema_extra=_used_when(optimizer=["sgd"])
+    )
     weight_decay: float = Field(1e-4, ge=0, le=1, description="Pull of the weights towards zero.")
     schedule: Literal["cosine", "onecycle", "multistep", "polynomial", "constant"] = Field(
-        "cosine", description="How the learning rate goes after the warmup."
+        "cosine",
+        description="How the learning rate goes after the warmup; OneCycle rises over three tenths of it, then falls.",
     )
     milestones: tuple[float, ...] = Field(
         (0.7, 0.9),
         max_length=16,
         description="Where the multi-step schedule drops the rate, as shares of the run, rising.",
+        json_schema_extra=_used_when(schedule=["multistep"]),
     )
-    decay_factor: float = Field(0.1, gt=0, lt=1, description="What the multi-step schedule multiplies the rate by.")
-    polynomial_power: float = Field(0.9, gt=0, le=10, description="Exponent of the polynomial schedule.")
-    warmup_steps: int = Field(100, ge=0, le=100_000, description="Steps of linear warmup, at most a fifth of the run.")
-    warmup_factor: float = Field(1e-3, gt=0, le=1, description="The first step's share of the peak learning rate.")
-    final_learning_rate: float = Field(1e-6, ge=0, le=1, description="Floor that the schedule ends at.")
-    clip_gradient_norm: float = Field(10.0, ge=0, description="Largest gradient norm; 0 turns clipping off.")
+    decay_factor: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="What the multi-step schedule multiplies the rate by.",
+        json_schema_extra=_used_when(schedule=["multistep"]),
+    )
+    polynomial_power: float = Field(
+        0.9,
+        gt=0,
+        le=10,
+        description="Exponent of the polynomial schedule.",
+        json_schema_extra=_used_when(schedule=["polynomial"]),
+    )
+    warmup_steps: int = Field(
+        100,
+        ge=0,
+        le=100_000,
+        description="Optimizer steps of linear warmup, at most a fifth of the run.",
+        json_schema_extra=_used_when(warmup_share="unset"),
+    )
+    warmup_share: float = Field(
+        0.0, ge=0, le=0.5, description="Warmup as a share of the run's steps (1/20 is 0.05); 0 takes warmup_steps."
+    )
+    warmup_factor: float = Field(
+        1e-3, gt=0, le=1, description="The first step's share of the rate that the warmup ends at."
+    )
+    final_learning_rate: float = Field(
+        1e-6,
+        ge=0,
+        le=1,
+        description="Floor that the schedule ends at.",
+        json_schema_extra=_used_when(schedule=["cosine", "onecycle", "polynomial"]),
+    )
+    clip_gradient_norm: float = Field(
+        10.0, ge=0, description="Largest gradient norm, in every step; 0 turns clipping off."
+    )
     ema_decay: float = Field(
         0.0,
         ge=0,
@@ -302,14 +385,52 @@ def _conflicts(config: RunConfig) -> Iterator[str]:
     if min(config.anchor_sizes) <= 0 or min(config.anchor_ratios) <= 0:
         yield "anchor_sizes and anchor_ratios must be above 0"
     if config.phases and sum(phase.epochs for phase in config.phases) != config.epochs:
-        yield "the epochs of phases must add up to epochs"
+        epochs = [phase.epochs for phase in config.phases]
+        yield (
+            f"the epochs of phases must add up to epochs: {' + '.join(map(str, epochs))} is {sum(epochs)}, "
+            f"epochs is {config.epochs}; change epochs, or phases, or train without phases ([])"
+        )
     if list(config.milestones) != sorted(config.milestones) or any(not 0 < at < 1 for at in config.milestones):
         yield "milestones must be rising shares of the run between 0 and 1"
     lowest = min([config.learning_rate, *(phase.learning_rate for phase in config.phases)])
-    if config.final_learning_rate > lowest:
+    if is_used(config, "final_learning_rate") and config.final_learning_rate > lowest:
         yield "final_learning_rate must not exceed learning_rate"
     if config.precision == "float16" and config.device == "cpu":
         yield "precision 'float16' needs a GPU, and device is 'cpu'"
+
+
+def used_when(name: str) -> dict[str, Any]:
+    """Beside which values of other options an option has an effect: a list, "set" or "unset"; {} is always."""
+    extra = RunConfig.model_fields[name].json_schema_extra
+    return extra.get("used_when", {}) if isinstance(extra, dict) else {}
+
+
+def is_used(config: RunConfig, name: str) -> bool:
+    """Whether an option has an effect beside the others of ``config``."""
+    for other, wanted in used_when(name).items():
+        value = getattr(config, other)
+        if (value not in wanted) if isinstance(wanted, list) else (bool(value) != (wanted == "set")):
+            return False
+    return True
+
+
+def explain_use(name: str) -> str:
+    """When an option has an effect, in words; "" when always."""
+    words = []
+    for other, wanted in used_when(name).items():
+        if isinstance(wanted, list):
+            words.append(f"{other} is {' or '.join(json.dumps(value).strip(chr(34)) for value in wanted)}")
+        else:
+            words.append(f"{other} is {wanted}")
+    return f"Used when {' and '.join(words)}." if words else ""
+
+
+def idle_options(config: RunConfig) -> list[str]:
+    """Options that were changed from their defaults but have no effect beside the others."""
+    fields = RunConfig.model_fields.items()
+    return [
+        name for name, field in fields if getattr(config, name) != field.get_default() and not is_used(config, name)
+    ]
 
 
 def parse_config(values: dict[str, Any]) -> RunConfig:
