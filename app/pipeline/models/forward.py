@@ -5,7 +5,7 @@ B images, H x W the padded size; boxes are xyxy pixels of the resized image.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from app.pipeline.models.roi_pool import set_scales, use_matrix_roi_align
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Part = Literal["all", "rpn", "heads"]  # what of a detector learns: see app.pipeline.train.phases
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +59,21 @@ def _to_float(module: nn.Module, inputs: Any, outputs: Any) -> Any:
     return type(outputs)(_to_float(module, inputs, item) for item in outputs)
 
 
-def compute_losses(model: FasterRCNN, batch: Batch, machine: Machine) -> dict[str, Tensor]:
-    """The four losses by torchvision's names: loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg."""
+def compute_losses(model: FasterRCNN, batch: Batch, machine: Machine, part: Part = "all") -> dict[str, Tensor]:
+    """The four losses by torchvision's names: loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg.
+
+    For a ``part`` only its two: for the RPN the box head is not run, for the heads what comes before has no gradients.
+    """
     targets = [{name: value.to(machine.device) for name, value in target.items()} for target in batch.targets]
     images = ImageList(normalize(batch.pixels, batch.sizes, machine.device), batch.sizes)
     with machine.autocast():
-        features = _extract_features(model, images.tensors)
-        proposals, rpn_losses = model.rpn(images, features, targets)
+        with torch.set_grad_enabled(part != "heads"):
+            features = _extract_features(model, images.tensors)
+            proposals, rpn_losses = model.rpn(images, features, targets)
+        if part == "rpn":
+            return rpn_losses
         _, roi_losses = model.roi_heads(features, proposals, batch.sizes, targets)
-    return {**rpn_losses, **roi_losses}
+    return roi_losses if part == "heads" else {**rpn_losses, **roi_losses}
 
 
 def detect(model: FasterRCNN, batch: Batch, machine: Machine) -> list[dict[str, Tensor]]:
