@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: smoother than the weights themselves, judged and kept in their place."""
+"""An exponential moving average of the weights: smoother than they are, judged and kept in their place."""
 
 import copy
 from typing import Any

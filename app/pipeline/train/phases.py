@@ -13,7 +13,7 @@ _MODES_KEPT = ("", "rpn")
 
 
 class Phases:
-    """Sets a model up for each phase of a run, and remembers where it is. Without phases everything learns throughout."""
+    """Sets a model up for each phase of a run, and remembers where it is; without phases everything learns."""
 
     def __init__(self, model: nn.Module, config: RunConfig) -> None:
         self._model = model

@@ -26,6 +26,11 @@ class Stage:
     part: str = "all"
 
 
+def steps_per_epoch(num_batches: int, config: RunConfig) -> int:
+    """Optimizer steps of an epoch of ``num_batches``: the last may have fewer batches than the others."""
+    return -(-num_batches // config.accumulate_batches)
+
+
 def stages_of(num_steps: int, config: RunConfig) -> list[Stage]:
     """The phases of a run of ``num_steps`` optimizer steps, in order; a run without phases is one stage."""
     if not config.phases:

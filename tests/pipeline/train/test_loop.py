@@ -136,9 +136,9 @@ def test_loss_that_is_not_finite_is_seen_before_the_weights_change(snapshot, tmp
     compute = loop.compute_losses
     models = []
 
-    def broken(model, batch, machine):
+    def broken(model, batch, machine, part):
         models.append({name: tensor.clone() for name, tensor in model.named_parameters()} | {"": model})
-        return {**compute(model, batch, machine), "loss_box_reg": torch.tensor(value, requires_grad=True)}
+        return {**compute(model, batch, machine, part), "loss_box_reg": torch.tensor(value, requires_grad=True)}
 
     monkeypatch.setattr(loop, "compute_losses", broken)
     with pytest.raises(NonFiniteLoss, match=r"loss_box_reg became (nan|inf) .*train_\d\.png, train_\d\.png"):
