@@ -60,7 +60,12 @@ class ModelOptions(_Group):
         json_schema_extra=_used_when(pretrained=["file"]),
     )
     trainable_layers: int = Field(
-        5, ge=0, le=6, description="How many backbone stages are trained, counted from the top; the rest stay frozen."
+        5,
+        ge=0,
+        le=6,
+        description="How many backbone stages are trained, counted from the top; the rest keep their pretrained "
+        "weights. Backbones have five, MobileNet six.",
+        json_schema_extra=_used_when(pretrained=["backbone", "network", "file"]),
     )
     norm: Literal["auto", "frozen", "batch", "group"] = Field(
         "auto",
@@ -181,6 +186,12 @@ class AnchorOptions(_Group):
         le=45,
         description="How many shapes KMeans finds for all levels together.",
         json_schema_extra=_used_when(anchors=["kmeans"]),
+    )
+    anchor_shapes: tuple[tuple[float, float], ...] = Field(
+        (),
+        max_length=45,
+        description="Width and height of each KMeans shape. A run fills them in at its start; given, they are used.",
+        json_schema_extra={"readOnly": True, **_used_when(anchors=["kmeans"])},
     )
 
 
@@ -366,7 +377,7 @@ GROUPS: tuple[type[_Group], ...] = RunConfig.__bases__
 
 def _conflicts(config: RunConfig) -> Iterator[str]:
     """Why options cannot work together, if so."""
-    yield from model_conflicts(config.model, config.pretrained)
+    yield from model_conflicts(config.model, config.pretrained, config.norm)
     if config.pretrained == "file" and not config.weights_file:
         yield "weights_file must name a file when pretrained is 'file'"
     if config.norm == "frozen" and config.pretrained == "none":
@@ -384,6 +395,10 @@ def _conflicts(config: RunConfig) -> Iterator[str]:
             yield "progressive_sizes must not be more than epochs"
     if min(config.anchor_sizes) <= 0 or min(config.anchor_ratios) <= 0:
         yield "anchor_sizes and anchor_ratios must be above 0"
+    if config.anchor_shapes and config.anchors != "kmeans":
+        yield "anchor_shapes are of anchors 'kmeans': leave them out, or choose it"
+    if any(min(shape) <= 0 for shape in config.anchor_shapes):
+        yield "anchor_shapes must be above 0"
     if config.phases and sum(phase.epochs for phase in config.phases) != config.epochs:
         epochs = [phase.epochs for phase in config.phases]
         yield (
