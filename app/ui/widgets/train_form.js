@@ -1,5 +1,6 @@
 // The form of a new run, made from what GET /config tells: nothing about an option is written here.
 
+import { AnchorPanel } from "./anchor_panel.js";
 import { ApiError, notify, pageURL, projectSlug, projectURL, sendJSON } from "./api.js";
 import { LineChart } from "./chart.js";
 import { element } from "./element.js";
@@ -73,8 +74,14 @@ export class RunForm {
       more.firstChild.textContent = isAll ? `All ${group.fields.length} options` : "More";
       section.append(more);
     }
+    if (group.fields.some((field) => field.name === "anchors")) section.append(this.anchorPanel());
     if (group.fields.some((field) => field.name === "learning_rate")) section.append(this.schedulePlot());
     return section;
+  }
+
+  anchorPanel() {
+    this.anchors = new AnchorPanel((kind) => this.set("anchors", kind));
+    return this.anchors.root;
   }
 
   schedulePlot() {
@@ -152,6 +159,7 @@ export class RunForm {
       else control.value = String(value ?? "");
     }
     this.rows.get("weights_file")?.row.toggleAttribute("hidden", this.values.pretrained !== "file");
+    this.anchors?.update(this.values);
     this.remember();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.check(), CHECK_AFTER_MS);
