@@ -26,7 +26,7 @@ def export(job: JobContext) -> dict[str, Any]:
 
 def predict_files(job: JobContext) -> dict[str, Any]:
     """Predict pictures outside the project and write one COCO document whose annotations have scores."""
-    from app.pipeline.data.image import BadImage, read_image
+    from app.pipeline.data.image import BadImage
     from app.pipeline.predict import load_detector
 
     checkpoint = runs.get_checkpoint(job.database, int(job.payload["checkpoint_id"]))
@@ -38,7 +38,7 @@ def predict_files(job: JobContext) -> dict[str, Any]:
         if job.should_stop():
             raise Stopped
         try:
-            picture = read_image(Path(name))
+            picture = detector.read(Path(name))
         except (BadImage, OSError) as error:
             skipped.append({"file_name": name, "reason": str(error)})
             job.emit(Log(f"skipped {name}: {error}", "warning"))
