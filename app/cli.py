@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import orjson
 
 from app.errors import BadRequest, NotFound, UserError
-from app.pipeline.config import ConfigError, parse_assignments
+from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.records import SPLITS, Job
 from app.services import (
     ensembling,
@@ -26,6 +26,7 @@ from app.services import (
     predicting,
     projects,
     review,
+    suggestions,
     training,
 )
 from app.services.context import Services
@@ -61,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         place = traceback.extract_tb(error.__traceback__)[-1]
         hint = f"This is a fault of Anchorage ({Path(place.filename).name}, line {place.lineno}); please report it."
         return _fail(f"{type(error).__name__}: {error}", hint, is_json, False)
-    _write(orjson.dumps(result).decode() if is_json else _as_text(result))
+    as_text = getattr(values, "as_text", _as_text)
+    _write(orjson.dumps(result).decode() if is_json else as_text(result))
     return DONE
 
 
@@ -111,6 +113,10 @@ def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> N
     command.add_argument("--wait", action="store_true", help="wait for the end, with progress on standard error")
 
     _add_command(commands, "runs", list_runs, "list the runs of a project")
+    command = _add_command(
+        commands, "presets", list_presets, "list the presets with the options they set", needs_project=False
+    )
+    command.set_defaults(as_text=_presets_as_text)
 
 
 def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -181,6 +187,11 @@ def list_runs(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def list_presets(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`presets`: what each sets on top of what suits the project and the machine; for `train --preset NAME`."""
+    return {"presets": suggestions.list_presets()}
+
+
 def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`evaluate`: predicts first where that was not done yet."""
     slug = projects.find_project(services, values.project)
@@ -247,11 +258,12 @@ def _add_run_and_split(command: argparse.ArgumentParser) -> None:
 
 
 def _add_command(
-    commands: "argparse._SubParsersAction[_Parser]", name: str, function: Command, text: str
+    commands: "argparse._SubParsersAction[_Parser]", name: str, function: Command, text: str, needs_project: bool = True
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     command.set_defaults(command=function)
-    command.add_argument("--project", required=True, metavar="NAME", help="a project's name or its folder's name")
+    if needs_project:
+        command.add_argument("--project", required=True, metavar="NAME", help="a project's name or its folder's name")
     # SUPPRESS: a missing --json here must not undo the one before the command.
     command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return command
@@ -311,6 +323,31 @@ def _as_text(result: dict[str, Any]) -> str:
         else:
             lines.append(f"{name}: {_short(value)}")
     return "\n".join(lines)
+
+
+def _presets_as_text(result: dict[str, Any]) -> str:
+    """Presets under their headings: what each is, and the options it sets, with the default where that is another."""
+    defaults = parse_config({}).model_dump(mode="json")
+    lines, source = [], ""
+    for preset in result["presets"]:
+        if preset["source"] != source:
+            source = preset["source"]
+            lines += ["", source.upper()]
+        lines += ["", f"{preset['name']:<27}{preset['title']}", f"    {preset['help']}"]
+        lines += [f"    {preset['needs']}"] if preset["needs"] else []
+        for option, value in preset["values"].items():
+            note = "" if value == defaults[option] else f"   (default {_option_as_text(defaults[option])})"
+            lines.append(f"      {option:<24}{_option_as_text(value)}{note}")
+    return "\n".join(lines[1:])
+
+
+def _option_as_text(value: Any) -> str:
+    """As `--set` takes it, but for records: of an augmentation its name and probability."""
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "probability" in value[0]:
+        return ", ".join(f"{step['name']} {step['probability']:g}" for step in value)
+    return (
+        value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else orjson.dumps(value).decode()
+    )
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -63,6 +64,12 @@ def gpu_name() -> str:
         logger.warning("nvidia-smi does not answer: %s", error)
         return ""
     return answer.stdout.strip().partition("\n")[0]
+
+
+def list_presets() -> list[dict[str, Any]]:
+    """Every preset: name, title, help, source (its heading), values, and what it ``needs`` that is not here."""
+    cached = cached_weights()
+    return [{**asdict(preset), "needs": presets.explain_needs(preset.values, cached)} for preset in presets.PRESETS]
 
 
 def preset_values(services: Services, slug: str, name: str) -> dict[str, Any]:
