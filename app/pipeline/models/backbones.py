@@ -12,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torchvision.models import resnet
@@ -19,7 +20,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN, mobilen
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from app.pipeline.models.catalogue import Detector, find_detector, of_timm, timm_name
+from app.pipeline.models.catalogue import Detector, find_detector, timm_name
 
 PYRAMID_CHANNELS = 256
 MAX_NORM_GROUPS = 32  # as in the paper of group norm
@@ -108,7 +109,9 @@ def create_features(name: str, **arguments: Any) -> nn.Module:
 def inspect_timm(name: str) -> dict[str, Any]:
     """What timm/NAME is, without its weights: plain values, for the form.
 
-    ``strides`` and ``channels`` of the maps used, ``has_batch_norm``, and ``tagged`` (the name of its published weights, or ""). Raises UnsuitableBackbone with the reason.
+    ``strides`` and ``channels`` of the maps used, ``has_batch_norm``, ``tagged`` (the name of its published weights,
+    or "") and their ``normalization`` (mean and std of pixels in 0..1; {} for ImageNet's). Raises UnsuitableBackbone
+    with the reason.
     """
     with torch.device("meta"):
         body = create_features(name)
@@ -120,14 +123,22 @@ def inspect_timm(name: str) -> dict[str, Any]:
         )
     _check_sizes(name, body)
     config = timm.models.get_pretrained_cfg(name)
-    tagged = config.hf_hub_id.removeprefix("timm/") if config is not None and config.hf_hub_id else ""
+    hub_id = (config.hf_hub_id or "") if config is not None else ""
+    tagged = hub_id.removeprefix("timm/") if hub_id.startswith("timm/") else ""
     chosen = zip(body.feature_info.reduction(), body.feature_info.channels(), strict=True)
     return {
         "strides": list(strides),
         "channels": [channels for stride, channels in chosen if stride in TIMM_STRIDES],
         "has_batch_norm": any(isinstance(module, nn.BatchNorm2d) for module in body.modules()),
-        "tagged": tagged if tagged and config.hf_hub_id == of_timm(tagged).hub_id else "",
+        "tagged": tagged,
+        "normalization": _normalization(config) if tagged else {},
     }
+
+
+def _normalization(config: Any) -> dict[str, list[float]]:
+    if tuple(config.mean) == IMAGENET_DEFAULT_MEAN and tuple(config.std) == IMAGENET_DEFAULT_STD:
+        return {}
+    return {"mean": list(config.mean), "std": list(config.std)}
 
 
 def _check_sizes(name: str, body: nn.Module) -> None:
@@ -189,7 +200,8 @@ def use_group_norm(module: nn.Module) -> int:
 def _frozen(layer: nn.BatchNorm2d) -> nn.Module:
     kind = FrozenBatchNormAct if isinstance(layer, BatchNormAct2d) else FrozenBatchNorm2d
     frozen = kind(layer.num_features, eps=layer.eps)
-    frozen.load_state_dict(layer.state_dict())
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        setattr(frozen, name, getattr(layer, name).detach().clone())
     return frozen
 
 

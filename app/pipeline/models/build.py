@@ -1,4 +1,4 @@
-"""Faster R-CNN as torchvision builds it: the same modules, the same state-dict keys, on torchvision's or timm's backbone.
+"""Faster R-CNN as torchvision builds it: the same modules and state-dict keys, on torchvision's or timm's backbones.
 
 K classes; torchvision counts the background too, so its ``num_classes`` is K + 1.
 """
@@ -18,11 +18,12 @@ from app.pipeline.models.anchor_generator import ShapedAnchorGenerator, build_an
 from app.pipeline.models.backbones import (
     build_backbone,
     freeze_batch_norm,
+    inspect_timm,
     remake_stem,
     stages_from_the_top,
     use_group_norm,
 )
-from app.pipeline.models.catalogue import find_detector, pyramid_strides
+from app.pipeline.models.catalogue import find_detector, pyramid_strides, timm_name
 from app.pipeline.models.heads import use_losses
 
 SAMPLES_PER_BIN = 2  # of RoIAlign, along each axis, as in torchvision
@@ -35,7 +36,8 @@ GRAY_STD = (0.226,)
 def constructor_arguments(config: RunConfig, num_categories: int) -> dict[str, Any]:
     """FasterRCNN's arguments, JSON-able, for a config whose ``max_detections`` is set.
 
-    Equal ``min_size`` and ``max_size`` make torchvision's own transform bring the longer side to ``image_size``.
+    Equal ``min_size`` and ``max_size`` make torchvision's own transform bring the longer side to ``image_size``; other
+    modes of resizing need one argument more, "as is" more than arguments (see ``export.torchvision_recipe``).
     """
     if config.max_detections < 1:
         raise ValueError("max_detections must be resolved before a model is built")
@@ -58,9 +60,21 @@ def constructor_arguments(config: RunConfig, num_categories: int) -> dict[str, A
         "box_batch_size_per_image": config.roi_batch_size,
         "box_positive_fraction": config.roi_positive_fraction,
     }
+    return {**arguments, **_resizing(config), **_normalization(config)}
+
+
+def _resizing(config: RunConfig) -> dict[str, Any]:
+    """The arguments of torchvision's transform that make it stretch, or pad to a square right and below."""
+    side = config.image_size
+    return {"stretch": {"fixed_size": [side, side]}, "letterbox": {"size_divisible": side}}.get(config.resize, {})
+
+
+def _normalization(config: RunConfig) -> dict[str, list[float]]:
+    """FasterRCNN's arguments where they are not ImageNet's of three colors, which are its defaults."""
     if config.channels == 1:
-        arguments |= {"image_mean": list(GRAY_MEAN), "image_std": list(GRAY_STD)}
-    return arguments
+        return {"image_mean": list(GRAY_MEAN), "image_std": list(GRAY_STD)}
+    name = timm_name(config.model)
+    return {f"image_{key}": value for key, value in inspect_timm(name)["normalization"].items()} if name else {}
 
 
 def num_proposals(config: RunConfig) -> int:
@@ -74,9 +88,10 @@ def resolve_max_detections(config: RunConfig, max_objects: int) -> int:
 
 
 def build_model(config: RunConfig, num_categories: int, class_counts: Sequence[int] = ()) -> FasterRCNN:
-    """A freshly initialised detector, all of it trainable; batch norm is ordinary unless the config asks for group norm.
+    """A freshly initialised detector, all of it trainable, with ordinary batch norm (or group norm, if chosen).
 
-    class_counts: the training boxes of each class, for class weights; see use_losses. Raises UnsuitableBackbone for a timm/NAME that gives no feature pyramid.
+    class_counts: the training boxes of each class, for class weights; see use_losses. Raises UnsuitableBackbone for
+    a timm/NAME that gives no feature pyramid.
     """
     parts: dict[str, Any] = {"rpn_anchor_generator": build_anchor_generator(config, pyramid_strides(config.model))}
     if config.pooler_size != POOLER_SIZE:

@@ -95,6 +95,10 @@ def _resnet(number: str, title: str, parameters: int, parameters_v2: int) -> tup
     )
 
 
+def _mobilenet(name: str, title: str) -> Detector:
+    return Detector(name, title, "mobilenet", "mobilenet_v3_large", 18_930_229, 144, strides=MOBILE_PYRAMID)
+
+
 def _efficientnet(number: int, parameters: int, stem_filters: int) -> Detector:
     name, title = f"efficientnet_b{number}", f"EfficientNet-B{number} FPN"
     return Detector(f"fasterrcnn_{name}_fpn", title, "efficientnet", name, parameters, stem_filters)
@@ -111,14 +115,14 @@ _MOBILE = "fasterrcnn_mobilenet_v3_large"
 DETECTORS: tuple[Detector, ...] = tuple(
     sorted(
         (
-            Detector(f"{_MOBILE}_320_fpn", "MobileNet-V3 Large 320 FPN", "mobilenet", "mobilenet_v3_large", 18_930_229, 144, strides=MOBILE_PYRAMID),
-            Detector(f"{_MOBILE}_fpn", "MobileNet-V3 Large FPN", "mobilenet", "mobilenet_v3_large", 18_930_229, 144, strides=MOBILE_PYRAMID),
+            _mobilenet(f"{_MOBILE}_320_fpn", "MobileNet-V3 Large 320 FPN"),
+            _mobilenet(f"{_MOBILE}_fpn", "MobileNet-V3 Large FPN"),
             *_resnet("resnet18", "ResNet-18", 28_273_881, 30_187_353),
             *_resnet("resnet34", "ResNet-34", 38_374_617, 40_295_513),
             *_resnet("resnet50", "ResNet-50", 41_299_161, 43_256_153),
             *_resnet("resnet101", "ResNet-101", 60_239_065, 62_248_281),
             *_resnet("resnet152", "ResNet-152", 75_836_633, 77_891_929),
-            Detector("fasterrcnn_resnext101_32x8d_fpn", "ResNeXt-101-32x8d FPN v1", "resnet", "resnext101_32x8d", 104_383_705, 3136),
+            _resnet("resnext101_32x8d", "ResNeXt-101-32x8d", 104_383_705, 0)[0],
             _efficientnet(0, 20_583_573, 288),
             _efficientnet(1, 23_089_209, 288),
             _efficientnet(2, 24_203_035, 288),
