@@ -39,12 +39,17 @@ def export_weights(checkpoint_path: Path, format: Literal["pth", "safetensors"],
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What ``classes.json`` says: label, category id and name of each class, and how torchvision builds the model."""
+    """What ``classes.json`` says: label, category id and name of each class, and how torchvision builds the model.
+
+    ``resize`` is done by the model; ``window`` (of gray values; width 0 is none) by whoever reads the images.
+    """
     categories = checkpoint.categories
     pairs = zip(categories.ids, categories.names, strict=True)
     return {
         "model": checkpoint.config.model,
         "image_size": checkpoint.config.image_size,
+        "resize": checkpoint.config.resize,
+        "window": {"center": checkpoint.config.window_center, "width": checkpoint.config.window_width},
         "arguments": constructor_arguments(checkpoint.config, len(categories)),
         "classes": [{"label": i, "id": id_, "name": name} for i, (id_, name) in enumerate(pairs, start=1)],
         "metrics": checkpoint.metrics,
@@ -52,10 +57,11 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def torchvision_recipe(model: str, format: str = "pth") -> str:
+def torchvision_recipe(model: str, format: str = "pth", resize: str = "longest") -> str:
     """The five lines that load an export with torchvision alone, to be run in the folder of the export.
 
-    The model takes RGB images as float tensors [3, H, W] in 0..1, and resizes them itself.
+    The model takes RGB images as float tensors [3, H, W] in 0..1, and resizes them itself, as it was trained: the
+    arguments in the file say how. For ``resize`` "as_is" a sixth line takes the resizing out.
     """
     package = "torchvision" if format == "pth" else "safetensors.torch, torchvision"
     if model == "fasterrcnn_resnet18_fpn":
@@ -67,15 +73,16 @@ def torchvision_recipe(model: str, format: str = "pth") -> str:
         build = (
             'torchvision.models.get_model(facts["model"], weights=None, weights_backbone=None, **facts["arguments"])'
         )
-    return "\n".join(
-        [
-            f"import json, torch, {package}",
-            f'facts = json.load(open("{FACTS_NAME}", encoding="utf-8"))',
-            f"model = {build}",
-            f"model.load_state_dict({_LOADERS[format]})",
-            "model.eval()",
-        ]
-    )
+    lines = [
+        f"import json, torch, {package}",
+        f'facts = json.load(open("{FACTS_NAME}", encoding="utf-8"))',
+        f"model = {build}",
+        f"model.load_state_dict({_LOADERS[format]})",
+        "model.eval()",
+    ]
+    if resize == "as_is":
+        lines.append("model.transform.resize = lambda image, target=None: (image, target)")
+    return "\n".join(lines)
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

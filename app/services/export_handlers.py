@@ -94,7 +94,8 @@ def _weights(job: JobContext) -> dict[str, Any]:
     if "folder" in job.payload:
         written = export_weights(run_folder / checkpoint.file_name, weights_format, Path(job.payload["folder"]))
         return {"files": [str(path) for path in written]}
-    recipe = torchvision_recipe(load_config(run_folder / "config.json").model, weights_format)
+    config = load_config(run_folder / "config.json")
+    recipe = torchvision_recipe(config.model, weights_format, config.resize)
     target = job.files.exports / job.payload["name"]
     with TemporaryDirectory(dir=job.files.folder) as folder:
         written = export_weights(run_folder / checkpoint.file_name, weights_format, Path(folder))

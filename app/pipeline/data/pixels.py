@@ -2,7 +2,6 @@
 
 import threading
 
-import cv2
 import numpy as np
 import psutil
 
@@ -38,9 +37,9 @@ class _Budget:
 class ResizedImages:
     """Upright images at the size and in the mode the network sees; safe to use from several threads.
 
-    ``window`` acts on gray images; ``is_gray`` takes the color out of the others (three equal channels remain). What
-    fits into ``budget_bytes`` is kept and never evicted: in shuffled epochs every image is as likely to be asked for
-    next as any other, so replacing one by another gains nothing.
+    ``window`` acts on gray images, which come with three equal channels. What fits into ``budget_bytes`` is kept and
+    never evicted: in shuffled epochs every image is as likely to be asked for next as any other, so replacing one by
+    another gains nothing.
     """
 
     def __init__(
@@ -50,12 +49,10 @@ class ResizedImages:
         *,
         resize: Resize = "longest",
         window: Window | None = None,
-        is_gray: bool = False,
     ) -> None:
         self.image_size = image_size
         self.resize = resize
         self.window = window
-        self.is_gray = is_gray
         self._budget = _Budget(default_budget_bytes() if budget_bytes is None else budget_bytes)
         self._kept: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
@@ -68,12 +65,11 @@ class ResizedImages:
             budget_bytes,
             resize=config.resize,
             window=Window.of(config.window_center, config.window_width),
-            is_gray=config.channels == 1,
         )
 
     def at_size(self, image_size: int) -> "ResizedImages":
         """The same images at another size, kept within the same budget; :meth:`forget` gives their part back."""
-        other = ResizedImages(image_size, 0, resize=self.resize, window=self.window, is_gray=self.is_gray)
+        other = ResizedImages(image_size, 0, resize=self.resize, window=self.window)
         other._budget = self._budget
         return other
 
@@ -91,8 +87,7 @@ class ResizedImages:
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """An upright uint8 [H, W, 3] image as the network sees it; the window has acted when it was read."""
-        resized = resize_image(image, self.image_size, self.resize)
-        return to_gray(resized) if self.is_gray else resized
+        return resize_image(image, self.image_size, self.resize)
 
     def forget(self) -> None:
         """Let go of everything kept."""
@@ -114,9 +109,3 @@ def default_budget_bytes() -> int:
 def resized_shape(sample: Sample, image_size: int, resize: Resize = "longest") -> tuple[int, int]:
     """(height, width) that resizing gives for a sample of the size written in the snapshot."""
     return resized_size(sample.width, sample.height, image_size, resize)[::-1]
-
-
-def to_gray(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] RGB with three equal channels: the weighted average (BT.601) of the given ones."""
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).reshape(image.shape[:2])
-    return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB).reshape(image.shape)

@@ -170,14 +170,6 @@ def test_every_mode_of_resizing_moves_the_boxes_with_the_pixels(tmp_path, resize
     np.testing.assert_allclose(batch.targets[0]["boxes"][0].numpy(), drawn, atol=0.8)
 
 
-def test_network_of_one_channel_gets_gray_images(snapshot):
-    config = parse_config({**TINY, "channels": 1})
-    loader = TrainLoader(snapshot.split("train"), 2, config, ResizedImages.for_config(config), RunContext())
-    for batch in loader.epoch(1):
-        assert (batch.pixels[..., 0] == batch.pixels[..., 1]).all()
-        assert (batch.pixels[..., 0] == batch.pixels[..., 2]).all()
-
-
 def test_repeated_images_come_in_as_many_batches_as_are_told(snapshot):
     loader = make_loader(snapshot.split("train")[:3], sampling="repeat_factor", repeat_threshold=1.0, batch_size=1)
     for epoch in range(1, 10):
