@@ -86,7 +86,8 @@ def _coco_annotations(found: Detections, category_ids: tuple[int, ...], min_scor
 def _weights(job: JobContext) -> dict[str, Any]:
     """Weights and classes.json into ``folder``, or zipped with loading instructions as ``name`` among the exports."""
     from app.pipeline.config import load_config
-    from app.pipeline.export import export_weights, torchvision_recipe
+    from app.pipeline.export import export_weights
+    from app.pipeline.loading_recipe import loading_recipe, needed_libraries
 
     checkpoint = runs.get_checkpoint(job.database, int(job.payload["checkpoint_id"]))
     run_folder = job.files.run(checkpoint.run_id)
@@ -95,14 +96,14 @@ def _weights(job: JobContext) -> dict[str, Any]:
         written = export_weights(run_folder / checkpoint.file_name, weights_format, Path(job.payload["folder"]))
         return {"files": [str(path) for path in written]}
     config = load_config(run_folder / "config.json")
-    recipe = torchvision_recipe(config.model, weights_format, config.resize)
     target = job.files.exports / job.payload["name"]
     with TemporaryDirectory(dir=job.files.folder) as folder:
         written = export_weights(run_folder / checkpoint.file_name, weights_format, Path(folder))
         with replacing(target) as path, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for file in written:
                 archive.write(file, file.name)
-            archive.writestr(README_NAME, f"Unpack, and in that folder, with torchvision alone:\n\n{recipe}\n")
+            recipe = loading_recipe(config, weights_format)
+            archive.writestr(README_NAME, f"Unpack, and in that folder, with {needed_libraries(config)}:\n\n{recipe}\n")
     return {"files": [target.name]}
 
 
