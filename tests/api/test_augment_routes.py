@@ -50,7 +50,8 @@ def test_catalogue_lists_sliders_and_presets(client):
     assert by_name["Rotate"]["sliders"] == [
         {"name": "limit", "label": "Largest angle (degrees)", "min": 0, "max": 180, "step": 1, "default": 20}
     ]
-    assert {preset["name"] for preset in answer["presets"]} == {"none", "flips", "gastroscopy", "backbones"}
+    names = [preset["name"] for preset in answer["presets"]]
+    assert names == ["none", "flips", "gastroscopy", "gastroscopy_mixing", "backbones"]
     assert answer["helper"] in ("off", "warming", "ready")
 
 

@@ -104,6 +104,19 @@ def is_gray(source: bytes | Path) -> bool:
         return _has_gray_values(picture)
 
 
+def gray_range(source: bytes | Path) -> tuple[float, float] | None:
+    """The 1st and 99th percentile of a gray picture's values, as its file has them; None for color. Raises BadImage."""
+    with _opened(source) as picture:
+        if not _has_gray_values(picture):
+            return None
+        try:
+            values = np.nan_to_num(np.asarray(picture.convert("L") if picture.mode == "LA" else picture))
+        except Exception as error:  # see probe_image
+            raise BadImage(f"it cannot be decoded ({_reason(error)})") from error
+    low, high = np.percentile(values, (1, 99))
+    return float(low), float(high)
+
+
 def read_image(source: bytes | Path | str, rotation: int = 0, window: Window | None = None) -> np.ndarray:
     """The upright picture as uint8 [H, W, 3] RGB; ``rotation`` is degrees clockwise applied after EXIF.
 
