@@ -58,8 +58,8 @@ def explain_needs(values: dict[str, Any], cached: Iterable[tuple[str, str]]) -> 
     if start not in WEIGHTS or start in set(cached):
         return ""
     return (
-        f"Needs the weights {WEIGHTS[start].file_name}, which are not on this machine: they are downloaded at the "
-        "start. With pretrained 'none' it runs from scratch."
+        f"Its weights ({WEIGHTS[start].file_name}) are not on this machine: they are downloaded at the start, unless "
+        "pretrained is 'none'."
     )
 
 

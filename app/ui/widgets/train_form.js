@@ -10,15 +10,8 @@ const CHECK_AFTER_MS = 250;
 
 /** "roi_batch_size" -> "RoI batch size". */
 function titleOf(name) {
-  const words = name.replaceAll("_", " ").replace(/\b(roi|rpn|nms)\b/g, (word) => ({ roi: "RoI" })[word] ?? word.toUpperCase());
+  const words = name.replaceAll("_", " ").replace(/\b(roi|rpn|nms|ema)\b/g, (word) => ({ roi: "RoI" })[word] ?? word.toUpperCase());
   return words[0].toUpperCase() + words.slice(1);
-}
-
-function valueText(name, value) {
-  if (name === "augmentation") return chainText(value);
-  if (name === "phases") return value.length ? value.map((phase) => `${phase.train} ${phase.epochs}`).join(", ") : "none";
-  if (Array.isArray(value)) return value.length ? value.join(", ") : "none";
-  return value === "" ? "none" : String(value);
 }
 
 function isSame(one, other) {
@@ -92,9 +85,17 @@ export class RunForm {
   }
 
   difference({ name }) {
-    const [before, now] = [this.description.suggested[name], this.values[name]].map((value) => valueText(name, value));
+    const [before, now] = [this.description.suggested[name], this.values[name]].map((value) => this.valueText(name, value));
     const text = element("span", { class: "train-difference-values" }, element("s", {}, before), " ", now);
     return element("button", { type: "button", class: "train-difference", title: `${before} → ${now}`, onclick: () => this.reveal(name) }, element("span", {}, titleOf(name)), text);
+  }
+
+  valueText(name, value) {
+    if (name === "model") return this.description.models.find((model) => model.name === value)?.title ?? value;
+    if (name === "augmentation") return chainText(value);
+    if (name === "phases" && Array.isArray(value)) return value.length ? value.map((phase) => `${phase.train} ${phase.epochs}`).join(", ") : "none";
+    if (Array.isArray(value)) return value.length ? value.join(", ") : "none";
+    return value === "" ? "none" : String(value);
   }
 
   isDifferent(name) {
@@ -188,6 +189,7 @@ export class RunForm {
 
   showHelp(text) {
     this.help.textContent = text ?? "Chosen for this dataset and machine. Point at an option to read about it.";
+    this.help.title = this.help.textContent;
   }
 
   set(name, value, typedInto = null) {
