@@ -23,6 +23,7 @@ from app.services import (
     exporting,
     importing,
     label_export,
+    models,
     predicting,
     projects,
     review,
@@ -117,6 +118,14 @@ def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> N
         commands, "presets", list_presets, "list the presets with the options they set", needs_project=False
     )
     command.set_defaults(as_text=_presets_as_text)
+    command = _add_command(
+        commands, "models", list_models, "list the detectors, the smallest first", needs_project=False
+    )
+    command.add_argument(
+        "--classes", type=int, default=2, metavar="N", help="count for N classes, the background among them (2)"
+    )
+    command.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for gray images, 3 for color (3)")
+    command.set_defaults(as_text=_models_as_text)
 
 
 def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -190,6 +199,11 @@ def list_runs(services: Services, values: argparse.Namespace) -> dict[str, Any]:
 def list_presets(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`presets`: what each sets on top of what suits the project and the machine; for `train --preset NAME`."""
     return {"presets": suggestions.list_presets()}
+
+
+def list_models(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`models`: parameters for these classes and channels, and which weights are published and here."""
+    return {"models": models.list_catalogue(values.classes, values.channels)}
 
 
 def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -323,6 +337,15 @@ def _as_text(result: dict[str, Any]) -> str:
         else:
             lines.append(f"{name}: {_short(value)}")
     return "\n".join(lines)
+
+
+def _models_as_text(result: dict[str, Any]) -> str:
+    """One line a model: name, parameters, published weights (those that are here in capitals)."""
+    lines = []
+    for model in result["models"]:
+        weights = " ".join(part.upper() if part in model["cached"] else part for part in model["pretrained"])
+        lines.append(f"{model['name']:<40}{model['parameters'] / 1e6:>8.2f} M  {weights or '-'}")
+    return "\n".join([*lines, "timm/NAME: any backbone of timm that gives feature pyramids"])
 
 
 def _presets_as_text(result: dict[str, Any]) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from app.errors import NotFound
 from app.pipeline.config import ConfigError, RunConfig
 from app.services.context import Services
+from app.services.models import RUN_PREFIX, timm_problems
 from app.store import runs
 
-RUN_PREFIX = "run:"
 # Any of these is a sign of a GPU that torch may call CUDA: NVIDIA's driver, its small boards, AMD's ROCm.
 _CUDA_SIGNS = (Path("/dev/nvidia0"), Path("/dev/nvhost-gpu"), Path("/dev/dxg"), Path("/dev/kfd"))
 
@@ -36,7 +36,7 @@ def problems_here(services: Services, slug: str, config: RunConfig) -> dict[str,
         "precision": _precision_problem(config),
         "weights_file": _weights_problem(services, slug, config),
     }
-    return {name: reason for name, reason in found.items() if reason}
+    return {name: reason for name, reason in {**found, **timm_problems(config)}.items() if reason}
 
 
 def may_have_cuda() -> bool:

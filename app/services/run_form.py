@@ -1,6 +1,5 @@
 """The form of a new run, made from the option models: sections, controls, starting values, what the server thinks."""
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ def describe_form(services: Services, slug: str) -> dict[str, Any]:
         "groups": [_describe_group(group) for group in GROUPS],
         "suggested": parse_config(suggested_values(services, slug)).model_dump(mode="json"),
         "presets": list_presets(),
-        "models": [asdict(detector) for detector in DETECTORS],
+        "models": [detector.describe() for detector in DETECTORS],
         "metrics": TITLES,
         "num_images": _images_by_split(services, slug),
         "gpu": gpu_name(),

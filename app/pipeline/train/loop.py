@@ -15,6 +15,7 @@ from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.evaluate.selection import TITLES
 from app.pipeline.machine import Machine, choose_machine
 from app.pipeline.models.build import resolve_max_detections
+from app.pipeline.models.card import write_card
 from app.pipeline.models.forward import Batch, compute_losses, place_model
 from app.pipeline.models.weights import start_model
 from app.pipeline.predict import Detector
@@ -106,6 +107,7 @@ class Run:
         machine = choose_machine(config.device, config.precision)
         model, notes = start_model(config, snapshot.categories, snapshot.count_boxes("train"))
         check_free_space(run_dir, model, is_averaged=config.ema_decay > 0)
+        write_card(run_dir, model, config)
         place_model(model, machine).train()
         average = AveragedModel(model, config.ema_decay) if config.ema_decay else None
         images = ResizedImages.for_config(config)

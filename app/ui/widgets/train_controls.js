@@ -3,10 +3,11 @@
 
 import { pageURL } from "./api.js";
 import { element } from "./element.js";
+import { modelPicker } from "./model_picker.js";
 
 /** The control of an option as GET /config describes it. `context`: {description, values(), onChange(value, node)}. */
 export function makeControl(field, id, context) {
-  if (field.name === "model") return modelSelect(field, id, context); // the place of a richer model picker
+  if (field.name === "model") return modelPicker(id, context);
   if (field.name === "augmentation") return chainLink(id);
   if (field.name === "phases") return phaseRows(id, context);
   if (field.kind === "numbers") return numberList(id, context);
@@ -31,11 +32,6 @@ function select(field, id, choices, { onChange }) {
     node.value = String(value);
   };
   return { node, show };
-}
-
-function modelSelect(field, id, context) {
-  const models = context.description.models.map((model) => [model.name, `${model.title} (${model.num_parameters_m} M)`]);
-  return select(field, id, models, context);
 }
 
 function checkbox(id, { onChange }) {
