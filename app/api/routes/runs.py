@@ -104,7 +104,10 @@ def _add_form_routes(router: APIRouter, services: Services) -> None:
 
     @router.post("/config/anchors")
     def measure_anchors(slug: str, body: Values) -> dict[str, Any]:
-        return anchors.describe_recall(services, slug, body.config)
+        try:
+            return anchors.describe_recall(services, slug, body.config)
+        except ConfigError as error:
+            return {"problem": str(error)}
 
 
 def _add_job_routes(router: APIRouter, services: Services) -> None:

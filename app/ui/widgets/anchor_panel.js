@@ -17,7 +17,8 @@ export class AnchorPanel {
     this.onChoose = onChoose;
     this.asked = 0;
     this.root = element("div", { class: "anchor-panel", "data-state": "waiting" });
-    this.head = element("div", { class: "anchor-panel-head" }, element("span", { title: ABOUT }, "Boxes that anchors reach"));
+    this.scope = element("span", { class: "a-small a-muted" });
+    this.head = element("div", { class: "anchor-panel-head" }, element("strong", { title: ABOUT }, "Boxes that anchors reach"), this.scope);
     this.body = element("div", {});
     this.root.append(this.head, this.body);
     this.say("Measuring…");
@@ -54,31 +55,28 @@ export class AnchorPanel {
       if (!(error instanceof ApiError)) throw error;
       if (number !== this.asked) return;
       this.shown = error.status === 0 ? null : wanted;
-      this.say(error.status === 400 ? `Not measured: ${error.message}` : error.message);
+      this.say(error.message);
       this.root.dataset.state = "problem";
     }
   }
 
   say(text) {
+    this.scope.textContent = "";
     this.body.replaceChildren(element("div", { class: "a-small a-muted" }, text));
   }
 
-  show({ stock, other, num_boxes: numBoxes, image_size: imageSize, resize }) {
-    this.root.dataset.state = stock ? "ready" : "empty";
-    if (!stock) return this.say("There are no boxes in the train split yet.");
+  show({ problem, stock, other, num_boxes: numBoxes, image_size: imageSize, resize }) {
+    this.root.dataset.state = problem ? "problem" : stock ? "ready" : "empty";
+    if (!stock) return this.say(problem ? `Not measured: ${problem}` : "There are no boxes in the train split yet.");
     const chosen = this.values.anchors ?? "stock";
-    const size = resize === "as_is" ? "unresized" : `${imageSize} px`;
-    const notes = [`${numBoxes.toLocaleString()} boxes, ${size}`, this.perPosition(stock, other)];
-    const foot = element("div", { class: "anchor-panel-foot a-small a-muted" }, element("span", {}, notes.join(" · ")));
+    this.scope.textContent = `${numBoxes.toLocaleString()}, ${resize === "as_is" ? "not resized" : `at ${imageSize} px`}`;
+    const counts = `${stock.num_per_position} and ${other.num_per_position} shapes at each position`;
+    const foot = element("div", { class: "anchor-panel-foot a-small a-muted" }, element("span", {}, counts));
     if (chosen === "stock") {
       foot.append(element("button", { type: "button", class: "anchor-panel-use", "data-action": "use-kmeans", onclick: () => this.onChoose("kmeans") }, "Use KMeans"));
     }
     this.body.replaceChildren(this.table([stock, other], chosen), foot);
     return undefined;
-  }
-
-  perPosition(stock, other) {
-    return `${stock.num_per_position} and ${other.num_per_position} a position`;
   }
 
   table(kinds, chosen) {
