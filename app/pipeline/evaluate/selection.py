@@ -10,6 +10,8 @@ TITLES = {
     "f1": "F1",
 }
 
+DEFAULT_METRIC = "map50_f1"
+
 
 def selection_score(metric: str, figures: Mapping[str, float]) -> float:
     """The number that is compared, higher is better; ``figures`` has map, map50, map75 and f1, each 0..1."""
