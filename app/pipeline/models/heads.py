@@ -88,22 +88,13 @@ class LossyRoIHeads(RoIHeads):
         """Detections (boxes, labels, scores) of each image in eval mode, the two losses in training."""
         if self.training:
             proposals, matches, labels, _ = self.select_training_samples(proposals, targets)
-        logits, offsets = self._predict(features, proposals, image_shapes)
+        # All of these take zero regions: tested with both poolers and both heads.
+        logits, offsets = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
         if self.training:
             return [], self._losses(logits, offsets, proposals, labels, matches, targets)
         found = self.postprocess_detections(logits, offsets, proposals, image_shapes)
         names = ("boxes", "scores", "labels")
         return [dict(zip(names, one, strict=True)) for one in zip(*found, strict=True)], {}
-
-    def _predict(
-        self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> tuple[Tensor, Tensor]:
-        """Logits [R, K + 1] and offsets [R, 4 (K + 1)] of all regions."""
-        regions = self.box_roi_pool(features, proposals, image_shapes)
-        if len(regions):
-            return self.box_predictor(self.box_head(regions))
-        # Batch norm would take the mean of nothing and keep NaN as its statistics: only the last layers are asked.
-        return self.box_predictor(regions.new_zeros((0, self.box_predictor.cls_score.in_features)))
 
     def _losses(
         self,

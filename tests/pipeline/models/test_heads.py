@@ -152,7 +152,7 @@ def test_no_proposal_left_and_no_object_either(is_placed):
 
 
 def test_nothing_to_pool_leaves_the_statistics_of_the_second_head_alone():
-    """Batch norm in training takes the mean of no region at all: NaN, kept for good."""
+    """The mean of no region at all would be NaN, kept for good."""
     model = tiny_model()
     model.roi_heads.box_head = FastRCNNConvFCHead((16, 7, 7), [8], [32], norm_layer=torch.nn.BatchNorm2d)
     features = features_of(model)
