@@ -78,6 +78,17 @@ def test_preview_is_pictures_with_boxes(client, slug, image_id):
     assert len(answer["variants"]) == 2
 
 
+def test_curve_is_saved_and_drawn_over_the_epochs_of_a_run(client, slug):
+    path = f"/api/projects/{slug}/augmentation/curve"
+    before = client.get(path).json()
+    assert (before["curve"], before["off_epochs"], set(before["shares"])) == ("constant", 0, {1})
+    assert len(before["shares"]) == before["epochs"]
+    after = client.put(path, json={"curve": "linear", "off_epochs": 2}).json()
+    assert after["shares"][-3:][1:] == [0, 0]
+    assert after == client.get(path).json()
+    assert client.put(path, json={"curve": "square"}).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "said"),
     [

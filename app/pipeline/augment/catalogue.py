@@ -167,7 +167,7 @@ _ENTRIES = (
     ),
     Entry(
         "MixUp",
-        "Blend two images (MixUp)",
+        "MixUp (blend two)",
         "mixing",
         "Lays another training image over this one, its weight drawn from a Beta distribution; both keep their boxes.",
         (
@@ -178,7 +178,7 @@ _ENTRIES = (
     ),
     Entry(
         "Mosaic",
-        "Four in one (Mosaic)",
+        "Mosaic (four in one)",
         "mixing",
         "Puts parts of this image and of three others around a center that moves; objects become smaller.",
         (Slider("center", "Center moves by (share of side)", 0, 0.4, 0.05, 0.25),),
@@ -186,7 +186,7 @@ _ENTRIES = (
     ),
     Entry(
         "CopyPaste",
-        "Paste objects",
+        "Copy-Paste objects",
         "mixing",
         "Pastes the boxes of some objects of another image where they hide least; what they hide is shrunk or lost.",
         (Slider("objects", "Most objects", 1, 20, 1, 3),),
