@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import orjson
 
 from app.errors import BadRequest, NotFound, UserError
-from app.pipeline.config import ConfigError, parse_assignments
+from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.pipeline.data.json_file import utf8_problem
 from app.records import SPLITS, Job
 from app.services import (
@@ -25,9 +25,11 @@ from app.services import (
     exporting,
     importing,
     label_export,
+    models,
     predicting,
     projects,
     review,
+    suggestions,
     training,
 )
 from app.services.context import Services
@@ -66,7 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         place = traceback.extract_tb(error.__traceback__)[-1]
         hint = f"This is a fault of Anchorage ({Path(place.filename).name}, line {place.lineno}); please report it."
         return _fail(f"{type(error).__name__}: {error}", hint, is_json, False)
-    _write(orjson.dumps(result).decode() if is_json else _as_text(result))
+    as_text = getattr(values, "as_text", _as_text)
+    _write(orjson.dumps(result).decode() if is_json else as_text(result))
     return DONE
 
 
@@ -116,6 +119,18 @@ def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> N
     command.add_argument("--wait", action="store_true", help="wait for the end, with progress on standard error")
 
     _add_command(commands, "runs", list_runs, "list the runs of a project")
+    command = _add_command(
+        commands, "presets", list_presets, "list the presets with the options they set", needs_project=False
+    )
+    command.set_defaults(as_text=_presets_as_text)
+    command = _add_command(
+        commands, "models", list_models, "list the detectors, the smallest first", needs_project=False
+    )
+    command.add_argument(
+        "--classes", type=int, default=2, metavar="N", help="count for N classes, the background among them (2)"
+    )
+    command.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for gray images, 3 for color (3)")
+    command.set_defaults(as_text=_models_as_text)
 
 
 def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -186,6 +201,16 @@ def list_runs(services: Services, values: argparse.Namespace) -> dict[str, Any]:
         "project": slug,
         "runs": [_run_result(services, slug, run.id) for run in training.list_runs(services, slug)],
     }
+
+
+def list_presets(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`presets`: what each sets on top of what suits the project and the machine; for `train --preset NAME`."""
+    return {"presets": suggestions.list_presets()}
+
+
+def list_models(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`models`: parameters for these classes and channels, and which weights are published and here."""
+    return {"models": models.list_catalogue(values.classes, values.channels)}
 
 
 def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -303,11 +328,12 @@ def _add_run_and_split(command: argparse.ArgumentParser) -> None:
 
 
 def _add_command(
-    commands: "argparse._SubParsersAction[_Parser]", name: str, function: Command, text: str
+    commands: "argparse._SubParsersAction[_Parser]", name: str, function: Command, text: str, needs_project: bool = True
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     command.set_defaults(command=function)
-    command.add_argument("--project", required=True, metavar="NAME", help="a project's name or its folder's name")
+    if needs_project:
+        command.add_argument("--project", required=True, metavar="NAME", help="a project's name or its folder's name")
     # SUPPRESS: a missing --json here must not undo the one before the command.
     command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return command
@@ -367,6 +393,40 @@ def _as_text(result: dict[str, Any]) -> str:
         else:
             lines.append(f"{name}: {_short(value)}")
     return "\n".join(lines)
+
+
+def _models_as_text(result: dict[str, Any]) -> str:
+    """One line a model: name, parameters, published weights (those that are here in capitals)."""
+    lines = []
+    for model in result["models"]:
+        weights = " ".join(part.upper() if part in model["cached"] else part for part in model["pretrained"])
+        lines.append(f"{model['name']:<40}{model['parameters'] / 1e6:>8.2f} M  {weights or '-'}")
+    return "\n".join([*lines, "timm/NAME: any backbone of timm that gives feature pyramids"])
+
+
+def _presets_as_text(result: dict[str, Any]) -> str:
+    """Presets under their headings: what each is, and the options it sets, with the default where that is another."""
+    defaults = parse_config({}).model_dump(mode="json")
+    lines, source = [], ""
+    for preset in result["presets"]:
+        if preset["source"] != source:
+            source = preset["source"]
+            lines += ["", source.upper()]
+        lines += ["", f"{preset['name']:<27}{preset['title']}", f"    {preset['help']}"]
+        lines += [f"    {preset['needs']}"] if preset["needs"] else []
+        for option, value in preset["values"].items():
+            note = "" if value == defaults[option] else f"   (default {_option_as_text(defaults[option])})"
+            lines.append(f"      {option:<24}{_option_as_text(value)}{note}")
+    return "\n".join(lines[1:])
+
+
+def _option_as_text(value: Any) -> str:
+    """As `--set` takes it, but for records: of an augmentation its name and probability."""
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "probability" in value[0]:
+        return ", ".join(f"{step['name']} {step['probability']:g}" for step in value)
+    return (
+        value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else orjson.dumps(value).decode()
+    )
 
 
 def _short(value: Any) -> str:

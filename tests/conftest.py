@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: its threads would spin beside those of the others
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real Roboflow exports; tests that want it are skipped where it is not there."""

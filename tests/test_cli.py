@@ -11,7 +11,7 @@ import pytest
 from app import cli
 from app.errors import UserError
 from app.records import Run
-from app.services import projects
+from app.services import jobs, projects, run_checks, suggestions
 from app.services.context import Services
 from app.store.files import Workspace
 from tests.services.export_maker import Export
@@ -221,3 +221,36 @@ def test_module_runs_without_loading_torch_or_gradio(dataset, tmp_path):
     )  # fmt: skip
     assert json.loads(process.stdout) == {"project": "x", "runs": []}
     assert projects.find_project(Services(Workspace(tmp_path / "p")), "x") == "x"
+
+
+def test_presets_are_listed_without_a_project(run):
+    code, result, _ = run("presets", "--json")
+    by_name = {preset["name"]: preset for preset in result["presets"]}
+    assert code == 0
+    assert {"suggested", "quick", "gastroscopy", "backbones", "small_objects", "nuclei"} <= set(by_name)
+    assert all({"name", "title", "help", "values"} <= set(preset) for preset in result["presets"])
+    assert by_name["gastroscopy"]["values"]["box_loss"] == "ciou"
+    assert by_name["suggested"]["values"] == {}
+
+
+def test_presets_are_readable_and_say_what_differs_from_the_defaults(capsys):
+    assert cli.main(["presets"]) == 0
+    text = capsys.readouterr().out
+    assert "GASTROSCOPY, STEP BY STEP" in text
+    assert "box_loss                ciou   (default smooth_l1)" in text
+    assert "MixUp 0.1, Mosaic 0.25" in text
+
+
+@pytest.mark.parametrize("name", [preset["name"] for preset in suggestions.list_presets()])
+def test_every_preset_starts_a_run_from_scratch(run, dataset, monkeypatch, name):
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    assert run("import", dataset, "--project", "Pets", "--json")[0] == 0
+    code, result, error = run("train", "--project", "Pets", "--preset", name, "--set", "pretrained=none", "--json")
+    assert (code, result.get("state")) == (0, "queued"), result
+
+
+def test_options_that_do_not_fit_this_machine_are_bad_use(run, dataset, monkeypatch):
+    monkeypatch.setattr(run_checks, "may_have_cuda", lambda: False)
+    assert run("import", dataset, "--project", "Pets", "--json")[0] == 0
+    code, result, _ = run("train", "--project", "Pets", "--set", "device=cuda", "--json")
+    assert code == 2 and "no CUDA GPU" in result["error"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.pipeline.config import GROUPS
+from app.pipeline.config import GROUPS, explain_use
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "user-guide.md"
@@ -36,7 +36,8 @@ def _options_table() -> str:
         for name, schema in group.model_json_schema()["properties"].items():
             default = schema.get("default")
             shown = "none" if default in ("", [], ()) else default
-            lines.append(f"| `{name}` | {shown} | {_range(schema)} | {schema['description']} |")
+            about = f"{schema['description']} {explain_use(name)}".strip()
+            lines.append(f"| `{name}` | {shown} | {_range(schema)} | {about} |")
         lines.append("")
     return "\n".join(lines)
 

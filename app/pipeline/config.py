@@ -6,19 +6,17 @@ silently ignored. Imports no torch.
 
 import json
 import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.pipeline.augment.catalogue import Step
+from app.pipeline.models.catalogue import model_conflicts
 
-MODEL_NAMES = (
-    "fasterrcnn_resnet18_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_resnet50_fpn_v2",
-)
+BOX_LOSSES = ("smooth_l1", "l1", "iou", "giou", "diou", "ciou")
+SELECTION_METRICS = ("map50_f1", "map", "map50", "map75", "f1")
 
 
 class ConfigError(ValueError):
@@ -29,20 +27,58 @@ class _Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _used_when(**others: Any) -> dict[str, Any]:
+    """Declare that an option has an effect only beside others: a list of their values, "set" or "unset" (empty, 0)."""
+    return {"used_when": others}
+
+
+class Phase(_Group):
+    """A stage of training with its own parts, length and rate."""
+
+    train: Literal["rpn", "heads", "all"] = Field(
+        description="Which parts learn: the feature pyramid and RPN, the box head, or everything that is trainable."
+    )
+    epochs: int = Field(ge=1, le=10_000, description="Length of the stage.")
+    learning_rate: float = Field(gt=0, le=10, description="Peak learning rate of the stage.")
+
+
 class ModelOptions(_Group):
     """Model"""
 
-    model: Literal[MODEL_NAMES] = Field(
+    model: str = Field(
         "fasterrcnn_resnet18_fpn",
-        description="The detector. Start with the fewest parameters; larger ones need more data and time.",
+        description="The detector. Start with the fewest parameters; larger ones need more data and time. Any backbone "
+        "of timm that gives feature pyramids can be named too, as timm/NAME.",
     )
     pretrained: Literal["none", "backbone", "network", "file"] = Field(
         "none",
         description="Weights to start from: none, the ImageNet backbone, the whole COCO network, or a file of yours.",
     )
-    weights_file: str = Field("", description="The .pth or .safetensors file to start from when pretrained is 'file'.")
+    weights_file: str = Field(
+        "",
+        description="What to start from when pretrained is 'file': a .pth or .safetensors file, or run:ID for the best "
+        "checkpoint of an earlier run of the project.",
+        json_schema_extra=_used_when(pretrained=["file"]),
+    )
     trainable_layers: int = Field(
-        5, ge=0, le=6, description="How many backbone stages are trained, counted from the top; the rest stay frozen."
+        5,
+        ge=0,
+        le=6,
+        description="How many backbone stages are trained, counted from the top; the rest keep their pretrained "
+        "weights. Backbones have five, MobileNet six.",
+        json_schema_extra=_used_when(pretrained=["backbone", "network", "file"]),
+    )
+    norm: Literal["auto", "frozen", "batch", "group"] = Field(
+        "auto",
+        description="Norm layers of the backbone: frozen batch norm keeps pretrained statistics, batch and group norm "
+        "learn from scratch. Auto takes frozen with pretrained weights and batch without.",
+    )
+    channels: Literal[3, 1] = Field(3, description="Channels the network sees: 3 for color, 1 for gray images.")
+    gray_stem: Literal["mean", "repeat", "random"] = Field(
+        "mean",
+        description="How the first convolution of a 1-channel network starts: the mean of the color weights, their "
+        "sum (as if gray were repeated into three channels), or at random.",
+        json_schema_extra=_used_when(channels=[1]),
     )
 
 
@@ -52,37 +88,143 @@ class InputOptions(_Group):
     image_size: int = Field(
         320, ge=64, le=2048, multiple_of=32, description="The longer side of an image after resizing, in pixels."
     )
-    keep_empty_images: bool = Field(True, description="Train on images without objects too.")
-    augmentation: tuple[Step, ...] = Field(
-        (), description="The chain of augmentations, in order; the Augment page edits it."
+    resize: Literal["longest", "letterbox", "stretch", "as_is"] = Field(
+        "longest",
+        description="Longest brings the longer side to the image size; letterbox pads that to a square; stretch makes "
+        "both sides the image size; as is leaves the image alone.",
+    )
+    progressive_sizes: tuple[int, ...] = Field(
+        (),
+        max_length=8,
+        description="Image sizes to train with one after the other, each for an equal part of the epochs; the last "
+        "must be the image size. Empty trains at one size.",
+        json_schema_extra=_used_when(resize=["longest", "letterbox", "stretch"]),
+    )
+    window_center: float = Field(
+        0.0,
+        ge=-65535,
+        le=65535,
+        description="Middle of the gray values shown, for 16-bit and gray images.",
+        json_schema_extra=_used_when(window_width="set"),
+    )
+    window_width: float = Field(
+        0.0, ge=0, le=131070, description="Range of gray values shown, black to white; 0 takes the whole range."
     )
 
 
-class ScheduleOptions(_Group):
-    """Schedule"""
+class AugmentationOptions(_Group):
+    """Augmentation"""
 
-    epochs: int = Field(20, ge=1, le=10_000, description="How many times every training image is seen.")
-    batch_size: int = Field(4, ge=1, le=256, description="Images per optimizer step.")
-    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="AdamW is forgiving; SGD is the classic recipe.")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="The peak learning rate, reached after the warmup.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; not used by AdamW.")
-    weight_decay: float = Field(1e-4, ge=0, le=1, description="Pull of the weights towards zero.")
-    warmup_steps: int = Field(100, ge=0, le=100_000, description="Steps of linear warmup, at most a fifth of the run.")
-    warmup_factor: float = Field(1e-3, gt=0, le=1, description="The first step's share of the peak learning rate.")
-    final_learning_rate: float = Field(1e-6, ge=0, le=1, description="Floor that the cosine decay ends at.")
-    clip_gradient_norm: float = Field(10.0, ge=0, description="Largest gradient norm; 0 turns clipping off.")
-    evaluate_every: int = Field(
-        1, ge=0, le=10_000, description="Epochs between validations; 0 lets them take a fifth of the time at most."
+    augmentation: tuple[Step, ...] = Field(
+        (), description="The chain of augmentations, in order; the Augment page edits it."
+    )
+    augmentation_curve: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="How the probability of the strong ones (MixUp, Mosaic, CopyPaste, dropouts, crops) goes over the "
+        "run: constant, or falling to zero.",
+        json_schema_extra=_used_when(augmentation="set"),
+    )
+    augmentation_off_epochs: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="In this many last epochs the strong augmentations are off.",
+        json_schema_extra=_used_when(augmentation="set"),
     )
 
 
 class SamplingOptions(_Group):
-    """Proposals"""
+    """Sampling"""
+
+    keep_empty_images: bool = Field(True, description="Train on images without objects too.")
+    max_empty_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Largest share of an epoch that images without objects may have.",
+        json_schema_extra=_used_when(keep_empty_images=[True]),
+    )
+    sampling: Literal["uniform", "inverse_frequency", "repeat_factor"] = Field(
+        "uniform",
+        description="How images are drawn: each once an epoch; in proportion to the mean inverse frequency of their "
+        "classes; or each once and those of rare classes again (repeat-factor sampling as in LVIS).",
+    )
+    repeat_threshold: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Repeat-factor sampling repeats classes seen in a smaller share of the images.",
+        json_schema_extra=_used_when(sampling=["repeat_factor"]),
+    )
+
+
+class AnchorOptions(_Group):
+    """Anchors"""
+
+    anchors: Literal["stock", "custom", "kmeans"] = Field(
+        "stock",
+        description="Anchor shapes: torchvision's, sizes and ratios of your own, or KMeans on this data's boxes after "
+        "resizing.",
+    )
+    anchor_sizes: tuple[float, ...] = Field(
+        (32.0, 64.0, 128.0, 256.0, 512.0),
+        min_length=1,
+        max_length=16,
+        description="Sizes of custom anchors (square root of the area, in pixels after resizing): one for each level, "
+        "the finest first; another number of them is used on every level.",
+        json_schema_extra=_used_when(anchors=["custom"]),
+    )
+    anchor_ratios: tuple[float, ...] = Field(
+        (0.5, 1.0, 2.0),
+        min_length=1,
+        max_length=9,
+        description="Ratios of height to width of custom anchors.",
+        json_schema_extra=_used_when(anchors=["custom"]),
+    )
+    num_anchor_shapes: int = Field(
+        9,
+        ge=1,
+        le=45,
+        description="How many shapes KMeans finds for all levels together.",
+        json_schema_extra=_used_when(anchors=["kmeans"]),
+    )
+    anchor_shapes: tuple[tuple[float, float], ...] = Field(
+        (),
+        max_length=45,
+        description="Width and height of each KMeans shape. A run fills them in at its start; given, they are used.",
+        json_schema_extra={"readOnly": True, **_used_when(anchors=["kmeans"])},
+    )
+
+
+class HeadOptions(_Group):
+    """Proposals and heads"""
 
     rpn_batch_size: int = Field(256, ge=8, le=4096, description="Anchors sampled per image for the RPN's losses.")
+    rpn_positive_fraction: float = Field(
+        0.5, gt=0, le=1, description="Largest share of sampled anchors that lie on objects."
+    )
+    rpn_nms_threshold: float = Field(0.7, gt=0, le=1, description="Proposals overlapping more are merged.")
+    rpn_box_loss: Literal[BOX_LOSSES] = Field("smooth_l1", description="Loss of the RPN's boxes.")
     roi_batch_size: int = Field(512, ge=8, le=4096, description="Proposals sampled per image for the head's losses.")
     roi_positive_fraction: float = Field(
         0.25, gt=0, le=1, description="Largest share of sampled proposals that lie on objects."
+    )
+    box_loss: Literal[BOX_LOSSES] = Field("smooth_l1", description="Loss of the head's boxes.")
+    class_loss: Literal["cross_entropy", "focal"] = Field(
+        "cross_entropy", description="Loss of the head's classes; focal looks most at what is hard."
+    )
+    focal_gamma: float = Field(
+        2.0,
+        ge=0,
+        le=10,
+        description="How much focal loss turns away from what is easy.",
+        json_schema_extra=_used_when(class_loss=["focal"]),
+    )
+    class_weights: Literal["none", "inverse_frequency"] = Field(
+        "none", description="Weights of the classes in the head's loss: equal, or more for rare ones."
+    )
+    pooler_size: Literal[7, 14, 28] = Field(
+        7, description="Bins per side that RoIAlign pools a region into; more see finer detail and cost memory."
     )
     proposals: int = Field(
         0,
@@ -92,11 +234,109 @@ class SamplingOptions(_Group):
         "allowed, at least 300.",
     )
     nms_threshold: float = Field(0.5, gt=0, le=1, description="Predictions of a class overlapping more are merged.")
+    score_threshold: float = Field(
+        0.0, ge=0, lt=1, description="Predictions scored lower are dropped; true average precision needs 0."
+    )
     max_detections: int = Field(
         0,
         ge=0,
         le=10_000,
         description="Most detections per image; 0 sets it from the most crowded image, at least 100.",
+    )
+
+
+class ScheduleOptions(_Group):
+    """Schedule"""
+
+    epochs: int = Field(20, ge=1, le=10_000, description="How many times every training image is seen.")
+    batch_size: int = Field(4, ge=1, le=256, description="Images per batch.")
+    accumulate_batches: int = Field(
+        1, ge=1, le=256, description="Batches whose gradients are added up for one optimizer step."
+    )
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="AdamW is forgiving; SGD is the classic recipe.")
+    learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        le=10,
+        description="The peak learning rate, reached after the warmup.",
+        json_schema_extra=_used_when(phases="unset"),
+    )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Momentum of SGD.", json_schema_extra=_used_when(optimizer=["sgd"])
+    )
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="Pull of the weights towards zero.")
+    schedule: Literal["cosine", "onecycle", "multistep", "polynomial", "constant"] = Field(
+        "cosine",
+        description="How the learning rate goes after the warmup; OneCycle rises over three tenths of it, then falls.",
+    )
+    milestones: tuple[float, ...] = Field(
+        (0.7, 0.9),
+        max_length=16,
+        description="Where the multi-step schedule drops the rate, as shares of the run, rising.",
+        json_schema_extra=_used_when(schedule=["multistep"]),
+    )
+    decay_factor: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="What the multi-step schedule multiplies the rate by.",
+        json_schema_extra=_used_when(schedule=["multistep"]),
+    )
+    polynomial_power: float = Field(
+        0.9,
+        gt=0,
+        le=10,
+        description="Exponent of the polynomial schedule.",
+        json_schema_extra=_used_when(schedule=["polynomial"]),
+    )
+    warmup_steps: int = Field(
+        100,
+        ge=0,
+        le=100_000,
+        description="Optimizer steps of linear warmup, at most a fifth of the run.",
+        json_schema_extra=_used_when(warmup_share="unset"),
+    )
+    warmup_share: float = Field(
+        0.0, ge=0, le=0.5, description="Warmup as a share of the run's steps (1/20 is 0.05); 0 takes warmup_steps."
+    )
+    warmup_factor: float = Field(
+        1e-3, gt=0, le=1, description="The first step's share of the rate that the warmup ends at."
+    )
+    final_learning_rate: float = Field(
+        1e-6,
+        ge=0,
+        le=1,
+        description="Floor that the schedule ends at.",
+        json_schema_extra=_used_when(schedule=["cosine", "onecycle", "polynomial"]),
+    )
+    clip_gradient_norm: float = Field(
+        10.0, ge=0, description="Largest gradient norm, in every step; 0 turns clipping off."
+    )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of an exponential moving average of the weights, which is then judged and kept; 0 is off.",
+    )
+    phases: tuple[Phase, ...] = Field(
+        (),
+        max_length=8,
+        description="Stages of training one after the other, each with the parts it trains, its epochs and its rate; "
+        "their epochs must add up to the run's. Empty trains everything throughout.",
+    )
+
+
+class JudgementOptions(_Group):
+    """Judgement"""
+
+    evaluate_every: int = Field(
+        1, ge=0, le=10_000, description="Epochs between validations; 0 lets them take a fifth of the time at most."
+    )
+    selection_metric: Literal[SELECTION_METRICS] = Field(
+        "map50_f1", description="What makes a checkpoint better: map50_f1 is the mean of mAP50 and F1."
+    )
+    patience: int = Field(
+        0, ge=0, le=10_000, description="Stop after this many validations without a better one; 0 never stops early."
     )
 
 
@@ -113,21 +353,100 @@ class MachineOptions(_Group):
     seed: int = Field(42, ge=0, le=2**31 - 1, description="One seed for weights, order and augmentation.")
 
 
-class RunConfig(ModelOptions, InputOptions, ScheduleOptions, SamplingOptions, MachineOptions):
+class RunConfig(
+    ModelOptions,
+    InputOptions,
+    AugmentationOptions,
+    SamplingOptions,
+    AnchorOptions,
+    HeadOptions,
+    ScheduleOptions,
+    JudgementOptions,
+    MachineOptions,
+):
     """All options of a training run, flat: `--set epochs=5` on the command line, one control each in the form."""
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> "RunConfig":
-        if self.pretrained == "file" and not self.weights_file:
-            raise ValueError("weights_file must name a file when pretrained is 'file'")
-        if self.pretrained == "network" and self.model == "fasterrcnn_resnet18_fpn":
-            raise ValueError("pretrained 'network' is not published for fasterrcnn_resnet18_fpn: choose 'backbone'")
-        if self.final_learning_rate > self.learning_rate:
-            raise ValueError("final_learning_rate must not exceed learning_rate")
+        for problem in _conflicts(self):
+            raise ValueError(problem)
         return self
 
 
-GROUPS: tuple[type[_Group], ...] = (ModelOptions, InputOptions, ScheduleOptions, SamplingOptions, MachineOptions)
+GROUPS: tuple[type[_Group], ...] = RunConfig.__bases__
+
+
+def _conflicts(config: RunConfig) -> Iterator[str]:
+    """Why options cannot work together, if so."""
+    yield from model_conflicts(config.model, config.pretrained, config.norm)
+    if config.pretrained == "file" and not config.weights_file:
+        yield "weights_file must name a file when pretrained is 'file'"
+    if config.norm == "frozen" and config.pretrained == "none":
+        yield "norm 'frozen' needs pretrained weights: without them its statistics would stay as they start"
+    if config.norm == "group" and config.pretrained in ("backbone", "network"):
+        yield "norm 'group' starts from scratch, the published weights are of batch norm: choose pretrained 'none'"
+    if config.progressive_sizes:
+        if config.resize == "as_is":
+            yield "progressive_sizes cannot be combined with resize 'as_is'"
+        if config.progressive_sizes[-1] != config.image_size:
+            yield "progressive_sizes must end with image_size"
+        if any(size % 32 or not 64 <= size <= 2048 for size in config.progressive_sizes):
+            yield "progressive_sizes must be multiples of 32 in 64..2048"
+        if len(config.progressive_sizes) > config.epochs:
+            yield "progressive_sizes must not be more than epochs"
+    if min(config.anchor_sizes) <= 0 or min(config.anchor_ratios) <= 0:
+        yield "anchor_sizes and anchor_ratios must be above 0"
+    if config.anchor_shapes and config.anchors != "kmeans":
+        yield "anchor_shapes are of anchors 'kmeans': leave them out, or choose it"
+    if any(min(shape) <= 0 for shape in config.anchor_shapes):
+        yield "anchor_shapes must be above 0"
+    if config.phases and sum(phase.epochs for phase in config.phases) != config.epochs:
+        epochs = [phase.epochs for phase in config.phases]
+        yield (
+            f"the epochs of phases must add up to epochs: {' + '.join(map(str, epochs))} is {sum(epochs)}, "
+            f"epochs is {config.epochs}; change epochs, or phases, or train without phases ([])"
+        )
+    if list(config.milestones) != sorted(config.milestones) or any(not 0 < at < 1 for at in config.milestones):
+        yield "milestones must be rising shares of the run between 0 and 1"
+    lowest = min([config.learning_rate, *(phase.learning_rate for phase in config.phases)])
+    if is_used(config, "final_learning_rate") and config.final_learning_rate > lowest:
+        yield "final_learning_rate must not exceed learning_rate"
+    if config.precision == "float16" and config.device == "cpu":
+        yield "precision 'float16' needs a GPU, and device is 'cpu'"
+
+
+def used_when(name: str) -> dict[str, Any]:
+    """Beside which values of other options an option has an effect: a list, "set" or "unset"; {} is always."""
+    extra = RunConfig.model_fields[name].json_schema_extra
+    return extra.get("used_when", {}) if isinstance(extra, dict) else {}
+
+
+def is_used(config: RunConfig, name: str) -> bool:
+    """Whether an option has an effect beside the others of ``config``."""
+    for other, wanted in used_when(name).items():
+        value = getattr(config, other)
+        if (value not in wanted) if isinstance(wanted, list) else (bool(value) != (wanted == "set")):
+            return False
+    return True
+
+
+def explain_use(name: str) -> str:
+    """When an option has an effect, in words; "" when always."""
+    words = []
+    for other, wanted in used_when(name).items():
+        if isinstance(wanted, list):
+            words.append(f"{other} is {' or '.join(json.dumps(value).strip(chr(34)) for value in wanted)}")
+        else:
+            words.append(f"{other} is {wanted}")
+    return f"Used when {' and '.join(words)}." if words else ""
+
+
+def idle_options(config: RunConfig) -> list[str]:
+    """Options that were changed from their defaults but have no effect beside the others."""
+    fields = RunConfig.model_fields.items()
+    return [
+        name for name, field in fields if getattr(config, name) != field.get_default() and not is_used(config, name)
+    ]
 
 
 def parse_config(values: dict[str, Any]) -> RunConfig:

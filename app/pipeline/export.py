@@ -10,14 +10,12 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
+from app.pipeline.anchors import level_shapes
+from app.pipeline.config import RunConfig, parse_config
+from app.pipeline.loading_recipe import FACTS_NAME, formats, loading_recipe
 from app.pipeline.models.build import constructor_arguments
+from app.pipeline.models.catalogue import pyramid_strides
 from app.pipeline.train.checkpoint import Checkpoint, load_checkpoint
-
-FACTS_NAME = "classes.json"
-_LOADERS = {
-    "pth": 'torch.load("model.pth", weights_only=True)',
-    "safetensors": 'safetensors.torch.load_file("model.safetensors")',
-}
 
 
 def export_weights(checkpoint_path: Path, format: Literal["pth", "safetensors"], out_dir: Path) -> list[Path]:
@@ -25,8 +23,8 @@ def export_weights(checkpoint_path: Path, format: Literal["pth", "safetensors"],
 
     Raises CheckpointError for a file that is no checkpoint, ValueError for an unknown format.
     """
-    if format not in _LOADERS:
-        raise ValueError(f"the format must be one of {', '.join(_LOADERS)}, got {format!r}")
+    if format not in formats():
+        raise ValueError(f"the format must be one of {', '.join(formats())}, got {format!r}")
     checkpoint = load_checkpoint(Path(checkpoint_path))
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -39,12 +37,20 @@ def export_weights(checkpoint_path: Path, format: Literal["pth", "safetensors"],
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What ``classes.json`` says: label, category id and name of each class, and how torchvision builds the model."""
+    """What ``classes.json`` says: label, category id and name of each class, and how torchvision builds the model.
+
+    ``resize`` is done by the model; ``window`` (of gray values; width 0 is none) by whoever reads the images.
+    """
     categories = checkpoint.categories
     pairs = zip(categories.ids, categories.names, strict=True)
     return {
         "model": checkpoint.config.model,
         "image_size": checkpoint.config.image_size,
+        "resize": checkpoint.config.resize,
+        "window": {"center": checkpoint.config.window_center, "width": checkpoint.config.window_width},
+        "pooler_size": checkpoint.config.pooler_size,
+        "anchors": _cell_anchors(checkpoint.config),
+        "config": _building_options(checkpoint.config),
         "arguments": constructor_arguments(checkpoint.config, len(categories)),
         "classes": [{"label": i, "id": id_, "name": name} for i, (id_, name) in enumerate(pairs, start=1)],
         "metrics": checkpoint.metrics,
@@ -52,30 +58,22 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def torchvision_recipe(model: str, format: str = "pth") -> str:
-    """The five lines that load an export with torchvision alone, to be run in the folder of the export.
+def torchvision_recipe(model: str, format: str = "pth", resize: str = "longest") -> str:
+    """The lines that load an export of a model as torchvision makes it: see :func:`loading_recipe`."""
+    return loading_recipe(parse_config({"model": model, "resize": resize}), format)
 
-    The model takes RGB images as float tensors [3, H, W] in 0..1, and resizes them itself.
-    """
-    package = "torchvision" if format == "pth" else "safetensors.torch, torchvision"
-    if model == "fasterrcnn_resnet18_fpn":
-        build = (
-            "torchvision.models.detection.FasterRCNN(torchvision.models.detection.backbone_utils.resnet_fpn_backbone("
-            'backbone_name="resnet18", weights=None), **facts["arguments"])'
-        )
-    else:
-        build = (
-            'torchvision.models.get_model(facts["model"], weights=None, weights_backbone=None, **facts["arguments"])'
-        )
-    return "\n".join(
-        [
-            f"import json, torch, {package}",
-            f'facts = json.load(open("{FACTS_NAME}", encoding="utf-8"))',
-            f"model = {build}",
-            f"model.load_state_dict({_LOADERS[format]})",
-            "model.eval()",
-        ]
-    )
+
+def _cell_anchors(config: RunConfig) -> list[list[list[float]]]:
+    """The anchors around a position: [x1, y1, x2, y2] for each shape of each level, the finest first."""
+    levels = level_shapes(config, pyramid_strides(config.model))
+    return [[[-w / 2, -h / 2, w / 2, h / 2] for w, h in level.tolist()] for level in levels]
+
+
+def _building_options(config: RunConfig) -> dict[str, Any]:
+    """The run's options without what it started from, whose path is nobody else's business."""
+    norm = "group" if config.norm == "group" else "auto"
+    start = {"pretrained": "none", "weights_file": "", "norm": norm, "trainable_layers": 5}
+    return {**config.model_dump(mode="json"), **start}
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

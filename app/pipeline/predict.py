@@ -9,7 +9,7 @@ from torchvision.models.detection import FasterRCNN
 
 from app.pipeline.config import RunConfig
 from app.pipeline.data.categories import CategoryMap
-from app.pipeline.data.image import resize_longest
+from app.pipeline.data.image import read_image
 from app.pipeline.data.pixels import ResizedImages, UnreadableImage
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.machine import Machine, choose_machine
@@ -31,6 +31,7 @@ class Detector:
         self.config = config
         self.machine = machine
         self._batch_size = min(config.batch_size, MAX_BATCH)
+        self._images = ResizedImages.for_config(config, budget_bytes=0)
 
     def predict_samples(
         self, samples: Sequence[Sample], context: RunContext | None = None, images: ResizedImages | None = None
@@ -40,7 +41,7 @@ class Detector:
         Emits Progress; an image that cannot be read is logged and left out. Ends early when asked to stop.
         """
         context = context or RunContext()
-        images = images or ResizedImages(self.config.image_size, budget_bytes=0)
+        images = images or self._images
         for start in range(0, len(samples), self._batch_size):
             if context.should_stop():
                 return
@@ -50,14 +51,20 @@ class Detector:
                 yield from ((sample.image_id, one) for (sample, _), one in zip(group, found, strict=True))
             context.emit(Progress(min(start + self._batch_size, len(samples)), len(samples), "predicting"))
 
+    def read(self, source: bytes | Path) -> np.ndarray:
+        """A picture as this detector learned to see it: upright uint8 [H, W, 3] RGB through its window.
+
+        Raises BadImage and OSError.
+        """
+        return read_image(source, window=self._images.window)
+
     def predict_image(self, image: np.ndarray) -> Detections:
         """Detections of one upright image, uint8 [H, W, 3] RGB, in its pixels."""
-        resized, _ = resize_longest(image, self.config.image_size)
-        return self._detect([resized], [(image.shape[1], image.shape[0])])[0]
+        return self._detect([self._images.prepare(image)], [(image.shape[1], image.shape[0])])[0]
 
     def _detect(self, images: list[np.ndarray], originals: list[tuple[int, int]]) -> list[Detections]:
         """Detections of resized images, brought back to their ``originals`` (width, height)."""
-        batch: Batch = make_batch_of_images(images)
+        batch: Batch = make_batch_of_images(images, self.config.resize)
         was_training = self.model.training
         self.model.eval()
         try:
@@ -92,7 +99,10 @@ def _read_all(samples: Sequence[Sample], images: ResizedImages, context: RunCont
 
 
 def _to_original(found: dict[str, Tensor], size: tuple[int, int], original: tuple[int, int]) -> Detections:
-    """Detections in a resized image of ``size`` (height, width) to pixels of the ``original`` (width, height)."""
+    """Detections in a resized image of ``size`` (height, width) to pixels of the ``original`` (width, height).
+
+    Each side has its own scale (see ``data.resize``); padding lies right and below and moves nothing.
+    """
     height, width = size
     boxes = found["boxes"].float().cpu().numpy()
     boxes = boxes * np.array([original[0] / width, original[1] / height] * 2, np.float32)

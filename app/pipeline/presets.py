@@ -1,8 +1,10 @@
 """Ready-made settings, and the ones suggested for a dataset and a machine. Imports no torch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from app.pipeline.models.catalogue import WEIGHTS
+from app.pipeline.recipes import RECIPES, Preset
 
 SMALL_OBJECT_PX = 16  # what one object in twenty may fall below after resizing
 CPU_SIZES_PX = (224, 320)
@@ -10,16 +12,6 @@ GPU_SIZES_PX = (320, 640)
 CPU_PIXELS = 600 * 4 * 224**2  # trained on by two cores in about twenty minutes
 CPU_STEPS = (300, 1200)
 GPU_STEPS = 6000
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """A named part of a configuration, laid over the suggested one."""
-
-    name: str
-    title: str
-    help: str
-    values: dict[str, Any] = field(default_factory=dict)
 
 
 PRESETS = (
@@ -56,7 +48,19 @@ PRESETS = (
         "Large images and many sampled regions, for hundreds of small objects an image.",
         {"image_size": 640, "batch_size": 2, "roi_batch_size": 256, "roi_positive_fraction": 0.5},
     ),
+    *RECIPES,
 )
+
+
+def explain_needs(values: dict[str, Any], cached: Iterable[tuple[str, str]]) -> str:
+    """What a preset with these values downloads at its start, and how to do without; "" when it needs nothing."""
+    start = (values.get("model", ""), values.get("pretrained", "none"))
+    if start not in WEIGHTS or start in set(cached):
+        return ""
+    return (
+        f"Its weights ({WEIGHTS[start].file_name}) are not on this machine: they are downloaded at the start, unless "
+        "pretrained is 'none'."
+    )
 
 
 def suggest(

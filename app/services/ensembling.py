@@ -10,6 +10,7 @@ from sqlite_utils import Database
 
 from app.errors import BadRequest, Cancelled, UserError
 from app.pipeline.ensemble import FusionOptions, fuse
+from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, selection_score
 from app.pipeline.types import Detections
 from app.records import Checkpoint, Job, PredictionSet
 from app.services import jobs, review
@@ -166,17 +167,19 @@ def _predicted_members(
 def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     """An ensemble beside its members.
 
-    ``rows``: set, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold, score (.5 mAP50 + .5 F1); members
-    first, those whose weights were replaced since are missing. ``gain``: the ensemble's figure less the best member's.
-    ``is_gain``: whether its score beats every member's by SMALLEST_GAIN; ``verdict`` says so in a sentence.
+    ``rows``: set, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold, score (by the selection metric of
+    the first member's run); members first, those whose weights were replaced since are missing. ``gain``: the
+    ensemble's figure less the best member's. ``is_gain``: whether its score beats every member's by SMALLEST_GAIN;
+    ``verdict`` says so in a sentence.
     """
     database = services.database(slug)
     record = predictions.get_set(database, set_id)
     if record.kind != "ensemble":
         raise BadRequest(f"Prediction set {set_id} is not an ensemble.")
     stored = {item.id for item in predictions.list_sets(database, split=record.split)}
-    rows = [_row(services, slug, member) for member in record.members if member in stored]
-    ensemble = _row(services, slug, set_id)
+    metric = runs.get_run(database, record.run_id).config.get("selection_metric", DEFAULT_METRIC)
+    rows = [_row(services, slug, member, metric) for member in record.members if member in stored]
+    ensemble = _row(services, slug, set_id, metric)
     names = (*FIGURES, "score")
     gain = {name: ensemble[name] - max(row[name] for row in rows) for name in names} if rows else {}
     return {
@@ -188,35 +191,36 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
         "num_missing_members": len(record.members) - len(rows),
         "gain": gain,
         "is_gain": bool(gain) and gain["score"] >= SMALLEST_GAIN,
-        "verdict": _verdict(rows, ensemble),
+        "verdict": _verdict(rows, ensemble, metric),
     }
 
 
-def _row(services: Services, slug: str, set_id: int) -> dict[str, Any]:
+def _row(services: Services, slug: str, set_id: int, metric: str) -> dict[str, Any]:
     judged = review.judge(services, slug, set_id)
     record, figures = judged.record, judged.evaluation
     name = record.name or f"Set {set_id}"
     if record.checkpoint_id is not None:
         name = review.checkpoint_name(runs.get_checkpoint(services.database(slug), record.checkpoint_id))
+    named = {figure: getattr(figures, figure) for figure in FIGURES}
     return {
         "set": set_id,
         "checkpoint_id": record.checkpoint_id,
         "name": name,
         "is_ensemble": record.kind == "ensemble",
-        **{figure: getattr(figures, figure) for figure in FIGURES},
+        **named,
         "threshold": figures.f1_threshold,
-        "score": 0.5 * figures.map50 + 0.5 * figures.f1,
+        "score": selection_score(metric, named),
     }
 
 
-def _verdict(rows: list[dict[str, Any]], ensemble: dict[str, Any]) -> str:
+def _verdict(rows: list[dict[str, Any]], ensemble: dict[str, Any], metric: str) -> str:
     if not rows:
         return "The members' predictions are gone, so there is nothing to compare with."
     best = max(rows, key=lambda row: row["score"])
     word = "Gain" if ensemble["score"] - best["score"] >= SMALLEST_GAIN else "No gain"
     return (
         f"{word}: {ensemble['score']:.3f} as an ensemble, {best['score']:.3f} for its best member ({best['name']}), "
-        "by 0.5 mAP50 + 0.5 F1."
+        f"by {TITLES[metric]}."
     )
 
 

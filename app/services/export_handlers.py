@@ -26,7 +26,7 @@ def export(job: JobContext) -> dict[str, Any]:
 
 def predict_files(job: JobContext) -> dict[str, Any]:
     """Predict pictures outside the project and write one COCO document whose annotations have scores."""
-    from app.pipeline.data.image import BadImage, read_image
+    from app.pipeline.data.image import BadImage
     from app.pipeline.predict import load_detector
 
     checkpoint = runs.get_checkpoint(job.database, int(job.payload["checkpoint_id"]))
@@ -38,7 +38,7 @@ def predict_files(job: JobContext) -> dict[str, Any]:
         if job.should_stop():
             raise Stopped
         try:
-            picture = read_image(Path(name))
+            picture = detector.read(Path(name))
         except (BadImage, OSError) as error:
             skipped.append({"file_name": name, "reason": str(error)})
             job.emit(Log(f"skipped {name}: {error}", "warning"))
@@ -86,7 +86,8 @@ def _coco_annotations(found: Detections, category_ids: tuple[int, ...], min_scor
 def _weights(job: JobContext) -> dict[str, Any]:
     """Weights and classes.json into ``folder``, or zipped with loading instructions as ``name`` among the exports."""
     from app.pipeline.config import load_config
-    from app.pipeline.export import export_weights, torchvision_recipe
+    from app.pipeline.export import export_weights
+    from app.pipeline.loading_recipe import loading_recipe, needed_libraries
 
     checkpoint = runs.get_checkpoint(job.database, int(job.payload["checkpoint_id"]))
     run_folder = job.files.run(checkpoint.run_id)
@@ -94,14 +95,15 @@ def _weights(job: JobContext) -> dict[str, Any]:
     if "folder" in job.payload:
         written = export_weights(run_folder / checkpoint.file_name, weights_format, Path(job.payload["folder"]))
         return {"files": [str(path) for path in written]}
-    recipe = torchvision_recipe(load_config(run_folder / "config.json").model, weights_format)
+    config = load_config(run_folder / "config.json")
     target = job.files.exports / job.payload["name"]
     with TemporaryDirectory(dir=job.files.folder) as folder:
         written = export_weights(run_folder / checkpoint.file_name, weights_format, Path(folder))
         with replacing(target) as path, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for file in written:
                 archive.write(file, file.name)
-            archive.writestr(README_NAME, f"Unpack, and in that folder, with torchvision alone:\n\n{recipe}\n")
+            recipe = loading_recipe(config, weights_format)
+            archive.writestr(README_NAME, f"Unpack, and in that folder, with {needed_libraries(config)}:\n\n{recipe}\n")
     return {"files": [target.name]}
 
 

@@ -1,12 +1,20 @@
-"""The work of a job's process that is a use case: importing and fusing."""
+"""The work of a job's process that is a use case: importing, fusing and measuring."""
 
+import logging
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.jobs.context import JobContext
+from app.errors import BadRequest
+from app.jobs.context import JobContext, Stopped
 from app.jobs.handlers import predict_split
-from app.services import ensembling, importing, uploads
+from app.pipeline.config import parse_config
+from app.services import ensembling, importing, models, uploads
 from app.services.context import Services
+from app.store import settings
+
+logger = logging.getLogger(__name__)
 
 
 def import_dataset(job: JobContext) -> dict[str, Any]:
@@ -36,6 +44,30 @@ def ensemble(job: JobContext) -> dict[str, Any]:
         on_progress=job.set_progress,
         should_stop=job.should_stop,
     )
+
+
+def measure(job: JobContext) -> dict[str, Any]:
+    """Time the ``models`` with ``options`` one by one and keep each result; ``failed`` names those that cannot run."""
+    from app.pipeline.models.measure import measure_model
+
+    names, failed = job.payload["models"], {}
+    for done, name in enumerate(names):
+        job.set_progress(done, len(names), f"measuring {name}")
+        try:
+            timing = measure_model(parse_config({**job.payload["options"], "model": name}), job.should_stop)
+        except (ValueError, RuntimeError) as error:  # RuntimeError: out of memory, among others
+            logger.warning("%s could not be measured: %s", name, error)
+            failed[name] = str(error)
+            continue
+        if job.should_stop():
+            raise Stopped
+        with job.write() as db:
+            kept = settings.get(db, models.TIMINGS, {})
+            settings.put(db, models.TIMINGS, {**kept, name: {**asdict(timing), "measured_at": time.time()}})
+    job.set_progress(len(names), len(names), "measured")
+    if len(failed) == len(names):
+        raise BadRequest(f"Not measured: {next(iter(failed.values()))}.")
+    return {"failed": failed}
 
 
 def _predict(job: JobContext, checkpoint_id: int, split: str) -> None:

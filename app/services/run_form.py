@@ -1,16 +1,19 @@
 """The form of a new run, made from the option models: sections, controls, starting values, what the server thinks."""
 
-from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from app.pipeline.config import GROUPS, ConfigError, RunConfig, parse_config
+from app.pipeline.config import GROUPS, ConfigError, RunConfig, explain_use, parse_config, used_when
+from app.pipeline.data.sampler import Sampler
+from app.pipeline.evaluate.selection import TITLES
 from app.pipeline.models.catalogue import DETECTORS
-from app.pipeline.presets import PRESETS
-from app.pipeline.train.schedule import learning_rate_at
+from app.pipeline.train.schedule import learning_rate_at, stages_of, steps_per_epoch
 from app.services.context import Services
-from app.services.suggestions import gpu_name, suggested_values
+from app.services.run_checks import RefusedHere, problems_here
+from app.services.suggestions import gpu_name, list_presets, suggested_values
+from app.store import annotations as annotation_store
 from app.store import images as image_store
 
 # What a newcomer meets; every other option waits under "More" in its section.
@@ -19,21 +22,23 @@ BASIC_OPTIONS = frozenset(
     + ("learning_rate", "device")
 )
 _CURVE_POINTS = 200
-_SHOWN = ("enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_SHOWN = ("default", "readOnly", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 
 
 def describe_form(services: Services, slug: str) -> dict[str, Any]:
     """Everything the form needs.
 
-    ``groups``: title and fields (name, type, description, limits, is_basic) in order; ``suggested``: option name to
-    the value that suits this machine and project; ``presets``: name, title, help and the values laid over those;
-    ``models``: name, title and parameters; ``num_images`` by split; ``gpu``: its name or "". Raises NotFound.
+    ``groups``: title and fields (name, type, kind, description, limits, is_basic, default, used_when) in order;
+    ``suggested``: option name to the value that suits this machine and project; ``presets``: see :func:`list_presets`;
+    ``models``: name, title and parameters; ``metrics``: selection metric to its title; ``num_images`` by split;
+    ``gpu``: its name or "". Raises NotFound.
     """
     return {
         "groups": [_describe_group(group) for group in GROUPS],
         "suggested": parse_config(suggested_values(services, slug)).model_dump(mode="json"),
-        "presets": [asdict(preset) for preset in PRESETS],
-        "models": [asdict(detector) for detector in DETECTORS],
+        "presets": list_presets(),
+        "models": [detector.describe() for detector in DETECTORS],
+        "metrics": TITLES,
         "num_images": _images_by_split(services, slug),
         "gpu": gpu_name(),
     }
@@ -42,20 +47,29 @@ def describe_form(services: Services, slug: str) -> dict[str, Any]:
 def check_values(services: Services, slug: str, values: dict[str, Any]) -> dict[str, Any]:
     """What a run with these values would be, before it is started.
 
-    ``problems``: option name ("" for several together) to what is wrong. Without problems also ``num_steps`` and
-    ``schedule``: the learning rate as [step, value] pairs. Raises NotFound.
+    ``problems``: option name ("" for several together) to what is wrong. Of options that fit together also
+    ``num_images`` of an epoch, ``num_steps``, ``schedule``: the learning rate as [step, value] pairs, and ``stages``:
+    the first step of each phase. Raises NotFound.
     """
     try:
         config = parse_config(values)
     except ConfigError as error:
         return {"problems": problems_of(error)}
-    num_images = _training_images(services, slug, config)
-    num_steps = config.epochs * -(-num_images // config.batch_size)
-    return {"problems": {}, "num_images": num_images, "num_steps": num_steps, "schedule": _curve(config, num_steps)}
+    num_images = _images_of_epoch(services, slug, config)
+    num_steps = config.epochs * steps_per_epoch(-(-num_images // config.batch_size), config)
+    return {
+        "problems": problems_here(services, slug, config),
+        "num_images": num_images,
+        "num_steps": num_steps,
+        "schedule": _curve(config, num_steps),
+        "stages": [stage.first for stage in stages_of(num_steps, config)],
+    }
 
 
 def problems_of(error: ConfigError) -> dict[str, str]:
     """Option name to what is wrong with it; "" holds what is wrong with several together."""
+    if isinstance(error, RefusedHere):
+        return error.problems
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
         return {"": str(error)}
@@ -74,13 +88,27 @@ def _describe_group(group: type[BaseModel]) -> dict[str, Any]:
             {
                 "name": name,
                 "type": schema.get("type", "string"),
+                "kind": _kind(schema),
                 "description": schema.get("description", ""),
                 "is_basic": name in BASIC_OPTIONS,
+                "used_when": used_when(name),
+                "use": explain_use(name),
                 **{key: schema[key] for key in _SHOWN if key in schema},
             }
             for name, schema in properties.items()
+            if not schema.get("readOnly")  # filled in by the run itself
         ],
     }
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """What control an option takes, beyond its type: "numbers", "shapes" (pairs of numbers), "records" or ""."""
+    items = schema.get("items", {})
+    if schema.get("type") != "array":
+        return ""
+    if items.get("type") in ("integer", "number"):
+        return "numbers"
+    return "shapes" if items.get("type") == "array" else "records"
 
 
 def _curve(config: RunConfig, num_steps: int) -> list[tuple[int, float]]:
@@ -98,7 +126,14 @@ def _images_by_split(services: Services, slug: str) -> dict[str, int]:
     return {split: sum(image.split == split for image in images) for split in ("train", "valid", "test")}
 
 
-def _training_images(services: Services, slug: str, config: RunConfig) -> int:
+def _images_of_epoch(services: Services, slug: str, config: RunConfig) -> int:
+    """How many images an epoch draws; which classes they hold is asked for only where it matters."""
     with services.database(slug).read() as db:
         images = [image for image in image_store.all_of(db, "train") if not image.problem]
-    return sum(config.keep_empty_images or image.num_annotations > 0 for image in images)
+        rows = annotation_store.box_rows(db) if config.sampling == "repeat_factor" else []
+    classes: dict[int, list[int]] = {image.id: [] for image in images}
+    for image_id, category_id, *_ in rows:
+        classes.get(image_id, []).append(category_id)
+    if not rows:
+        classes = {image.id: [0] * min(1, image.num_annotations) for image in images}
+    return len(Sampler([np.array(one, np.int64) for one in classes.values()], config))

@@ -7,13 +7,14 @@ import platform
 import shutil
 import statistics
 import subprocess
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from app.errors import BadRequest
 from app.pipeline import presets
 from app.pipeline.models.catalogue import cached_weights
-from app.services import augmenting
+from app.services import augmenting, gray_window
 from app.services.context import Services
 from app.store import annotations as annotation_store
 from app.store import images as image_store
@@ -26,7 +27,7 @@ _PROBE_TIMEOUT_S = 10.0
 def suggested_values(services: Services, slug: str) -> dict[str, Any]:
     """Option name to value for this machine and project; options left out keep their defaults. Raises NotFound.
 
-    The augmentation is the project's chain.
+    The augmentation is the project's chain with its curve, the window the project's.
     """
     with services.database(slug).read() as db:
         images = {image.id: image for image in image_store.all_of(db, "train") if not image.problem}
@@ -45,7 +46,11 @@ def suggested_values(services: Services, slug: str) -> dict[str, Any]:
         cached_weights=sorted(cached_weights()),
     )
     values["augmentation"] = [step.model_dump(mode="json") for step in augmenting.load(services, slug)]
-    return values
+    return {
+        **values,
+        **augmenting.load_curve(services, slug).option_values(),
+        **gray_window.option_values(services, slug),
+    }
 
 
 @cache
@@ -63,6 +68,12 @@ def gpu_name() -> str:
         logger.warning("nvidia-smi does not answer: %s", error)
         return ""
     return answer.stdout.strip().partition("\n")[0]
+
+
+def list_presets() -> list[dict[str, Any]]:
+    """Every preset: name, title, help, source (its heading), values, and what it ``needs`` that is not here."""
+    cached = cached_weights()
+    return [{**asdict(preset), "needs": presets.explain_needs(preset.values, cached)} for preset in presets.PRESETS]
 
 
 def preset_values(services: Services, slug: str, name: str) -> dict[str, Any]:

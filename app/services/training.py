@@ -17,6 +17,8 @@ from app.records import Checkpoint, Job, MetricPoint, Run
 from app.services import jobs as job_service
 from app.services.context import Services
 from app.services.dataset import write_snapshot
+from app.services.models import resolve_start
+from app.services.run_checks import require_runnable
 from app.services.suggestions import preset_values, suggested_values
 from app.store import images as image_store
 from app.store import jobs as job_store
@@ -34,9 +36,12 @@ def start_run(
     """Freeze the dataset and the configuration into a run's folder and queue the run.
 
     Options come from what suits this machine and project, then ``preset``, then ``values`` (option name to value).
-    Raises NotFound, BadRequest when the dataset cannot be trained on, ConfigError naming the options that do not fit.
+    Raises NotFound, BadRequest when the dataset cannot be trained on, ConfigError naming the options that do not fit
+    each other, this machine or this project.
     """
     config = build_config(services, slug, values or {}, preset)
+    require_runnable(services, slug, config)
+    config = resolve_start(services, slug, config)
     _require_training_images(services, slug)
     run = _create(services, slug, config, _checked_name(name, may_be_empty=True))
     job_service.ensure_worker(services)

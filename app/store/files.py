@@ -86,9 +86,12 @@ class ProjectFiles:
     def image(self, sha256: str, extension: str) -> Path:
         return self.images / sha256[:2] / f"{sha256}.{extension}"
 
-    def rendering(self, sha256: str, rotation: int, size: int | None = None) -> Path:
-        """A picture made from a stored one: turned, in a format browsers show, ``size`` pixels on its longer side."""
-        name = f"{sha256}-{int(rotation)}-{'full' if size is None else int(size)}.jpg"
+    def rendering(self, sha256: str, rotation: int, size: int | None = None, look: str = "") -> Path:
+        """A picture made from a stored one: turned, in a format browsers show, ``size`` pixels on its longer side.
+
+        ``look`` tells renderings of the same pixels apart.
+        """
+        name = f"{sha256}-{int(rotation)}-{'full' if size is None else int(size)}{look and f'-{look}'}.jpg"
         return self.thumbnails / sha256[:2] / name
 
     def run(self, run_id: int) -> Path:

@@ -50,7 +50,8 @@ def test_catalogue_lists_sliders_and_presets(client):
     assert by_name["Rotate"]["sliders"] == [
         {"name": "limit", "label": "Largest angle (degrees)", "min": 0, "max": 180, "step": 1, "default": 20}
     ]
-    assert {preset["name"] for preset in answer["presets"]} == {"none", "flips", "gastroscopy", "backbones"}
+    names = [preset["name"] for preset in answer["presets"]]
+    assert names == ["none", "flips", "gastroscopy", "gastroscopy_mixing", "backbones"]
     assert answer["helper"] in ("off", "warming", "ready")
 
 
@@ -75,6 +76,17 @@ def test_preview_is_pictures_with_boxes(client, slug, image_id):
     assert pixels[:, 100:].min() > 200  # the white half is on the right now
     assert (first["boxes"], first["labels"], first["lost"]) == ([[120.0, 20.0, 160.0, 60.0]], [11], 0)
     assert len(answer["variants"]) == 2
+
+
+def test_curve_is_saved_and_drawn_over_the_epochs_of_a_run(client, slug):
+    path = f"/api/projects/{slug}/augmentation/curve"
+    before = client.get(path).json()
+    assert (before["curve"], before["off_epochs"], set(before["shares"])) == ("constant", 0, {1})
+    assert len(before["shares"]) == before["epochs"]
+    after = client.put(path, json={"curve": "linear", "off_epochs": 2}).json()
+    assert after["shares"][-3:][1:] == [0, 0]
+    assert after == client.get(path).json()
+    assert client.put(path, json={"curve": "square"}).status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -140,3 +140,10 @@ def test_form_is_described_without_torch_in_the_way(client):
 
 def test_unknown_project_is_404(client):
     assert client.get("http://test/api/projects/nowhere/runs").status_code == 404
+
+
+def test_anchor_recall_is_told_and_wrong_options_are_an_answer_too(client):
+    answer = client.post("/config/anchors", json={"config": {"image_size": 64}}).json()
+    assert answer["stock"]["recall"]["all"].keys() == {"num_boxes", "at_50", "at_70"}
+    assert answer["other"]["kind"] == "kmeans"
+    assert "image_size" in client.post("/config/anchors", json={"config": {"image_size": 33}}).json()["problem"]

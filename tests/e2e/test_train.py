@@ -172,3 +172,68 @@ def test_nothing_is_cut_off(page, project, live):
     assert page.evaluate("document.documentElement.scrollHeight") == 720
     start = page.locator("[data-action=start]").bounding_box()
     assert start["y"] + start["height"] <= 720
+
+
+def choose_preset(page, name):
+    page.select_option("[aria-label=Preset]", name)
+    page.wait_for_selector("form[data-problems='0'][data-steps]")
+
+
+def test_preset_is_shown_as_differences_from_the_suggested(page, project):
+    open_page(page, project)
+    assert page.locator(".train-differences").is_hidden()
+    choose_preset(page, "mask_rcnn_by_hand")
+    count = int(page.get_attribute("form", "data-differences"))
+    assert count > 4
+    page.click(".train-differences > summary")
+    assert f"{count} options differ from the suggested" in page.locator(".train-differences").inner_text()
+    page.click(".train-difference:has-text('Phases')")
+    assert page.locator("[data-option=phases]").is_visible()
+
+
+def test_preset_whose_weights_are_missing_starts_from_scratch_with_one_click(page, project):
+    open_page(page, project)
+    choose_preset(page, "nuclei")
+    assert "resnext101_32x8d" in page.locator(".train-needs").inner_text()
+    page.click("[data-action=from-scratch]")
+    assert page.input_value("#option-pretrained") == "none"
+    assert page.locator(".train-needs").is_hidden()
+
+
+def test_phases_are_edited_in_rows_and_make_up_the_epochs(page, project):
+    open_page(page, project)
+    page.fill("#option-epochs", "9")
+    page.click("[data-group=Schedule] details > summary")
+    page.click("[data-action=add-phase]")
+    page.wait_for_selector("form[data-problems='0']")
+    page.fill("[aria-label='Phase 2: epochs']", "12")
+    assert page.input_value("#option-epochs") == "16"
+    assert page.locator("#option-learning_rate").is_disabled()
+    page.click("[aria-label='Remove phase 2']")
+    page.click("[aria-label='Remove phase 1']")
+    assert page.locator("#option-learning_rate").is_enabled()
+
+
+def test_lists_and_numbered_choices_reach_the_server_as_numbers(page, project):
+    open_page(page, project)
+    page.click("[data-group=Anchors] details > summary")
+    page.select_option("#option-anchors", "custom")
+    page.fill("#option-anchor_sizes", "16, 32; 64")
+    page.click("[data-group=Model] details > summary")
+    with page.expect_request("**/config/check") as caught:
+        page.select_option("#option-channels", "1")
+    config = caught.value.post_data_json["config"]
+    assert config["anchor_sizes"] == [16, 32, 64]
+    assert config["channels"] == 1
+    page.wait_for_selector("form[data-problems='0']")
+    page.fill("#option-anchor_sizes", "16, x")
+    page.wait_for_selector("form[data-problems='1']")
+
+
+def test_options_without_effect_are_out_of_sight(page, project):
+    open_page(page, project)
+    page.click("[data-group=Schedule] details > summary")
+    assert page.locator("[data-option=milestones]").is_hidden()
+    page.select_option("#option-schedule", "multistep")
+    assert page.locator("[data-option=milestones]").is_visible()
+    assert page.locator("[data-option=final_learning_rate]").is_hidden()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from app.pipeline.config import RunConfig, parse_config
-from app.pipeline.presets import PRESETS, suggest, suggest_augmentation
+from app.pipeline.presets import PRESETS, explain_needs, suggest, suggest_augmentation
 
 LAPTOP = {"num_train_images": 100, "object_shares": [0.2] * 100}
 
@@ -68,3 +68,72 @@ def test_a_run_on_a_cpu_takes_about_the_same_time_for_every_dataset(share, num_c
 def test_presets_load_no_torch():
     code = "import sys, app.pipeline.presets, app.pipeline.models.catalogue, app.pipeline.train.schedule;"
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
+
+
+def values_of(name):
+    return next(preset.values for preset in PRESETS if preset.name == name)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_without_pretrained_weights_every_preset_runs_from_scratch(preset):
+    assert parse_config({**suggest(**LAPTOP), **preset.values, "pretrained": "none"}).pretrained == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "gastroscopy_schedule",  # G5
+            {"batch_size": 8, "final_learning_rate": 1e-9, "weight_decay": 1e-4, "warmup_factor": 1e-4}
+            | {"warmup_share": 1 / 20, "schedule": "cosine"},
+        ),
+        ("gastroscopy_ciou", {"box_loss": "ciou", "rpn_box_loss": "ciou", "image_size": 512, "pooler_size": 14}),  # G6
+        (
+            "gastroscopy",  # G7
+            {"rpn_batch_size": 384, "roi_batch_size": 256, "roi_positive_fraction": 0.5, "box_loss": "ciou"}
+            | {"anchor_sizes": [16, 32, 64, 128, 256, 512]},
+        ),
+        (
+            "backbones_swin_s",
+            {"model": "fasterrcnn_swin_s_fpn", "progressive_sizes": [224, 448], "clip_gradient_norm": 5}
+            | {"schedule": "onecycle", "anchors": "kmeans", "num_anchor_shapes": 9, "sampling": "inverse_frequency"}
+            | {"keep_empty_images": False, "seed": 42, "optimizer": "adamw"},
+        ),
+        ("small_objects", {"channels": 1, "gray_stem": "mean", "trainable_layers": 5, "max_detections": 1000}),
+        (
+            "nuclei",  # steps 3000, 3500, 4500 of 5000
+            {"learning_rate": 2.5e-4, "milestones": [0.6, 0.7, 0.9], "roi_batch_size": 256, "batch_size": 1}
+            | {"model": "fasterrcnn_resnext101_32x8d_fpn", "max_detections": 1000},
+        ),
+        ("mask_rcnn_by_hand", {"roi_batch_size": 256, "roi_positive_fraction": 0.25, "pooler_size": 7}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_recipes_have_the_values_of_the_published_work(name, expected):
+    values = values_of(name)
+    assert {option: values[option] for option in expected} == expected
+
+
+def test_steps_of_the_gastroscopy_recipe_build_on_each_other():
+    steps = [preset.values for preset in PRESETS if preset.name.startswith("gastroscopy")]
+    names = [{step["name"] for step in values["augmentation"]} for values in steps]
+    assert names[0] == set()
+    assert {"CLAHE", "ToGray", "XYMasking", "RandomGravel"} <= names[1]
+    assert names[2] - names[1] == {"MixUp", "Mosaic"}
+    mixing = {step["name"]: step["probability"] for step in steps[2]["augmentation"]}
+    assert (mixing["MixUp"], mixing["Mosaic"]) == (0.1, 0.25)
+    assert names[2:] == [names[2]] * len(names[2:])
+
+
+def test_staged_recipe_trains_the_rpn_first_then_the_head_then_all():
+    values = values_of("mask_rcnn_by_hand")
+    assert [phase["train"] for phase in values["phases"]] == ["rpn", "heads", "all"]
+    assert sum(phase["epochs"] for phase in values["phases"]) == values["epochs"]
+
+
+def test_preset_says_which_weights_are_missing_here():
+    values = values_of("nuclei")
+    assert "resnext101_32x8d-8ba56ff5.pth" in explain_needs(values, [])
+    assert explain_needs(values, [("fasterrcnn_resnext101_32x8d_fpn", "backbone")]) == ""
+    assert explain_needs({**values, "pretrained": "none"}, []) == ""
+    assert explain_needs(values_of("quick"), []) == ""

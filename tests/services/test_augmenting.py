@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from app.errors import BadRequest, NotFound
-from app.services import augmenting, projects
+from app.services import augmenting, projects, suggestions
 from app.services.context import Services
 from app.store.files import Workspace
 from tests.services.augment_project import put_image
@@ -66,6 +66,43 @@ def test_boxes_that_a_step_kills_are_counted(services, slug, image_id):
     made = augmenting.preview(services, slug, steps=[strong] * 6, image_id=image_id, seed=1, count=16, size=160)
     assert sum(item["lost"] for item in made["variants"]) > 0
     assert all(item["lost"] + len(item["boxes"]) == 1 for item in made["variants"])
+
+
+def test_steps_that_mix_images_take_the_train_split_in_its_order(services):
+    """What the helper is asked for; that the same partners make the same picture is the preview's own test."""
+    slug = projects.create_project(services, "mixed")
+    ids = [
+        put_image(services, slug, cv2.imencode(".png", np.full((60, 80, 3), n, np.uint8))[1].tobytes()) for n in (1, 2)
+    ]
+    put_image(services, slug, b"", problem="Width and height are swapped.")
+    with services.database(slug).read() as db:
+        partners = augmenting._partners(db, services.files(slug))
+    assert [boxes.tolist() for _, _, boxes, _ in partners] == [[[0, 10, 20, 30]]] * len(ids)  # no crowds
+    assert [labels.tolist() for *_, labels in partners] == [[11]] * len(ids)
+    mosaic = {"name": "Mosaic", "probability": 1}
+    made = augmenting.preview(services, slug, steps=[mosaic], image_id=ids[0], seed=1, count=4, size=160)
+    assert made["images_per_s"] > 0
+    assert len({item["jpeg"] for item in made["variants"]}) == 4
+
+
+def test_late_epochs_are_the_last_ones_with_fewer_strong_steps(services, slug, image_id):
+    augmenting.save_curve(services, slug, augmenting.StrongSteps("linear", 2))
+    assert augmenting.load_curve(services, slug).shares(5) == pytest.approx([1, 2 / 3, 1 / 3, 0, 0])
+    crop = {"name": "BBoxSafeRandomCrop", "probability": 1}
+    values = {"steps": [crop], "image_id": image_id, "seed": 1, "size": 160}
+    late = augmenting.preview(services, slug, count=3, late_of=5, **values)
+    whole = late["original"]["boxes"]
+    assert [item["epoch"] for item in late["variants"]] == [3, 4, 5]
+    assert [item["boxes"] == whole for item in late["variants"]][1:] == [True, True]  # off in the last two
+    early = augmenting.preview(services, slug, count=3, **values)
+    assert not any(item["boxes"] == whole for item in early["variants"])
+
+
+def test_curve_goes_into_new_runs(services):
+    slug = projects.create_project(services, "fading")
+    augmenting.save_curve(services, slug, augmenting.StrongSteps("cosine", 3))
+    values = suggestions.suggested_values(services, slug)
+    assert (values["augmentation_curve"], values["augmentation_off_epochs"]) == ("cosine", 3)
 
 
 def test_images_that_cannot_be_previewed_are_told(services, slug):

@@ -9,7 +9,7 @@ import pytest
 from app.errors import BadRequest, Conflict, NotFound
 from app.pipeline.config import ConfigError, load_config
 from app.pipeline.data.snapshot import load_snapshot
-from app.services import augmenting, jobs, run_form, training
+from app.services import augmenting, jobs, run_checks, run_form, training
 from app.services import dataset as dataset_service
 from app.services.context import Services
 from app.store import jobs as job_store
@@ -221,3 +221,75 @@ def test_snapshot_is_written_before_the_run_can_be_seen(services, slug, monkeypa
     monkeypatch.setattr(training, "write_snapshot", write)
     training.start_run(services, slug)
     assert seen == [[]]
+
+
+@pytest.mark.parametrize(
+    ("values", "option", "reason"),
+    [
+        ({"device": "cuda"}, "device", "no CUDA GPU"),
+        ({"device": "mps"}, "device", "no Apple GPU"),
+        ({"precision": "float16"}, "precision", "needs a CUDA GPU"),
+        ({"pretrained": "file", "weights_file": "/nowhere/x.pth"}, "weights_file", "no file /nowhere/x.pth"),
+        ({"pretrained": "file", "weights_file": "run:77"}, "weights_file", "no run 77"),
+        ({"pretrained": "file", "weights_file": "run:last"}, "weights_file", "run:ID"),
+    ],
+)
+def test_what_is_not_here_is_refused_when_the_form_is_filled_in(services, slug, monkeypatch, values, option, reason):
+    monkeypatch.setattr(run_checks, "may_have_cuda", lambda: False)
+    monkeypatch.setattr(run_checks.platform, "system", lambda: "Linux")
+    problems = run_form.check_values(services, slug, values)["problems"]
+    assert list(problems) == [option]
+    assert reason in problems[option]
+    with pytest.raises(ConfigError) as caught:
+        training.start_run(services, slug, values)
+    assert run_form.problems_of(caught.value) == problems
+    assert training.list_runs(services, slug) == []
+
+
+def test_weights_that_are_here_are_accepted(services, slug, tmp_path):
+    run = training.start_run(services, slug)
+    named = {"pretrained": "file", "weights_file": f"run:{run.id}"}
+    assert "no checkpoint" in run_form.check_values(services, slug, named)["problems"]["weights_file"]
+    add_checkpoint(services, slug, run, "a.pt", 0.5, 1)
+    assert run_form.check_values(services, slug, named)["problems"] == {}
+    (tmp_path / "own.pth").write_bytes(b"x")
+    named["weights_file"] = str(tmp_path / "own.pth")
+    assert run_form.check_values(services, slug, named)["problems"] == {}
+
+
+def test_steps_are_counted_as_the_loop_counts_them(services, slug):
+    """Two images in batches of one, added up in threes: one step an epoch. Phases begin where theirs begin."""
+    phases = [
+        {"train": "rpn", "epochs": 4, "learning_rate": 0.01},
+        {"train": "all", "epochs": 6, "learning_rate": 0.001},
+    ]
+    values = {"epochs": 10, "batch_size": 1, "phases": phases}
+    answer = run_form.check_values(services, slug, values)
+    assert (answer["num_steps"], answer["stages"]) == (20, [0, 8])
+    assert run_form.check_values(services, slug, {**values, "accumulate_batches": 3})["num_steps"] == 10
+    repeated = run_form.check_values(
+        services, slug, {"sampling": "repeat_factor", "repeat_threshold": 1.0, "epochs": 1}
+    )
+    assert repeated["num_images"] >= 2
+
+
+def test_form_tells_what_control_an_option_takes_and_when_it_matters(services, slug):
+    form = run_form.describe_form(services, slug)
+    fields = {field["name"]: field for group in form["groups"] for field in group["fields"]}
+    kinds = {name: field["kind"] for name, field in fields.items() if field["kind"]}
+    assert (
+        kinds.items()
+        >= {
+            "augmentation": "records",
+            "phases": "records",
+            "milestones": "numbers",
+            "anchor_sizes": "numbers",
+            "progressive_sizes": "numbers",
+        }.items()
+    )
+    assert fields["milestones"]["used_when"] == {"schedule": ["multistep"]}
+    assert fields["milestones"]["use"] == "Used when schedule is multistep."
+    assert fields["channels"]["enum"] == [3, 1]
+    for field in fields.values():
+        assert set(field["used_when"]) <= set(fields)
+    assert all("needs" in preset for preset in form["presets"])

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.routes.annotations import image_filter
 from app.records import Annotation, Image, ImageFilter
-from app.services import data_page, pictures
+from app.services import data_page, gray_window, pictures
 from app.services.context import Services
 
 FOR_EVER = "private, max-age=31536000, immutable"
@@ -29,6 +29,14 @@ class ImageBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     split: Literal["train", "valid", "test"] | None = None
     rotation: Literal[0, 90, 180, 270] | None = None
+
+
+class WindowBody(BaseModel):
+    """The gray values to show, in those of the files; width 0 shows the whole range."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    center: float
+    width: float
 
 
 def build_router(services: Services) -> APIRouter:
@@ -73,6 +81,14 @@ def _add_data_routes(router: APIRouter, services: Services) -> None:
     @router.patch(f"{base}/categories/{{category_id}}")
     def rename_category(slug: str, category_id: int, body: CategoryBody) -> dict[str, Any]:
         return {"category": asdict(data_page.rename_category(services, slug, category_id, body.name))}
+
+    @router.get(f"{base}/window")
+    def gray_window_of(slug: str) -> dict[str, Any]:
+        return gray_window.describe(services, slug)
+
+    @router.put(f"{base}/window")
+    def set_gray_window(slug: str, body: WindowBody) -> dict[str, Any]:
+        return gray_window.save(services, slug, body.center, body.width)
 
 
 def _add_picture_routes(router: APIRouter, services: Services) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from app.pipeline.config import ConfigError
 from app.records import Job, MetricPoint, Run
-from app.services import jobs, run_form, training
+from app.services import anchors, jobs, run_form, training
 from app.services.context import Services
 
 HUNG_AFTER_S = 120.0
@@ -101,6 +101,13 @@ def _add_form_routes(router: APIRouter, services: Services) -> None:
     @router.post("/config/check")
     def check_values(slug: str, body: Values) -> dict[str, Any]:
         return run_form.check_values(services, slug, body.config)
+
+    @router.post("/config/anchors")
+    def measure_anchors(slug: str, body: Values) -> dict[str, Any]:
+        try:
+            return anchors.describe_recall(services, slug, body.config)
+        except ConfigError as error:
+            return {"problem": str(error)}
 
 
 def _add_job_routes(router: APIRouter, services: Services) -> None:

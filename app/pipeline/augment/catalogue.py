@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Kind = Literal["geometry", "color", "blur", "dropout"]
+Kind = Literal["geometry", "color", "blur", "dropout", "mixing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,17 @@ class Slider:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A transform the user can put into the chain; ``name`` is Albumentations' class name, or a group of our own."""
+    """A transform the user can put into the chain; ``name`` is Albumentations' class name, or one of our own.
+
+    ``is_strong``: it makes pictures unlike any real one, so a run may do it less and less (see ``curve``).
+    """
 
     name: str
     title: str
     kind: Kind
     help: str
     sliders: tuple[Slider, ...] = ()
+    is_strong: bool = False
 
 
 _ENTRIES = (
@@ -47,6 +51,7 @@ _ENTRIES = (
         "geometry",
         "Cuts at random around all boxes and enlarges back to full size; objects become bigger and stretched.",
         (Slider("erosion_rate", "May cut into the boxes", 0, 0.9, 0.05, 0),),
+        is_strong=True,
     ),
     Entry(
         "RandomBrightnessContrast",
@@ -104,6 +109,7 @@ _ENTRIES = (
             Slider("snow_point", "Amount", 0.1, 1, 0.05, 0.3),
             Slider("brightness", "Brightness", 1, 5, 0.1, 2.5),
         ),
+        is_strong=True,
     ),
     Entry(
         "RandomGravel",
@@ -111,6 +117,7 @@ _ENTRIES = (
         "color",
         "Scatters small specks in patches, like dirt or bubbles.",
         (Slider("patches", "Patches", 1, 20, 1, 2),),
+        is_strong=True,
     ),
     Entry(
         "MotionBlur",
@@ -145,6 +152,7 @@ _ENTRIES = (
             Slider("holes", "Most holes", 1, 20, 1, 2),
             Slider("size", "Largest hole (share of side)", 0.02, 0.6, 0.01, 0.2),
         ),
+        is_strong=True,
     ),
     Entry(
         "XYMasking",
@@ -155,6 +163,34 @@ _ENTRIES = (
             Slider("masks", "Most stripes each way", 1, 8, 1, 2),
             Slider("size", "Widest stripe (share of side)", 0.01, 0.4, 0.01, 0.1),
         ),
+        is_strong=True,
+    ),
+    Entry(
+        "MixUp",
+        "MixUp (blend two)",
+        "mixing",
+        "Lays another training image over this one, its weight drawn from a Beta distribution; both keep their boxes.",
+        (
+            Slider("alpha", "Alpha of Beta", 0.1, 10, 0.1, 2),
+            Slider("beta", "Beta of Beta", 0.1, 10, 0.1, 2),
+        ),
+        is_strong=True,
+    ),
+    Entry(
+        "Mosaic",
+        "Mosaic (four in one)",
+        "mixing",
+        "Puts parts of this image and of three others around a center that moves; objects become smaller.",
+        (Slider("center", "Center moves by (share of side)", 0, 0.4, 0.05, 0.25),),
+        is_strong=True,
+    ),
+    Entry(
+        "CopyPaste",
+        "Copy-Paste objects",
+        "mixing",
+        "Pastes the boxes of some objects of another image where they hide least; what they hide is shrunk or lost.",
+        (Slider("objects", "Most objects", 1, 20, 1, 3),),
+        is_strong=True,
     ),
 )
 

@@ -1,7 +1,8 @@
 """The augmentation chain: the one object that training and the preview both apply.
 
 Legend: N boxes in, M boxes out. Boxes are xyxy in absolute float pixels of the image handed in, whose size never
-changes. Imports albumentations (and with it torch): for job processes and the warm helper only.
+changes. Steps that mix images take the others from Partners. Imports albumentations (and with it torch): for job
+processes and the warm helper only.
 """
 
 import random
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from app.pipeline.augment.catalogue import Step
-from app.pipeline.augment.transforms import BUILDERS, MIN_VISIBILITY, A
+from app.pipeline.augment.catalogue import CATALOGUE, Step
+from app.pipeline.augment.mixing import MIXERS, Partners
+from app.pipeline.augment.transforms import BUILDERS, A
+from app.pipeline.augment.visibility import MIN_VISIBILITY, visible_rows
 
-MIN_SIDE_PX = 1.0
 _PCG_INCREMENT = 0xDA3E39CB94B95BDB5851F42D4C957F2D  # odd, as PCG64 wants; the state is what differs
 
 
@@ -26,7 +28,8 @@ class Augmented:
     """An augmented image with its boxes.
 
     image: uint8 [H, W, 3], size as handed in. boxes: float32 [M, 4], inside the image, each side at least 1 px.
-    labels: [M]. kept: int64 [M], the rows of the input that they come from. num_lost = N - M.
+    labels: [M]. kept: int64 [M], the rows of the input that they come from, -1 for boxes of partners. num_lost: how
+    many of the N are gone.
     """
 
     image: np.ndarray
@@ -56,23 +59,39 @@ class Chain:
         return (Chain, (self.steps,))
 
     def apply(
-        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, *, seed: int, epoch: int, image_id: int
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        labels: np.ndarray,
+        *,
+        seed: int,
+        epoch: int,
+        image_id: int,
+        partners: Partners | None = None,
+        strong_share: float = 1.0,
     ) -> Augmented:
         """Augment ``image`` (uint8 [H, W, 3] RGB) with ``boxes`` ([N, 4] xyxy pixels) and ``labels`` ([N]).
 
         Boxes are clipped to the image; those left with a side below 1 px, or less than a tenth of their area after a
         step, are lost together with their labels. Without a step that fires, ``image`` itself comes back; it is never
-        written to. Raises ValueError when shapes or lengths do not fit.
+        written to. ``partners`` are the images that steps may mix in; without them such steps do nothing.
+        ``strong_share`` (0..1) scales the probabilities of the strong steps. Raises ValueError when shapes or lengths
+        do not fit.
         """
         boxes, labels = _checked(image, boxes, labels)
+        num_boxes = len(boxes)
         height, width = image.shape[:2]
-        rows = np.concatenate([boxes, np.arange(len(boxes))[:, None]], axis=1)
-        rows = _visible_rows(rows, width, height, min_visibility=0)
+        rows = np.concatenate([boxes, np.arange(num_boxes)[:, None]], axis=1)
+        rows = visible_rows(rows, width, height, min_visibility=0)
         prefix = f"{seed}:{epoch}:{image_id}:".encode()
         for stage in self._stages():
-            image, rows = stage.apply(image, rows, prefix)
-        kept = rows[:, 4].round().astype(np.int64)
-        return Augmented(image, rows[:, :4].astype(np.float32), labels[kept], kept, len(boxes) - len(kept))
+            if stage.fires(prefix, strong_share):
+                image, rows, labels = stage.apply(image, rows, labels, partners)
+        indices = rows[:, 4].round().astype(np.int64)
+        kept = np.where(indices < num_boxes, indices, -1)
+        return Augmented(
+            image, rows[:, :4].astype(np.float32), labels[indices], kept, num_boxes - int((kept >= 0).sum())
+        )
 
     def _stages(self) -> "list[_Stage]":
         """This thread's own transforms: they keep their dice and last parameters in themselves."""
@@ -87,35 +106,59 @@ class Chain:
 
 
 class _Stage:
-    """A step as a transform with its own random streams. Rows are [N, 5]: xyxy pixels and the index of the box."""
+    """A step as a transform with its own random streams.
+
+    Rows are [N, 5]: xyxy pixels and the index of the box's label among all labels so far.
+    """
 
     def __init__(self, step: Step, occurrence: int) -> None:
         self.key = f"{step.name}:{occurrence}".encode()
         self.probability = step.probability
-        self.transform = BUILDERS[step.name](step.strengths())
-        self.moves_boxes = isinstance(self.transform, A.DualTransform)
+        self.is_strong = CATALOGUE[step.name].is_strong
+        self.strengths = step.strengths()
         self.bits, self.dice = np.random.PCG64(0), random.Random(0)
-        self.transform.set_random_state(np.random.Generator(self.bits), self.dice)
+        self.generator = np.random.Generator(self.bits)
+        self.mix = MIXERS.get(step.name)
+        if self.mix is None:
+            self.transform = BUILDERS[step.name](self.strengths)
+            self.moves_boxes = isinstance(self.transform, A.DualTransform)
+            self.transform.set_random_state(self.generator, self.dice)
 
-    def apply(self, image: np.ndarray, rows: np.ndarray, prefix: bytes) -> tuple[np.ndarray, np.ndarray]:
-        """The image and rows after this step, or the same ones when the dice say so."""
-        if not self._fires(prefix):
-            return image, rows
+    def apply(
+        self, image: np.ndarray, rows: np.ndarray, labels: np.ndarray, partners: Partners | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The image, rows and labels after this step; :meth:`fires` has been asked."""
+        if self.mix is not None:
+            return self._mixed(image, rows, labels, partners)
         if not self.moves_boxes:
-            return self.transform(force_apply=True, image=image)["image"], rows
+            return self.transform(force_apply=True, image=image)["image"], rows, labels
         height, width = image.shape[:2]
         scale = np.array([width, height, width, height, 1.0])
         result = self.transform(force_apply=True, image=image, bboxes=rows / scale)
         rows = np.asarray(result["bboxes"], np.float64).reshape(-1, 5) * scale
-        return result["image"], _visible_rows(rows, width, height, MIN_VISIBILITY)
+        return result["image"], visible_rows(rows, width, height, MIN_VISIBILITY), labels
 
-    def _fires(self, prefix: bytes) -> bool:
+    def _mixed(
+        self, image: np.ndarray, rows: np.ndarray, labels: np.ndarray, partners: Partners | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The partners' boxes come behind the others, their labels behind all labels so far."""
+        mixed = None if partners is None else self.mix(image, rows, partners, self.generator, self.strengths)
+        if mixed is None:
+            return image, rows, labels
+        indices = len(labels) + np.arange(len(mixed.boxes))
+        height, width = image.shape[:2]
+        others = np.concatenate([mixed.boxes, indices[:, None]], axis=1)
+        rows = visible_rows(np.concatenate([mixed.rows, others]), width, height, min_visibility=0)
+        return mixed.image, rows, np.concatenate([labels, mixed.labels])
+
+    def fires(self, prefix: bytes, strong_share: float) -> bool:
         """Throw the dice; when the step fires, start its streams anew.
 
         Albumentations' Compose would seed all transforms alike: two flips at one half would always fire together.
         """
         digest = blake2b(prefix + self.key, digest_size=40).digest()
-        if int.from_bytes(digest[32:]) >= self.probability * 2**64:
+        probability = self.probability * strong_share if self.is_strong else self.probability
+        if int.from_bytes(digest[32:]) >= probability * 2**64:
             return False
         self.bits.state = {
             "bit_generator": "PCG64",
@@ -131,22 +174,9 @@ def _checked(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tuple[
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"an image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    labels = np.asarray(labels).reshape(-1)
+    labels = np.asarray(labels, np.int64).reshape(-1)
     if len(boxes) != len(labels):
         raise ValueError(f"boxes and labels must have one length, got {len(boxes)} and {len(labels)}")
     if not np.isfinite(boxes).all():
         raise ValueError("boxes must be finite")
     return boxes, labels
-
-
-def _visible_rows(rows: np.ndarray, width: int, height: int, min_visibility: float) -> np.ndarray:
-    """Rows clipped to the image, without those left with less than ``min_visibility`` of their area or a side below
-    MIN_SIDE_PX."""
-    if not len(rows):
-        return rows
-    clipped = rows.copy()
-    np.clip(rows[:, :4], 0, [width, height, width, height], out=clipped[:, :4])
-    sides = clipped[:, 2:4] - clipped[:, :2]
-    areas = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
-    is_visible = sides.prod(axis=1) >= min_visibility * areas
-    return clipped[is_visible & (sides >= MIN_SIDE_PX - 1e-6).all(axis=1)]

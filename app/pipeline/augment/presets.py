@@ -29,6 +29,10 @@ _GASTROSCOPY = (
     "RandomSnow",
 )
 
+_GASTROSCOPY_STEPS = tuple(
+    Step(name=name, probability=0.5 if name == "HorizontalFlip" else 0.1) for name in _GASTROSCOPY
+)
+
 _PRESETS = (
     Preset("none", "None", "Images as they are.", ()),
     Preset(
@@ -41,7 +45,13 @@ _PRESETS = (
         "gastroscopy",
         "Gastroscopy (strong)",
         "Many color, dropout and crop steps, each rarely: for small sets of pictures from one kind of camera.",
-        tuple(Step(name=name, probability=0.5 if name == "HorizontalFlip" else 0.1) for name in _GASTROSCOPY),
+        _GASTROSCOPY_STEPS,
+    ),
+    Preset(
+        "gastroscopy_mixing",
+        "Gastroscopy with MixUp and Mosaic",
+        "The same, and other images mixed in: MixUp at .1, Mosaic at .25.",
+        (*_GASTROSCOPY_STEPS, Step(name="MixUp", probability=0.1), Step(name="Mosaic", probability=0.25)),
     ),
     Preset(
         "backbones",

@@ -16,38 +16,12 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from albumentations.core.transforms_interface import BaseTransformInitSchema  # noqa: E402
 
-MIN_VISIBILITY = 0.1  # a box of which less is left, by being cut off or hidden, is lost
+from app.pipeline.augment.visibility import hide_boxes  # noqa: E402
+
 MIN_CROP_PX = 8
 
 Strengths = dict[str, float]
 Transform = A.BasicTransform | A.OneOf
-
-
-def hide_boxes(boxes: np.ndarray, holes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Shrink boxes to what the holes leave visible and drop those with less than MIN_VISIBILITY of their pixels left.
-
-    boxes: [N, 4 + extra] xyxy pixels; returns the same layout with N or fewer rows. Albumentations' own version rounds
-    every box down to whole pixels, also those that no hole touches; here such boxes stay exactly as they are.
-    """
-    hidden = np.zeros((height, width), bool)
-    for x1, y1, x2, y2 in holes:
-        hidden[y1:y2, x1:x2] = True
-    kept = []
-    for row in boxes:
-        x1, y1 = np.floor(row[:2]).astype(int)
-        x2, y2 = np.ceil(row[2:4]).astype(int)
-        visible = ~hidden[y1:y2, x1:x2]
-        num_visible = visible.sum()
-        if num_visible == 0 or num_visible < MIN_VISIBILITY * visible.size:
-            continue
-        row = row.copy()
-        if num_visible < visible.size:
-            columns = np.flatnonzero(visible.any(axis=0))
-            rows = np.flatnonzero(visible.any(axis=1))
-            row[0], row[2] = max(row[0], x1 + columns[0]), min(row[2], x1 + columns[-1] + 1)
-            row[1], row[3] = max(row[1], y1 + rows[0]), min(row[3], y1 + rows[-1] + 1)
-        kept.append(row)
-    return np.array(kept, boxes.dtype).reshape(-1, boxes.shape[1])
 
 
 class _ExactBoxes:

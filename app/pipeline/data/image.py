@@ -1,7 +1,7 @@
 """Pixels: the one way to check, read, resize and encode a picture. Imports no torch.
 
 Every reader (screen, training, evaluation) sees the same upright RGB pixels: EXIF orientation applied, the first frame,
-transparency laid on white, 16 bits brought to 8.
+transparency laid on white, 16 bits brought to 8. A Window chooses which gray values those 8 bits show.
 """
 
 import io
@@ -19,6 +19,7 @@ EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _SHOWN_BY_BROWSERS = {"JPEG", "PNG", "WEBP", "BMP"}
 _PLAIN_MODES = {"RGB", "L", "1"}
+_GRAY_MODES = ("L", "LA", "I", "F")  # and the 16-bit ones, whose names begin with I
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
@@ -33,6 +34,27 @@ _TRANSPOSE = {
 
 class BadImage(ValueError):
     """Bytes that are no usable picture; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The gray values to show: ``center - width / 2`` becomes black, ``center + width / 2`` white, linear between.
+
+    In the values of the file: 0..255 for 8 bits, 0..65535 for 16. Acts on gray pictures only; ``width`` is above 0.
+    """
+
+    center: float
+    width: float
+
+    @classmethod
+    def of(cls, center: float, width: float) -> "Window | None":
+        """The window of these options; None for width 0, which shows the whole range."""
+        return cls(float(center), float(width)) if width else None
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Gray ``values`` of any numeric type as uint8 of the same shape."""
+        shares = (np.nan_to_num(values.astype(np.float32)) - (self.center - self.width / 2)) / self.width
+        return (shares.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +98,42 @@ def probe_image(source: bytes | Path) -> ImageInfo:
         return ImageInfo(EXTENSIONS[picture.format], width, height, needs_rendering)
 
 
-def read_image(source: bytes | Path | str, rotation: int = 0) -> np.ndarray:
+def is_gray(source: bytes | Path) -> bool:
+    """Whether the file holds gray values, which a window acts on; only the header is read. Raises BadImage."""
+    with _opened(source) as picture:
+        return _has_gray_values(picture)
+
+
+def gray_range(source: bytes | Path) -> tuple[float, float] | None:
+    """The 1st and 99th percentile of a gray picture's values, as its file has them; None for color. Raises BadImage."""
+    with _opened(source) as picture:
+        if not _has_gray_values(picture):
+            return None
+        try:
+            values = np.nan_to_num(np.asarray(picture.convert("L") if picture.mode == "LA" else picture))
+        except Exception as error:  # see probe_image
+            raise BadImage(f"it cannot be decoded ({_reason(error)})") from error
+    low, high = np.percentile(values, (1, 99))
+    return float(low), float(high)
+
+
+def read_image(source: bytes | Path | str, rotation: int = 0, window: Window | None = None) -> np.ndarray:
     """The upright picture as uint8 [H, W, 3] RGB; ``rotation`` is degrees clockwise applied after EXIF.
 
+    A gray picture comes with three equal channels, seen through ``window``; without one, 16 bits lose their low byte.
     Raises BadImage when the bytes cannot be decoded, ValueError for a rotation that is no quarter turn.
     """
     if rotation not in (0, 90, 180, 270):
         raise ValueError(f"rotation must be 0, 90, 180 or 270, got {rotation}")
     with _opened(Path(source) if isinstance(source, str) else source) as picture:
         try:
-            array = _to_upright_rgb(picture, _orientation(picture))
+            array = _to_upright_rgb(picture, _orientation(picture), window)
         except Exception as error:  # see probe_image
             raise BadImage(f"it cannot be decoded ({_reason(error)})") from error
     return np.ascontiguousarray(np.rot90(array, -rotation // 90)) if rotation else array
 
 
-def read_thumbnail(source: Path, size: int, rotation: int = 0) -> np.ndarray:
+def read_thumbnail(source: Path, size: int, rotation: int = 0, window: Window | None = None) -> np.ndarray:
     """As :func:`read_image`, shrunk to ``size`` pixels on the longer side at most; JPEGs decode only as fine as needed.
 
     Raises BadImage.
@@ -99,7 +141,7 @@ def read_thumbnail(source: Path, size: int, rotation: int = 0) -> np.ndarray:
     with _opened(source) as picture:
         picture.draft("RGB", (size, size))
         try:
-            array = _to_upright_rgb(picture, _orientation(picture))
+            array = _to_upright_rgb(picture, _orientation(picture), window)
         except Exception as error:  # see probe_image
             raise BadImage(f"it cannot be decoded ({_reason(error)})") from error
     if max(array.shape[:2]) > size:
@@ -165,12 +207,24 @@ def _orientation(picture: PillowImage.Image) -> int:
     return value if value in _TRANSPOSE else 1
 
 
-def _to_upright_rgb(picture: PillowImage.Image, orientation: int) -> np.ndarray:
+def _has_gray_values(picture: PillowImage.Image) -> bool:
+    return picture.mode in _GRAY_MODES or picture.mode.startswith("I;")
+
+
+def _to_upright_rgb(picture: PillowImage.Image, orientation: int, window: Window | None = None) -> np.ndarray:
     picture.load()
-    rgb = _to_rgb(picture)
+    rgb = _to_rgb(_windowed(picture, window) if window and _has_gray_values(picture) else picture)
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
     return np.array(rgb, np.uint8)
+
+
+def _windowed(picture: PillowImage.Image, window: Window) -> PillowImage.Image:
+    """A gray picture seen through the window; its transparency stays."""
+    if picture.mode == "LA" or (picture.mode == "L" and "transparency" in picture.info):
+        gray, alpha = picture.convert("LA").split()
+        return PillowImage.merge("LA", (PillowImage.fromarray(window.apply(np.asarray(gray))), alpha))
+    return PillowImage.fromarray(window.apply(np.asarray(picture)))
 
 
 def _to_rgb(picture: PillowImage.Image) -> PillowImage.Image:

@@ -46,6 +46,12 @@ class Snapshot:
         """The samples of one split, in file order."""
         return tuple(sample for sample in self.samples if sample.split == name)
 
+    def count_boxes(self, split: str) -> list[int]:
+        """How many boxes of each class (label 1 first) a split has, crowds left out."""
+        labels = [sample.labels[~sample.is_crowd] for sample in self.split(split)]
+        counts = np.bincount(np.concatenate([*labels, np.zeros(0, np.int64)]), minlength=len(self.categories) + 1)
+        return counts[1:].tolist()
+
     @cached_property
     def max_objects(self) -> int:
         """Objects in the most crowded image; 0 without any."""

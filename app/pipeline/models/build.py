@@ -1,49 +1,52 @@
-"""Faster R-CNN as torchvision builds it: the same modules, the same state-dict keys.
+"""Faster R-CNN as torchvision builds it: the same modules and state-dict keys, on torchvision's or timm's backbones.
 
 K classes; torchvision counts the background too, so its ``num_classes`` is K + 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
-from torchvision.models import detection
 from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.ops.misc import FrozenBatchNorm2d
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
 
+from app.pipeline.anchors import stock_shapes
 from app.pipeline.config import RunConfig
+from app.pipeline.models.anchor_generator import ShapedAnchorGenerator, build_anchor_generator
+from app.pipeline.models.backbones import (
+    build_backbone,
+    freeze_batch_norm,
+    inspect_timm,
+    remake_stem,
+    stages_from_the_top,
+    use_group_norm,
+)
+from app.pipeline.models.catalogue import find_detector, pyramid_strides, timm_name
+from app.pipeline.models.heads import use_losses
 
-
-def build_resnet18_fpn(**arguments: Any) -> FasterRCNN:
-    """ResNet-18 with a feature pyramid; ``arguments`` are FasterRCNN's."""
-    backbone = resnet_fpn_backbone(
-        backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
-    )
-    return FasterRCNN(backbone, **arguments)
-
-
-BUILDERS: dict[str, Callable[..., FasterRCNN]] = {
-    "fasterrcnn_mobilenet_v3_large_320_fpn": detection.fasterrcnn_mobilenet_v3_large_320_fpn,
-    "fasterrcnn_resnet50_fpn": detection.fasterrcnn_resnet50_fpn,
-    "fasterrcnn_resnet50_fpn_v2": detection.fasterrcnn_resnet50_fpn_v2,
-}
+SAMPLES_PER_BIN = 2  # of RoIAlign, along each axis, as in torchvision
+POOLER_SIZE = 7
+# Of ImageNet's gray: the luminance (.299, .587, .114) of torchvision's three means and deviations.
+GRAY_MEAN = (0.459,)
+GRAY_STD = (0.226,)
 
 
 def constructor_arguments(config: RunConfig, num_categories: int) -> dict[str, Any]:
     """FasterRCNN's arguments, JSON-able, for a config whose ``max_detections`` is set.
 
-    Nothing is cut off by score: average precision needs every prediction. Equal ``min_size`` and ``max_size`` make
-    torchvision's own transform bring the longer side to ``image_size``.
+    Equal ``min_size`` and ``max_size`` make torchvision's own transform bring the longer side to ``image_size``; other
+    modes of resizing need one argument more, "as is" more than arguments (see ``export.torchvision_recipe``).
     """
     if config.max_detections < 1:
         raise ValueError("max_detections must be resolved before a model is built")
     proposals = num_proposals(config)
-    return {
+    arguments = {
         "num_classes": num_categories + 1,
         "min_size": config.image_size,
         "max_size": config.image_size,
-        "box_score_thresh": 0.0,
+        "box_score_thresh": config.score_threshold,
         "box_nms_thresh": config.nms_threshold,
         "box_detections_per_img": config.max_detections,
         "rpn_score_thresh": 0.0,
@@ -51,10 +54,27 @@ def constructor_arguments(config: RunConfig, num_categories: int) -> dict[str, A
         "rpn_post_nms_top_n_train": 1000,
         "rpn_pre_nms_top_n_test": max(1000, proposals),
         "rpn_post_nms_top_n_test": proposals,
+        "rpn_nms_thresh": config.rpn_nms_threshold,
         "rpn_batch_size_per_image": config.rpn_batch_size,
+        "rpn_positive_fraction": config.rpn_positive_fraction,
         "box_batch_size_per_image": config.roi_batch_size,
         "box_positive_fraction": config.roi_positive_fraction,
     }
+    return {**arguments, **_resizing(config), **_normalization(config)}
+
+
+def _resizing(config: RunConfig) -> dict[str, Any]:
+    """The arguments of torchvision's transform that make it stretch, or pad to a square right and below."""
+    side = config.image_size
+    return {"stretch": {"fixed_size": [side, side]}, "letterbox": {"size_divisible": side}}.get(config.resize, {})
+
+
+def _normalization(config: RunConfig) -> dict[str, list[float]]:
+    """FasterRCNN's arguments where they are not ImageNet's of three colors, which are its defaults."""
+    if config.channels == 1:
+        return {"image_mean": list(GRAY_MEAN), "image_std": list(GRAY_STD)}
+    name = timm_name(config.model)
+    return {f"image_{key}": value for key, value in inspect_timm(name)["normalization"].items()} if name else {}
 
 
 def num_proposals(config: RunConfig) -> int:
@@ -67,47 +87,70 @@ def resolve_max_detections(config: RunConfig, max_objects: int) -> int:
     return config.max_detections or max(100, -(-max_objects * 6 // 5))
 
 
-def build_model(config: RunConfig, num_categories: int) -> FasterRCNN:
-    """A freshly initialised detector, all of it trainable, with ordinary batch norm."""
-    return construct(config.model, constructor_arguments(config, num_categories))
+def build_model(config: RunConfig, num_categories: int, class_counts: Sequence[int] = ()) -> FasterRCNN:
+    """A freshly initialised detector, all of it trainable, with ordinary batch norm (or group norm, if chosen).
+
+    class_counts: the training boxes of each class, for class weights; see use_losses. Raises UnsuitableBackbone for
+    a timm/NAME that gives no feature pyramid.
+    """
+    parts: dict[str, Any] = {"rpn_anchor_generator": build_anchor_generator(config, pyramid_strides(config.model))}
+    if config.pooler_size != POOLER_SIZE:
+        parts["box_roi_pool"] = _pooler(config.model, config.pooler_size)
+    model = construct(config.model, {**constructor_arguments(config, num_categories), **parts})
+    if config.channels != 3:
+        remake_stem(model.backbone.body, config.channels)
+    if config.norm == "group":
+        use_group_norm(model)
+    return use_losses(model, config, class_counts)
 
 
 def construct(name: str, arguments: dict[str, Any]) -> FasterRCNN:
     """The named detector without any pretrained weights; ``arguments`` are FasterRCNN's."""
-    if name == "fasterrcnn_resnet18_fpn":
-        return build_resnet18_fpn(**arguments)
-    return BUILDERS[name](weights=None, weights_backbone=None, **arguments)
+    arguments = dict(arguments)
+    backbone = build_backbone(name)
+    strides = pyramid_strides(name)
+    if "rpn_anchor_generator" not in arguments:
+        arguments["rpn_anchor_generator"] = ShapedAnchorGenerator(stock_shapes(len(strides)))
+    detector = find_detector(name)
+    if detector is not None and detector.head == "v2":
+        arguments |= _second_version(backbone.out_channels, arguments)
+    return FasterRCNN(backbone, **arguments)
 
 
-def freeze_for_finetuning(model: FasterRCNN, trainable_layers: int) -> None:
-    """Fix the backbone's batch norm, and all but its last ``trainable_layers`` stages.
+def _pooler(model: str, size: int) -> MultiScaleRoIAlign:
+    """Pools from all maps of the backbone, but not from the last one that is only pooled once more."""
+    num_maps = min(4, len(pyramid_strides(model)))  # names that a backbone lacks are passed over
+    names = [str(level) for level in range(num_maps)]
+    return MultiScaleRoIAlign(featmap_names=names, output_size=size, sampling_ratio=SAMPLES_PER_BIN)
+
+
+def _second_version(channels: int, arguments: dict[str, Any]) -> dict[str, nn.Module]:
+    """The heads of torchvision's v2: two convolutions in the RPN, four and one linear layer in the box head."""
+    pooler = arguments.get("box_roi_pool")
+    size = pooler.output_size[0] if pooler is not None else POOLER_SIZE
+    num_anchors = arguments["rpn_anchor_generator"].num_anchors_per_location()[0]
+    return {
+        "rpn_head": RPNHead(channels, num_anchors, conv_depth=2),
+        "box_head": FastRCNNConvFCHead((channels, size, size), [channels] * 4, [1024], norm_layer=nn.BatchNorm2d),
+    }
+
+
+def resolve_norm(config: RunConfig) -> str:
+    """What 'auto' comes to: frozen batch norm with pretrained weights, ordinary batch norm without."""
+    if config.norm != "auto":
+        return config.norm
+    return "batch" if config.pretrained == "none" else "frozen"
+
+
+def freeze_for_finetuning(model: FasterRCNN, trainable_layers: int, norm: str = "frozen") -> None:
+    """Fix the backbone's batch norm (with ``norm`` 'frozen'), and all but its last ``trainable_layers`` stages.
 
     Batches of a detector are too small to estimate the statistics that pretrained weights rely on.
     """
     body = model.backbone.body
-    _freeze_batch_norm(body)
-    frozen = {child for stage in _stages_from_the_top(body)[trainable_layers:] for child in stage}
+    if norm == "frozen":
+        freeze_batch_norm(body)
+    frozen = tuple(f"{part}." for stage in stages_from_the_top(body)[trainable_layers:] for part in stage)
     for name, parameter in body.named_parameters():
-        if name.split(".")[0] in frozen:
+        if name.startswith(frozen):
             parameter.requires_grad_(False)
-
-
-def _stages_from_the_top(body: nn.Module) -> list[list[str]]:
-    """The names of the backbone's children, grouped as torchvision counts trainable layers, the deepest first."""
-    names = [name for name, _ in body.named_children()]
-    if "layer4" in names:
-        return [["layer4"], ["layer3"], ["layer2"], ["layer1"], ["conv1", "bn1"]]
-    # MobileNet: a stage begins where the resolution halves (marked by torchvision), the last layer is one of its own.
-    starts = [i for i, child in enumerate(body.children()) if i == 0 or getattr(child, "_is_cn", False)]
-    edges = [*starts, len(names) - 1, len(names)]
-    return [names[first:last] for first, last in zip(edges, edges[1:], strict=False)][::-1]
-
-
-def _freeze_batch_norm(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-            frozen.load_state_dict(child.state_dict())
-            setattr(module, name, frozen)
-        else:
-            _freeze_batch_norm(child)

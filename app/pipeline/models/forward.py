@@ -4,8 +4,9 @@ The images come resized and padded, so torchvision's transform is not used; the 
 B images, H x W the padded size; boxes are xyxy pixels of the resized image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from app.pipeline.models.roi_pool import set_scales, use_matrix_roi_align
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV and Pillow make color gray
+
+Part = Literal["all", "rpn", "heads"]  # what of a detector learns: see app.pipeline.train.phases
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +61,26 @@ def _to_float(module: nn.Module, inputs: Any, outputs: Any) -> Any:
     return type(outputs)(_to_float(module, inputs, item) for item in outputs)
 
 
-def compute_losses(model: FasterRCNN, batch: Batch, machine: Machine) -> dict[str, Tensor]:
-    """The four losses by torchvision's names: loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg."""
+def compute_losses(model: FasterRCNN, batch: Batch, machine: Machine, part: Part = "all") -> dict[str, Tensor]:
+    """The four losses by torchvision's names: loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg.
+
+    For a ``part`` only its two: for the RPN the box head is not run, for the heads what comes before has no gradients.
+    """
     targets = [{name: value.to(machine.device) for name, value in target.items()} for target in batch.targets]
-    images = ImageList(normalize(batch.pixels, batch.sizes, machine.device), batch.sizes)
+    images = _to_images(model, batch, machine)
     with machine.autocast():
-        features = _extract_features(model, images.tensors)
-        proposals, rpn_losses = model.rpn(images, features, targets)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and part != "heads"):
+            features = _extract_features(model, images.tensors)
+            proposals, rpn_losses = model.rpn(images, features, targets)
+        if part == "rpn":
+            return rpn_losses
         _, roi_losses = model.roi_heads(features, proposals, batch.sizes, targets)
-    return {**rpn_losses, **roi_losses}
+    return roi_losses if part == "heads" else {**rpn_losses, **roi_losses}
 
 
 def detect(model: FasterRCNN, batch: Batch, machine: Machine) -> list[dict[str, Tensor]]:
     """Boxes, labels and scores of each image, in its resized frame, highest score first; the model is in eval mode."""
-    images = ImageList(normalize(batch.pixels, batch.sizes, machine.device), batch.sizes)
+    images = _to_images(model, batch, machine)
     with torch.inference_mode(), machine.autocast():
         features = _extract_features(model, images.tensors)
         proposals, _ = model.rpn(images, features, None)
@@ -84,13 +94,30 @@ def _extract_features(model: FasterRCNN, images: Tensor) -> dict[str, Tensor]:
     return features
 
 
-def normalize(pixels: Tensor, sizes: list[tuple[int, int]], device: torch.device) -> Tensor:
-    """uint8 [B, H, W, 3] to float32 [B, 3, H, W] (channels last in memory), zero in the padding as in torchvision."""
+def _to_images(model: FasterRCNN, batch: Batch, machine: Machine) -> ImageList:
+    """The batch as the model sees it: normalized by its own mean and deviation, gray when these are of one channel."""
+    mean, std = model.transform.image_mean, model.transform.image_std
+    return ImageList(normalize(batch.pixels, batch.sizes, machine.device, mean, std), batch.sizes)
+
+
+def normalize(
+    pixels: Tensor,
+    sizes: list[tuple[int, int]],
+    device: torch.device,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Tensor:
+    """uint8 [B, H, W, 3] to float32 [B, C, H, W] (channels last in memory), zero in the padding as in torchvision.
+
+    C is the length of ``mean`` and ``std`` (of pixels in 0..1): 3, or 1 for the luminance.
+    """
     # The bytes cross to the device, four times fewer than floats; a permuted view of HWC is channels-last already.
     images = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
-    mean = images.new_tensor(IMAGENET_MEAN).mul_(255).view(1, 3, 1, 1)
-    std = images.new_tensor(IMAGENET_STD).mul_(255).view(1, 3, 1, 1)
-    images.sub_(mean).div_(std)
+    if len(mean) == 1 and images.shape[1] == 3:
+        red, green, blue = LUMINANCE
+        images = (images[:, :1] * red).add_(images[:, 1:2], alpha=green).add_(images[:, 2:], alpha=blue)
+    images.sub_(images.new_tensor(mean).mul_(255).view(1, -1, 1, 1))
+    images.div_(images.new_tensor(std).mul_(255).view(1, -1, 1, 1))
     for image, (height, width) in zip(images, sizes, strict=True):
         image[:, height:] = 0
         image[:, :, width:] = 0

@@ -15,7 +15,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
-MAX_REGIONS = 64  # at a time: bounds the memory of the intermediate [R, P, W, C]
+MAX_ROWS = 64 * 7  # R P at a time: bounds the memory of the intermediate [R, P, W, C]
 
 
 def use_matrix_roi_align(model: FasterRCNN) -> None:
@@ -64,7 +64,7 @@ class MatrixRoIAlign(nn.Module):
             for level, (features_at_level, scale) in enumerate(zip(maps, self.scales, strict=True)):
                 for image in range(len(boxes)):
                     rows = torch.where((levels == level) & (images == image))[0]
-                    for part in rows.split(MAX_REGIONS) if len(rows) else ():
+                    for part in rows.split(max(1, MAX_ROWS // self.output_size[0])) if len(rows) else ():
                         order.append(part)
                         pooled.append(self._pool(features_at_level[image].float(), regions[part] * scale))
         if not pooled:

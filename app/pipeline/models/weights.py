@@ -1,16 +1,16 @@
-"""Weights to start from: torchvision's own download and cache, or a file; checked before they reach a model.
+"""Weights to start from: what torchvision and timm publish, or a file; checked before they reach a model.
 
-A file is read as tensors only, never as code. What does not fit is refused with its reason; only the layers that
-depend on the classes are remade.
+A file is read as tensors only, never as code. What of it fits is told: see ``weights_fit``.
 """
 
+import hashlib
 import json
 import pickle
 import re
 import urllib.error
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,22 +21,26 @@ from torchvision.models.detection import FasterRCNN
 
 from app.pipeline.config import RunConfig
 from app.pipeline.data.categories import CategoryMap
-from app.pipeline.models.build import build_model, freeze_for_finetuning
-from app.pipeline.models.catalogue import WEIGHTS, weights_folder
-
-_HEADS = (
-    "roi_heads.box_predictor.cls_score.weight",
-    "roi_heads.box_predictor.cls_score.bias",
-    "roi_heads.box_predictor.bbox_pred.weight",
-    "roi_heads.box_predictor.bbox_pred.bias",
+from app.pipeline.models.backbones import create_features, inspect_timm, stages_from_the_top
+from app.pipeline.models.build import build_model, freeze_for_finetuning, resolve_norm
+from app.pipeline.models.catalogue import (
+    WEIGHTS,
+    PublishedWeights,
+    cached_file,
+    find_detector,
+    of_timm,
+    timm_name,
+    weights_folder,
 )
+from app.pipeline.models.weights_fit import WeightsError, WeightsFile, WeightsUnavailable, fit_weights
+
 _DTYPES = frozenset(
     (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     + (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 )
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
-_BODY = "backbone.body."
 COCO_CLASSES = ("COCO",)  # stands for a head that is never kept: its 91 classes are nobody's dataset
+_HASH_DIGITS = 8
 # Names of torchvision before 0.14, which its published v1 weights still have.
 _RENAMED = (
     (re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
@@ -44,70 +48,138 @@ _RENAMED = (
 )
 
 
-class WeightsError(ValueError):
-    """A weights file that cannot be used; the message says why and names the file."""
-
-
-class WeightsUnavailable(WeightsError):
-    """Pretrained weights are neither in the cache nor could be downloaded."""
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """Tensors by name, what else the file holds, and the class names if it tells them."""
-
-    path: Path
-    tensors: dict[str, Tensor]
-    extras: dict[str, object]
-    class_names: tuple[str, ...] | None = None
-
-
-def start_model(config: RunConfig, categories: CategoryMap) -> tuple[FasterRCNN, list[str]]:
+def start_model(
+    config: RunConfig, categories: CategoryMap, class_counts: Sequence[int] = ()
+) -> tuple[FasterRCNN, list[str]]:
     """A detector ready to be trained, and what the user should know about its start.
 
-    Raises WeightsUnavailable or WeightsError; never falls back to random weights.
+    class_counts: the training boxes of each class, for class weights. Raises WeightsUnavailable or WeightsError; never
+    falls back to random weights.
     """
-    model = build_model(config, len(categories))
+    model = build_model(config, len(categories), class_counts)
     if config.pretrained == "none":
         return model, ["Training from random weights."]
     notes = load_pretrained(model, config, categories)
-    freeze_for_finetuning(model, config.trainable_layers)
+    norm = resolve_norm(config)
+    freeze_for_finetuning(model, config.trainable_layers, norm)
+    num_stages = len(stages_from_the_top(model.backbone.body))
+    if config.trainable_layers < num_stages:
+        notes.append(
+            f"{config.trainable_layers} of the backbone's {num_stages} stages are trained, the rest is frozen."
+        )
     return model, notes
 
 
 def load_pretrained(model: FasterRCNN, config: RunConfig, categories: CategoryMap) -> list[str]:
     """Load the weights that ``config.pretrained`` names into ``model``; returns notes for the log."""
     if config.pretrained == "file":
-        return fit_weights(model, read_weights(Path(config.weights_file).expanduser()), categories.names)
-    weights = read_weights(fetch_weights(config.model, config.pretrained))
+        path = Path(config.weights_file).expanduser()
+        published = {weights.file_name: weights for weights in WEIGHTS.values() if weights.hash_prefix}
+        if path.is_file() and path.name in published:
+            check_hash(path, published[path.name].hash_prefix)
+        return fit_weights(model, read_weights(path), categories.names, config)
+    path = fetch_weights(config.model, config.pretrained)
+    name = _timm_backbone(config.model)
+    weights = read_weights(path)
+    if name:
+        weights = replace(weights, tensors=read_as_timm(name, weights))
     if config.pretrained == "network":
         weights = replace(weights, class_names=COCO_CLASSES)
         if config.model == "fasterrcnn_resnet50_fpn":
             weights = _with_default_epsilon(weights)
-    return fit_weights(model, weights, categories.names)
+    return fit_weights(model, weights, categories.names, config)
+
+
+def _timm_backbone(model: str) -> str:
+    """The backbone's name in timm, "" for one of torchvision."""
+    detector = find_detector(model)
+    if detector is None:
+        return timm_name(model)
+    return detector.backbone if detector.library == "timm" else ""
+
+
+def published_weights(model: str, part: str) -> PublishedWeights:
+    """What is published of a model's ``part`` ('backbone' or 'network'); raises WeightsUnavailable."""
+    published = WEIGHTS.get((model, part))
+    if published is None and timm_name(model) and part == "backbone":
+        tagged = inspect_timm(timm_name(model))["tagged"]
+        published = of_timm(tagged) if tagged else None
+    if published is None:
+        raise WeightsUnavailable(f"there is no pretrained {part} for {model}: choose another start, or 'none'")
+    return published
 
 
 def fetch_weights(model: str, part: str) -> Path:
-    """The file of torchvision's ``part`` ('backbone' or 'network') weights of a model, downloaded if need be.
+    """The file of the published ``part`` ('backbone' or 'network') weights of a model, downloaded if need be.
 
-    Raises WeightsUnavailable naming the file, its address and the folder to put it in.
+    Raises WeightsUnavailable naming the file, its address and the folder to put it in, and WeightsError for a file
+    that is there but damaged.
     """
-    published = WEIGHTS.get((model, part))
-    if published is None:
-        raise WeightsUnavailable(f"torchvision has no pretrained {part} for {model}: choose 'backbone' or 'none'")
+    published = published_weights(model, part)
+    path = cached_file(published)
+    if path is None:
+        path = _download(published, f"the pretrained {part} of {model}")
+    check_hash(path, _promised_hash(path, published))
+    return path
+
+
+def _promised_hash(path: Path, published: PublishedWeights) -> str:
+    """The first digits of the file's SHA-256 as its name, or the hub's name for its contents, tells them; or ""."""
+    if published.hash_prefix:
+        return published.hash_prefix
+    if path.is_symlink() and re.fullmatch("[0-9a-f]{64}", path.resolve().name):
+        return path.resolve().name  # the hub keeps each file under its SHA-256, and names of it beside that
+    found = re.search(r"-([0-9a-f]{8})\.safetensors$", path.name)
+    return found.group(1) if found else ""
+
+
+def check_hash(path: Path, prefix: str) -> None:
+    """Raise WeightsError unless the file's SHA-256 begins with ``prefix`` ("" is not checked)."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(prefix):
+        raise WeightsError(
+            f"{path.name} is damaged or was not downloaded to its end: the SHA-256 must begin with {prefix[:16]}, "
+            f"found {digest[:16]} ({path.stat().st_size:,} bytes). Delete {path} and download it again"
+        )
+
+
+def _download(published: PublishedWeights, what: str) -> Path:
     path = weights_folder() / published.file_name
-    if path.is_file():
-        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(published.url, str(path), hash_prefix=published.hash_prefix, progress=False)
+        prefix = published.hash_prefix or None
+        torch.hub.download_url_to_file(published.url, str(path), hash_prefix=prefix, progress=False)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise WeightsUnavailable(
-            f"the pretrained {part} of {model} could not be downloaded ({getattr(error, 'reason', error)}). "
+            f"{what} could not be downloaded ({getattr(error, 'reason', error)}). "
             f"Download {published.url} where there is a network and put it here as {path}, "
             "or choose pretrained 'none'"
         ) from error
-    return path
+    if published.hash_prefix:
+        return path
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return path.rename(path.with_name(f"{path.stem}-{digest[:_HASH_DIGITS]}{path.suffix}"))
+
+
+def read_as_timm(name: str, weights: WeightsFile) -> dict[str, Tensor]:
+    """timm's own reading of its weights of backbone ``name``: tensors by the names of its feature extractor.
+
+    Two readings into networks of different random weights agree on what the file gives, and on nothing else that is
+    random; the rest is left out. Raises WeightsError when timm cannot read the file.
+    """
+    readings = []
+    for seed in range(2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                body = create_features(name, pretrained=True, pretrained_cfg_overlay={"file": str(weights.path)})
+            except (RuntimeError, KeyError, ValueError, OSError) as error:
+                raise WeightsError(f"{weights.path.name} is not of timm's {name} ({error})") from error
+        readings.append(body.state_dict())
+    first, second = readings
+    return {f"backbone.body.{key}": value for key, value in first.items() if torch.equal(value, second[key])}
 
 
 def read_weights(path: Path) -> WeightsFile:
@@ -183,62 +255,6 @@ def _class_names(extras: dict[str, object], path: Path) -> tuple[str, ...] | Non
         return tuple(str(item["name"]) for item in json.loads(text))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"{path.name}: its list of classes cannot be read ({error})") from error
-
-
-def fit_weights(model: FasterRCNN, weights: WeightsFile, class_names: tuple[str, ...]) -> list[str]:
-    """Copy ``weights`` into ``model``; returns notes for the log.
-
-    The head's last layers are left as they are (random) when the classes differ. A backbone alone (a classification
-    network of torchvision) fills the backbone. Raises WeightsError naming the first tensor that is missing or has
-    another shape.
-    """
-    own = model.state_dict()
-    tensors, is_backbone = dict(weights.tensors), False
-    if not any(name.startswith("backbone.") for name in tensors):
-        tensors, is_backbone = _as_backbone(tensors, own), True
-    notes = [f"Started from {weights.path.name}{' (backbone only)' if is_backbone else ''}."]
-    if not is_backbone and _has_other_classes(tensors, own, weights.class_names, class_names):
-        notes.append(f"Its classes are not these {len(class_names)}: the last layers of the head start at random.")
-        tensors = {name: value for name, value in tensors.items() if name not in _HEADS}
-    wanted = [name for name in own if name.startswith(_BODY) or not is_backbone]
-    _check_fit(tensors, own, wanted, weights.path.name)
-    model.load_state_dict({name: tensors.get(name, value) for name, value in own.items()})
-    return notes
-
-
-def _as_backbone(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names of a classification network to those of the detector's backbone; its classifier is left out."""
-    renamed = {_BODY + name.removeprefix("features."): value for name, value in tensors.items()}
-    return {name: value for name, value in renamed.items() if name in own}
-
-
-def _has_other_classes(
-    tensors: dict[str, Tensor], own: dict[str, Tensor], theirs: tuple[str, ...] | None, ours: tuple[str, ...]
-) -> bool:
-    """Whether the head speaks of other classes: by name if they are told, else by number."""
-    if theirs is not None and theirs != ours:
-        return True
-    return any(name in tensors and tensors[name].shape[:1] != own[name].shape[:1] for name in _HEADS)
-
-
-def _check_fit(tensors: dict[str, Tensor], own: dict[str, Tensor], wanted: list[str], file_name: str) -> None:
-    for name in wanted:
-        if name in _HEADS and name not in tensors:
-            continue
-        if name not in tensors:
-            if name.endswith("num_batches_tracked"):  # a counter that frozen batch norm does not have
-                continue
-            raise WeightsError(
-                f"{file_name} does not fit the chosen model: it has no {name}. Choose the model it is of"
-            )
-        if tensors[name].shape != own[name].shape:
-            raise WeightsError(
-                f"{file_name} does not fit the chosen model: {name} must have shape {tuple(own[name].shape)}, "
-                f"found {tuple(tensors[name].shape)}. Choose the model it is of"
-            )
-    unknown = next((name for name in tensors if name not in own), None)
-    if unknown is not None:
-        raise WeightsError(f"{file_name} does not fit the chosen model: it has {unknown}, which the model has not")
 
 
 def _with_default_epsilon(weights: WeightsFile) -> WeightsFile:

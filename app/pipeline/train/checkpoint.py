@@ -18,6 +18,7 @@ from torch import Tensor
 
 from app.pipeline.config import RunConfig, parse_config
 from app.pipeline.data.categories import CategoryMap
+from app.pipeline.evaluate.selection import selection_score
 from app.pipeline.models.weights import WeightsError, read_weights
 from app.pipeline.types import CheckpointSaved, RunContext
 
@@ -31,19 +32,23 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class Scores:
-    """What a checkpoint scored on the validation split; ``score`` = 0.5 mAP50 + 0.5 F1 picks the best."""
+    """What a checkpoint scored on the validation split; ``score``, by the selection ``metric``, picks the best."""
 
     map: float
     map50: float
     map75: float
     f1: float
+    metric: str = "map50_f1"
 
     @property
     def score(self) -> float:
-        return 0.5 * self.map50 + 0.5 * self.f1
+        return selection_score(self.metric, self._figures())
 
     def to_dict(self) -> dict[str, float]:
-        return {"map": self.map, "map50": self.map50, "map75": self.map75, "f1": self.f1, "score": self.score}
+        return {**self._figures(), "score": self.score}
+
+    def _figures(self) -> dict[str, float]:
+        return {"map": self.map, "map50": self.map50, "map75": self.map75, "f1": self.f1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +95,7 @@ class CheckpointKeeper:
         return name
 
     def save_last(self, model: torch.nn.Module, progress: dict[str, Any], scores: Scores | None) -> None:
-        """Save the model with ``progress``: epoch, step, and the states of optimizer, scaler and random numbers."""
+        """Save the model with ``progress``: epoch, step, and what else is needed to go on from there."""
         epoch, step = progress["epoch"], progress["step"]
         contents = self._contents(model, scores.to_dict() if scores else {}, epoch, step)
         contents |= {**progress, "best_json": json.dumps(self._kept)}
@@ -99,8 +104,13 @@ class CheckpointKeeper:
         self._context.emit(CheckpointSaved(LAST_NAME, sha256, epoch, step, *figures, is_last=True))
 
     def _contents(self, model: torch.nn.Module, metrics: dict[str, float], epoch: int, step: int) -> dict[str, Any]:
-        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        state = tensors_of(model)
         return {"model": state, **self._texts, "metrics_json": json.dumps(metrics), "epoch": epoch, "step": step}
+
+
+def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    """A model's state dict as it is written: on the CPU, in the ordinary layout."""
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
 def save_checkpoint(path: Path, contents: dict[str, Any]) -> str:
@@ -136,10 +146,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def check_free_space(run_dir: Path, model: torch.nn.Module) -> None:
-    """Raise CheckpointError when what a run keeps would not fit: three best, one last with its optimizer, one spare."""
+def check_free_space(run_dir: Path, model: torch.nn.Module, is_averaged: bool = False) -> None:
+    """Raise CheckpointError when what a run keeps would not fit.
+
+    That is three best, one last with its optimizer (and with the weights behind the averaged ones), one spare.
+    """
     model_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    needed = model_bytes * (NUM_BEST + 1 + 3)
+    needed = model_bytes * (NUM_BEST + 1 + 3 + is_averaged)
     run_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run_dir).free
     if free < needed:

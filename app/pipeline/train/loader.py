@@ -13,13 +13,16 @@ import numpy as np
 import torch
 
 from app.pipeline.augment.chain import Chain
+from app.pipeline.augment.curve import strong_share
+from app.pipeline.augment.mixing import Partner, Partners
 from app.pipeline.config import RunConfig
-from app.pipeline.data.pixels import ResizedImages, UnreadableImage, resized_shape
+from app.pipeline.data.pixels import ResizedImages, UnreadableImage
+from app.pipeline.data.resize import STRIDE, Resize, canvas_for, image_size_at
+from app.pipeline.data.sampler import Sampler
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.models.forward import Batch
 from app.pipeline.types import Log, RunContext
 
-STRIDE = 32  # the coarsest level of the backbone: padded sides are its multiples
 MAX_UNREADABLE = 50
 MAX_UNREADABLE_SHARE = 0.01
 
@@ -41,7 +44,8 @@ class Item:
 class TrainLoader:
     """The training images, batch by batch. Images whose boxes all vanish stay, as images without objects.
 
-    Raises DatasetError when nothing is left to train on.
+    Which images an epoch has follows from the sampling options (see :class:`Sampler`), their size from
+    ``progressive_sizes``. Raises DatasetError when nothing is left to train on.
     """
 
     def __init__(
@@ -52,50 +56,92 @@ class TrainLoader:
         images: ResizedImages,
         context: RunContext,
     ) -> None:
-        self._samples = [sample for sample in samples if config.keep_empty_images or len(sample.boxes)]
-        if not self._samples:
+        self._samples = list(samples)
+        self._sampler = Sampler([sample.labels for sample in self._samples], config)
+        if not len(self._sampler):
             raise DatasetError("there are no images to train on: put some into the train split")
         self._num_categories = num_categories
         self._config = config
-        self._images = images
+        self._images = self._stage_images = images
         self._chain = Chain.build(config.augmentation)
         self._context = context
-        self._unreadable = _UnreadableImages(len(self._samples), context)
-        self._canvas = canvas_for(self._samples, config.image_size)
+        self._unreadable = _UnreadableImages(len(self._sampler.images), context)
 
     @property
     def batches_per_epoch(self) -> int:
-        return -(-len(self._samples) // self._config.batch_size)
+        """The same for every epoch, also where rare images are repeated."""
+        return -(-len(self._sampler) // self._config.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """All images once, in an order made of (seed, epoch); the next batches are prepared meanwhile."""
-        order = np.random.default_rng((self._config.seed, number)).permutation(len(self._samples))
+        """The images of an epoch in an order made of (seed, epoch); the next batches are prepared meanwhile."""
+        order = self._sampler.order(number)
         groups = deque(
             order[start : start + self._config.batch_size] for start in range(0, len(order), self._config.batch_size)
         )
+        images = self._images_of(number)
+        canvas = self._canvas(images.image_size)
         num_threads = self._config.num_workers or min(4, torch.get_num_threads())
         waiting: deque[list[Future[Item | None]]] = deque()
         with ThreadPoolExecutor(num_threads, thread_name_prefix="loader") as pool:
             try:
                 while groups or waiting:
                     while groups and len(waiting) < 3:
-                        waiting.append([pool.submit(self._prepare, self._samples[i], number) for i in groups.popleft()])
+                        group = [self._samples[index] for index in groups.popleft()]
+                        waiting.append([pool.submit(self._prepare, sample, number, images) for sample in group])
                     items = [item for item in (future.result() for future in waiting.popleft()) if item is not None]
                     if items:
-                        yield make_batch(items, self._canvas)
+                        yield make_batch(items, canvas)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _prepare(self, sample: Sample, epoch: int) -> Item | None:
+    def _images_of(self, epoch: int) -> ResizedImages:
+        """The images at the size of this epoch; those of the size before are let go of."""
+        config = self._config
+        size = image_size_at(epoch, config.epochs, config.image_size, config.progressive_sizes)
+        if size != self._stage_images.image_size:
+            if self._stage_images is not self._images:
+                self._stage_images.forget()
+            is_last = size == self._images.image_size
+            self._stage_images = self._images if is_last else self._images.at_size(size)
+        return self._stage_images
+
+    def _canvas(self, image_size: int) -> tuple[int, int]:
+        sizes = [(self._samples[index].width, self._samples[index].height) for index in self._sampler.images]
+        return canvas_for(sizes, image_size, self._config.resize)
+
+    def _prepare(self, sample: Sample, epoch: int, images: ResizedImages) -> Item | None:
         """An augmented image with its boxes; None for an image that cannot be read."""
+        image = self._read(sample, images)
+        if image is None:
+            return None
+        config = self._config
+        boxes, labels = boxes_in_resized_frame(sample, image.shape[:2], self._num_categories)
+        made = self._chain.apply(
+            image,
+            boxes,
+            labels,
+            seed=config.seed,
+            epoch=epoch,
+            image_id=sample.image_id,
+            partners=Partners(len(self._samples), lambda index: self._partner(index, images)),
+            strong_share=strong_share(epoch, config.epochs, config.augmentation_curve, config.augmentation_off_epochs),
+        )
+        return _checked_item(made.image, made.boxes, made.labels, sample)
+
+    def _read(self, sample: Sample, images: ResizedImages) -> np.ndarray | None:
         try:
-            image = self._images.read(sample)
+            return images.read(sample)
         except UnreadableImage as error:
             self._unreadable.note(sample, str(error))
             return None
-        boxes, labels = boxes_in_resized_frame(sample, image.shape[:2], self._num_categories)
-        made = self._chain.apply(image, boxes, labels, seed=self._config.seed, epoch=epoch, image_id=sample.image_id)
-        return _checked_item(made.image, made.boxes, made.labels, sample)
+
+    def _partner(self, index: int, images: ResizedImages) -> Partner | None:
+        """A training image for a step that mixes images; None when it cannot be read."""
+        sample = self._samples[index]
+        image = self._read(sample, images)
+        if image is None:
+            return None
+        return Partner(image, *boxes_in_resized_frame(sample, image.shape[:2], self._num_categories))
 
 
 class _UnreadableImages:
@@ -156,13 +202,6 @@ def _checked_item(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, samp
     return Item(image, boxes[keep], labels[keep], sample)
 
 
-def canvas_for(samples: Sequence[Sample], image_size: int) -> tuple[int, int]:
-    """(height, width) that holds every resized image: one shape for all batches, so kernels are planned once."""
-    shapes = np.array([resized_shape(sample, image_size) for sample in samples])
-    height, width = -(-shapes.max(axis=0) // STRIDE) * STRIDE
-    return int(height), int(width)
-
-
 def make_batch(items: Sequence[Item], canvas: tuple[int, int]) -> Batch:
     """A training batch on a ``canvas`` (height, width)."""
     pixels, sizes = _side_by_side([item.image for item in items], canvas)
@@ -174,9 +213,10 @@ def make_batch(items: Sequence[Item], canvas: tuple[int, int]) -> Batch:
     )
 
 
-def make_batch_of_images(images: Sequence[np.ndarray]) -> Batch:
-    """A batch to predict on, from uint8 [H, W, 3] images."""
-    pixels, sizes = _side_by_side(images, (0, 0))
+def make_batch_of_images(images: Sequence[np.ndarray], resize: Resize = "longest") -> Batch:
+    """A batch to predict on, from uint8 [H, W, 3] images that came out of ``resize``."""
+    side = max(max(image.shape[:2]) for image in images) if resize == "letterbox" else 0
+    pixels, sizes = _side_by_side(images, (side, side))
     return Batch(pixels, sizes)
 
 

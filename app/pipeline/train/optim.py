@@ -14,30 +14,47 @@ class NonFiniteLoss(RuntimeError):
 
 
 class Updater:
-    """Turns a loss into new weights: backward pass, gradient clipping, optimizer step."""
+    """Turns losses into new weights: :meth:`add` each batch of a step, then :meth:`apply`.
+
+    The gradients of a step are those of the mean loss over all images of its batches, as if they were one batch.
+    """
 
     def __init__(self, model: nn.Module, config: RunConfig, machine: Machine) -> None:
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._config = config
+        self._machine = machine
         self._max_norm = config.clip_gradient_norm
-        self.optimizer = build_optimizer(model, config, machine)
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.needs_scaler)
+        self.start_over(model)
+
+    def start_over(self, model: nn.Module) -> None:
+        """Begin with a new optimizer over what is trainable now: momenta of another phase would lead astray."""
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = build_optimizer(model, self._config, self._machine)
 
     def set_learning_rate(self, value: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = value
 
-    def step(self, loss: Tensor, image_names: list[str]) -> None:
+    def add(self, loss: Tensor, share: float = 1.0) -> None:
+        """Add a batch's gradients; ``share`` is its part of the step's images."""
+        self.scaler.scale(loss if share == 1 else loss * share).backward()
+
+    def apply(self, image_names: list[str]) -> None:
         """Update the weights; raises NonFiniteLoss, before anything is changed, when the gradient is not finite."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
         if self._max_norm:
-            self.scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(self.optimizer)  # once, when all of them are there: the norm is that of the step
             norm = float(nn.utils.clip_grad_norm_(self._parameters, self._max_norm))
             # With loss scaling an infinite gradient is ordinary: the scaler leaves that step out and scales less.
             if not math.isfinite(norm) and not self.scaler.is_enabled():
                 raise NonFiniteLoss(_explain("gradient", norm, image_names))
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the gradients that were added."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
 
 def check_losses(values: dict[str, float], image_names: list[str]) -> None:

@@ -30,12 +30,19 @@ class Judge:
     """
 
     def __init__(
-        self, samples: Sequence[Sample], categories: CategoryMap, images: ResizedImages, every: int, context: RunContext
+        self,
+        samples: Sequence[Sample],
+        categories: CategoryMap,
+        images: ResizedImages,
+        every: int,
+        context: RunContext,
+        metric: str = "map50_f1",
     ) -> None:
         self._samples = samples
         self._categories = categories
         self._images = images
         self._every = every
+        self._metric = metric
         # Only should_stop and logs: the progress shown is the run's, not that of one validation.
         self._context = RunContext(emit=lambda event: _pass_logs(event, context), should_stop=context.should_stop)
         self._spent_s = 0.0
@@ -62,7 +69,27 @@ class Judge:
         self._spent_s += time.monotonic() - started
         if result.map50 < 0:
             return None
-        return Judgement(Scores(result.map, result.map50, result.map75, result.f1), detections)
+        return Judgement(Scores(result.map, result.map50, result.map75, result.f1, self._metric), detections)
+
+
+class Patience:
+    """Counts validations without a better score; ``limit`` 0 never runs out."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._best: float | None = None
+        self.num_in_vain = 0
+
+    def note(self, score: float) -> None:
+        """Take in the score of a validation, higher is better."""
+        if self._best is None or score > self._best:
+            self._best, self.num_in_vain = score, 0
+        else:
+            self.num_in_vain += 1
+
+    @property
+    def is_out(self) -> bool:
+        return self._limit > 0 and self.num_in_vain >= self._limit
 
 
 def _pass_logs(event: object, context: RunContext) -> None:

@@ -1,8 +1,9 @@
 // <anchorage-augment>: the project's augmentation chain on the left, what training will see on the right.
 //
 // One preview request is in flight at a time and the newest wish wins. State for tests lies in data-* attributes:
-// ready, busy, serial (previews shown so far), steps, lost, saved, image, helper, preview-ms.
+// ready, busy, serial (previews shown so far), steps, lost, saved, image, helper, preview-ms, pace (images a second).
 
+import { CurvePanel } from "./augment_curve.js";
 import { getJSON, getParam, notify, pageURL, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { StepList } from "./augment_steps.js";
 import { TileGrid } from "./augment_tiles.js";
@@ -14,6 +15,7 @@ const DEFAULT_SEED = 42; // the seed of a run unless the user chooses another: t
 const MAX_SEED = 2 ** 31 - 1;
 const SIZES = [160, 224, 320, 416, 512, 640, 800, 1024];
 const COUNTS = [3, 5, 7, 11];
+const RESIZES = [["longest", "Longest"], ["stretch", "Stretched"], ["as_is", "As is"]]; // letterbox: only padding
 const SLOW_MS = 600;
 const WARMING_TEXT = "Warming up the preview… this takes some seconds after the app has started.";
 const BOTTOM_PX = 16; // the padding of the page below it
@@ -43,9 +45,10 @@ class AnchorageAugment extends HTMLElement {
       this._showEmpty("No project is open", "Choose a project, or import a dataset to make one.", "/", "Projects");
       return;
     }
-    const [offer, { steps }, { categories }] = await Promise.all([
+    const [offer, { steps }, curve, { categories }] = await Promise.all([
       getJSON("/api/augment/catalogue"),
       getJSON(projectURL("/augmentation")),
+      getJSON(projectURL("/augmentation/curve")),
       getJSON(projectURL("/categories")),
     ]);
     this.presets = offer.presets;
@@ -58,7 +61,7 @@ class AnchorageAugment extends HTMLElement {
       this._showEmpty("This project has no images yet", "Import a dataset or a folder of images first.", "/data", "Import images");
       return;
     }
-    this._build(offer.steps);
+    this._build(offer.steps, curve);
     this.list.set(steps);
     this._noteSteps();
     this._listen();
@@ -88,9 +91,10 @@ class AnchorageAugment extends HTMLElement {
 
   // ---- building ---------------------------------------------------------------------------------------------------
 
-  _build(catalogue) {
+  _build(catalogue, curve) {
     this.list = new StepList(catalogue, { onChange: () => this._changed() });
     this.tiles = new TileGrid((label) => colorOf(this.categories.get(label)?.position ?? 0));
+    this.curve = new CurvePanel(curve, { onChange: () => this._refresh() });
     this.status = element("span", { class: "a-muted a-small", role: "status" });
     this.message = element("div", { class: "message", role: "status" });
     this.legend = element("div", { class: "legend" });
@@ -117,6 +121,7 @@ class AnchorageAugment extends HTMLElement {
       element("label", { class: "preset" }, element("span", { class: "a-muted" }, "Preset"), this.presetBox),
       this.list.list,
       this.list.adder,
+      this.curve.root,
     );
   }
 
@@ -139,6 +144,9 @@ class AnchorageAugment extends HTMLElement {
     const any = element("button", { class: "a-button small", type: "button", onclick: () => this._goAnywhere() }, "Any image");
     this.countBox = choice("Variants", COUNTS, 5, () => this._refresh());
     this.sizeBox = choice("Size", SIZES, 320, () => this._refresh(), " px");
+    this.resizeBox = choice("", RESIZES, "longest", () => this._refresh());
+    this.resizeBox.select.setAttribute("aria-label", "Resizing");
+    this.resizeBox.select.title = "How the image is brought to that size; the option resize of a run";
     this.seedBox = element("input", { class: "a-input seed", type: "number", min: 0, max: MAX_SEED, value: this.seed });
     this.seedBox.addEventListener("change", () => this._setSeed(Number(this.seedBox.value)));
     const reseed = element(
@@ -146,14 +154,15 @@ class AnchorageAugment extends HTMLElement {
       {
         class: "a-button small reseed",
         type: "button",
-        title: `Throw the dice anew. Training uses the seed of its run, ${DEFAULT_SEED} unless you change it.`,
+        "aria-label": "Reseed",
+        title: `Reseed: throw the dice anew. Training uses the seed of its run, ${DEFAULT_SEED} unless you change it.`,
         onclick: () => this._setSeed(Math.floor(Math.random() * MAX_SEED)),
       },
-      "Reseed",
+      "↻",
     );
     const seed = element("label", { class: "choice a-muted" }, "Seed", this.seedBox);
     const picker = element("div", { class: "picker" }, this.previousButton, this.positionBox, this.total, this.nextButton, any);
-    return element("div", { class: "a-toolbar" }, picker, spacer(), this.countBox.label, this.sizeBox.label, seed, reseed);
+    return element("div", { class: "a-toolbar" }, picker, spacer(), this.countBox.label, this.sizeBox.label, this.resizeBox.label, seed, reseed);
   }
 
   _listen() {
@@ -221,6 +230,7 @@ class AnchorageAugment extends HTMLElement {
 
   _noteSteps() {
     this.dataset.steps = this.list.steps.length;
+    this.curve.setShown(this.list.hasStrong());
     const current = JSON.stringify(this.list.steps);
     const same = this.presets.find(({ steps }) => JSON.stringify(this._completed(steps)) === current);
     this.presetBox.value = same?.name ?? "";
@@ -288,6 +298,8 @@ class AnchorageAugment extends HTMLElement {
       seed: this.seed,
       count: Number(this.countBox.select.value),
       size: Number(this.sizeBox.select.value),
+      resize: this.resizeBox.select.value,
+      late_of: this.curve.lateOf(),
     };
     const began = performance.now();
     try {
@@ -308,11 +320,11 @@ class AnchorageAugment extends HTMLElement {
     this.message.classList.toggle("a-error", isError);
   }
 
-  _showLegend({ original, variants }) {
+  _showLegend({ original, variants, images_per_s: pace }) {
     const lost = variants.reduce((sum, variant) => sum + variant.lost, 0);
-    const all = variants.reduce((sum, variant) => sum + variant.lost + variant.boxes.length, 0);
+    const all = variants.length * (original.boxes.length + original.lost);
     this.dataset.lost = lost;
-    const chips = [...new Set(original.labels)]
+    const chips = [...new Set([original, ...variants].flatMap((item) => item.labels))]
       .map((id) => this.categories.get(id))
       .filter(Boolean)
       .sort((a, b) => a.position - b.position)
@@ -323,7 +335,11 @@ class AnchorageAugment extends HTMLElement {
     const total = lost ? `${lost} of ${all} boxes lost in these variants` : `No box lost in these variants`;
     const small = original.lost ? ` · ${original.lost} too small at this size even without augmentation` : "";
     const note = element("span", { class: lost || original.lost ? "total a-chip warn" : "total a-muted a-small" }, total + small);
-    this.legend.replaceChildren(...chips, spacer(), note);
+    const rounded = pace < 10 ? pace.toFixed(1) : Number(pace.toPrecision(2)).toLocaleString("en");
+    const why = "How many images like this one a core of this machine augments in a second, measured just now";
+    const speed = element("span", { class: "pace a-muted a-small", title: why }, `${rounded} images/s per core`);
+    this.dataset.pace = pace.toFixed(1);
+    this.legend.replaceChildren(...chips, spacer(), speed, note);
   }
 
   // ---- nothing to show --------------------------------------------------------------------------------------------
@@ -352,8 +368,10 @@ function iconButton(sign, label, onclick) {
   return element("button", { class: "a-button small", type: "button", "aria-label": label, title: label, onclick }, sign);
 }
 
+/** A labelled select of values, or of [value, title] pairs. */
 function choice(name, values, chosen, onchange, unit = "") {
-  const options = values.map((value) => element("option", { value, selected: value === chosen }, `${value}${unit}`));
+  const pairs = values.map((value) => (Array.isArray(value) ? value : [value, `${value}${unit}`]));
+  const options = pairs.map(([value, title]) => element("option", { value, selected: value === chosen }, title));
   const select = element("select", { class: "a-input", onchange }, ...options);
   return { select, label: element("label", { class: "choice a-muted" }, name, select) };
 }

@@ -7,6 +7,7 @@ const KINDS = [
   ["color", "Color"],
   ["blur", "Blur"],
   ["dropout", "Dropout"],
+  ["mixing", "Several images"],
 ];
 
 export class StepList {
@@ -46,6 +47,11 @@ export class StepList {
     this.opened.clear();
     this._render();
     if (isEdit) this.onChange(this.steps);
+  }
+
+  /** Whether a step is switched on that a run may do less and less. */
+  hasStrong() {
+    return this.steps.some((step) => step.is_enabled && this.entries.get(step.name).is_strong);
   }
 
   undo() {

@@ -42,11 +42,11 @@ export class TileGrid {
   }
 
   _caption({ figure, canvas, caption }, index) {
-    const { lost, boxes } = this.items[index];
-    const name = index === 0 ? "Original" : `Epoch ${index}`;
+    const { lost, boxes, epoch } = this.items[index];
+    const name = index === 0 ? "Original" : `Epoch ${epoch}`;
     figure.dataset.lost = lost;
     canvas.setAttribute("aria-label", `${name}: ${boxes.length} boxes, ${lost} lost`);
-    const title = index === 0 ? "The image at the size it is trained at" : `What epoch ${index} of a training sees`;
+    const title = index === 0 ? "The image at the size it is trained at" : `What epoch ${epoch} of a training sees`;
     const parts = [element("span", { title }, name)];
     if (index === 0) parts.push(element("span", { class: "name", title: this.name }, this.name));
     if (lost) {

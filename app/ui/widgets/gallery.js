@@ -9,6 +9,7 @@ import { openImport } from "./import_dialog.js";
 import { showReports } from "./import_report.js";
 import { askRotation } from "./rotation_dialog.js";
 import { drawBoxes, thumbnailURL } from "./thumbnail.js";
+import { grayWindowButton } from "./window_dialog.js";
 
 const VIEWS = [["images", "Images"], ["figures", "Classes and charts"], ["report", "Import report"]];
 const FILTERS = ["split", "category", "problem", "name", "min_boxes", "max_boxes"];
@@ -35,6 +36,7 @@ class AnchorageGallery extends HTMLElement {
     // The figures of a large project take longer than its first page of images: neither waits for the other.
     await Promise.all([this.loadCounts().catch((error) => notify(error, "error")), this.showView(getParam("view") ?? "images")]);
     this.dataset.ready = "true";
+    await this.offerGrayWindow().catch((error) => notify(error, "error"));
   }
 
   build() {
@@ -86,6 +88,12 @@ class AnchorageGallery extends HTMLElement {
     this.filterBar.hidden = !this.numImages;
     this.summary.textContent = words.map(([count, one, many]) => `${count.toLocaleString("en")} ${count === 1 ? one : (many ?? `${one}s`)}`).join(" · ");
     this.buildFilters();
+  }
+
+  /** Only projects with gray pictures have something to choose. */
+  async offerGrayWindow() {
+    const button = await grayWindowButton();
+    if (button) this.querySelector(".head .import").before(button);
   }
 
   async importMore() {

@@ -4,6 +4,7 @@
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, setParam } from "./api.js";
 import { LineChart, shortNumber, smoothed } from "./chart.js";
 import { element } from "./element.js";
+import { openRunCard } from "./model_card.js";
 import { RunForm } from "./train_form.js";
 import { LIVE_STATES, RunTable, duration, lineColor, nextSteps } from "./train_runs.js";
 
@@ -62,6 +63,20 @@ class History {
   }
 }
 
+/** Two figures of the best checkpoint: the one that it was chosen by, and another. */
+function bestFigures(run) {
+  const { map50, f1, score } = run.best;
+  const metric = run.config.selection_metric ?? "map50_f1";
+  const pairs = {
+    map50_f1: [["Best mAP50", map50], ["Best F1", f1]],
+    map50: [["Best mAP50", map50], ["its F1", f1]],
+    f1: [["Best F1", f1], ["its mAP50", map50]],
+    map: [["Best mAP", score], ["its mAP50", map50]],
+    map75: [["Best mAP75", score], ["its mAP50", map50]],
+  };
+  return (pairs[metric] ?? pairs.map50_f1).map(([title, value]) => [title, value?.toFixed(3) ?? "–"]);
+}
+
 class AnchorageTrain extends HTMLElement {
   async connectedCallback() {
     if (this.childElementCount) return;
@@ -105,7 +120,9 @@ class AnchorageTrain extends HTMLElement {
     const smooth = element("input", { type: "checkbox" });
     smooth.checked = this.isSmooth;
     smooth.addEventListener("change", () => { this.isSmooth = smooth.checked; this.draw(); });
-    return element("div", { class: "a-toolbar train-toolbar" }, this.heading, this.links, element("span", { class: "spacer" }),
+    const card = element("button", { type: "button", class: "a-button quiet small", "data-action": "model-card", title: "What the detector of this run is made of" }, "Model");
+    card.addEventListener("click", () => openRunCard(this.focusRun()));
+    return element("div", { class: "a-toolbar train-toolbar" }, this.heading, this.links, card, element("span", { class: "spacer" }),
       element("label", { class: "a-small a-muted" }, smooth, " Smooth losses"), axis);
   }
 
@@ -271,8 +288,7 @@ class AnchorageTrain extends HTMLElement {
       isLive ? ["Time left", duration(run.progress.eta_s)] : ["Took", run.started_at ? duration(took) : "–"],
       ["Images/s", shortNumber(history?.series.get("system/images_per_s")?.value.findLast((rate) => rate > 0))],
       ["Memory", memory ? `${(memory / 1000).toFixed(1)} GB` : "–"],
-      ["Best mAP50", run.best.map50?.toFixed(3) ?? "–"],
-      ["Best F1", run.best.f1?.toFixed(3) ?? "–"],
+      ...bestFigures(run),
     ];
     const text = JSON.stringify(figures);
     if (text === this.figuresText) return;

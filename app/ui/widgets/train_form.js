@@ -1,14 +1,16 @@
 // The form of a new run, made from what GET /config tells: nothing about an option is written here.
 
-import { ApiError, notify, pageURL, projectSlug, projectURL, sendJSON } from "./api.js";
+import { AnchorPanel } from "./anchor_panel.js";
+import { ApiError, notify, projectSlug, projectURL, sendJSON } from "./api.js";
 import { LineChart } from "./chart.js";
 import { element } from "./element.js";
+import { chainText, makeControl } from "./train_controls.js";
 
 const CHECK_AFTER_MS = 250;
 
 /** "roi_batch_size" -> "RoI batch size". */
 function titleOf(name) {
-  const words = name.replaceAll("_", " ").replace(/\b(roi|rpn|nms)\b/g, (word) => ({ roi: "RoI" })[word] ?? word.toUpperCase());
+  const words = name.replaceAll("_", " ").replace(/\b(roi|rpn|nms|ema)\b/g, (word) => ({ roi: "RoI" })[word] ?? word.toUpperCase());
   return words[0].toUpperCase() + words.slice(1);
 }
 
@@ -22,6 +24,8 @@ export class RunForm {
     this.description = description;
     this.onStart = onStart;
     this.rows = new Map();
+    this.sections = []; // {fields, label, title} of what can be folded
+    this.problems = {};
     this.base = { ...description.suggested };
     this.values = { ...this.base };
     this.root = this.build();
@@ -37,7 +41,7 @@ export class RunForm {
     this.start = element("button", { type: "submit", class: "a-button primary", "data-action": "start" }, "Start training");
     const form = element("form", { class: "a-card train-form", novalidate: true, onsubmit: (event) => this.submit(event) });
     form.append(
-      element("div", { class: "train-form-head" }, element("h2", { class: "a-subtitle" }, "New run"), this.presetPicker()),
+      element("div", { class: "train-form-head" }, element("h2", { class: "a-subtitle" }, "New run"), this.presetPicker(), this.presetNotes()),
       element("div", { class: "train-form-body" }, ...this.description.groups.map((group) => this.section(group))),
       element("div", { class: "train-form-foot" }, this.help, this.general, element("div", { class: "train-start" }, this.name, this.start), this.summary),
     );
@@ -47,9 +51,63 @@ export class RunForm {
 
   presetPicker() {
     this.preset = element("select", { class: "a-input", "aria-label": "Preset", onchange: () => this.applyPreset() });
-    for (const preset of this.description.presets) this.preset.append(element("option", { value: preset.name }, preset.title));
+    const groups = new Map();
+    for (const preset of this.description.presets) {
+      if (!groups.has(preset.source)) groups.set(preset.source, element("optgroup", { label: preset.source }));
+      groups.get(preset.source).append(element("option", { value: preset.name, title: preset.help }, preset.title));
+    }
+    this.preset.append(...groups.values());
     this.preset.addEventListener("mouseenter", () => this.showHelp(this.chosenPreset()?.help));
     return this.preset;
+  }
+
+  /** Below the preset: what it needs that is not here, and what differs from the suggested values. */
+  presetNotes() {
+    this.needs = element("div", { class: "train-needs a-small" });
+    this.differencesTitle = element("summary", {});
+    this.differencesList = element("div", { class: "train-differences-list" });
+    this.differences = element("details", { class: "train-differences a-small" }, this.differencesTitle, this.differencesList);
+    return element("div", { class: "train-preset-notes" }, this.needs, this.differences);
+  }
+
+  writePresetNotes() {
+    const preset = this.chosenPreset();
+    const isNeeded = preset?.needs && ["model", "pretrained"].every((name) => this.values[name] === preset.values[name]);
+    this.needs.hidden = !isNeeded;
+    const scratch = element("button", { type: "button", class: "train-link", "data-action": "from-scratch", onclick: () => this.set("pretrained", "none") }, "Start from scratch");
+    this.needs.replaceChildren(...(isNeeded ? [preset.needs, " ", scratch] : []));
+    const different = [...this.rows.values()].map((row) => row.field).filter((field) => this.isDifferent(field.name));
+    const count = different.length;
+    this.differences.hidden = count === 0;
+    this.differencesTitle.textContent = `${count} option${count === 1 ? " differs" : "s differ"} from the suggested`;
+    this.differencesList.replaceChildren(...different.map((field) => this.difference(field)));
+    this.root.dataset.differences = String(count);
+  }
+
+  difference({ name }) {
+    const [before, now] = [this.description.suggested[name], this.values[name]].map((value) => this.valueText(name, value));
+    const text = element("span", { class: "train-difference-values" }, element("s", {}, before), " ", now);
+    return element("button", { type: "button", class: "train-difference", title: `${before} → ${now}`, onclick: () => this.reveal(name) }, element("span", {}, titleOf(name)), text);
+  }
+
+  valueText(name, value) {
+    if (name === "model") return this.description.models.find((model) => model.name === value)?.title ?? value;
+    if (name === "augmentation") return chainText(value);
+    if (name === "phases" && Array.isArray(value)) return value.length ? value.map((phase) => `${phase.train} ${phase.epochs}`).join(", ") : "none";
+    if (Array.isArray(value)) return value.length ? value.join(", ") : "none";
+    return value === "" ? "none" : String(value);
+  }
+
+  isDifferent(name) {
+    return !isSame(this.values[name], this.description.suggested[name]);
+  }
+
+  /** Open what hides an option, and go there. */
+  reveal(name) {
+    const { row, control } = this.rows.get(name);
+    row.closest("details")?.setAttribute("open", "");
+    row.scrollIntoView({ block: "center" });
+    control.node.focus({ preventScroll: true });
   }
 
   chosenPreset() {
@@ -64,17 +122,40 @@ export class RunForm {
     this.refresh();
   }
 
+  /** What a newcomer meets stands open; the rest of a group, or a group without such options, is folded. */
   section(group) {
-    const section = element("section", {}, element("h3", {}, group.title));
-    const more = element("details", {}, element("summary", {}, "More"));
-    for (const field of group.fields) (field.is_basic ? section : more).append(this.row(field));
-    if (more.childElementCount > 1) {
-      const isAll = more.childElementCount === group.fields.length + 1;
-      more.firstChild.textContent = isAll ? `All ${group.fields.length} options` : "More";
-      section.append(more);
-    }
-    if (group.fields.some((field) => field.name === "learning_rate")) section.append(this.schedulePlot());
+    const fields = group.fields.filter((field) => !field.readOnly);
+    const isBasic = fields.some((field) => field.is_basic);
+    const section = element("section", { "data-group": group.title });
+    const summary = element("summary", {});
+    const more = element("details", { class: isBasic ? "" : "train-group" }, summary);
+    if (isBasic) section.append(element("h3", {}, group.title));
+    for (const field of fields) (field.is_basic ? section : more).append(this.row(field));
+    const panel = this.panelOf(group);
+    if (isBasic && panel) section.append(panel);
+    else if (panel) more.append(panel);
+    if (more.childElementCount > 1) section.append(more);
+    this.sections.push({ fields: fields.filter((field) => !field.is_basic), label: summary, title: isBasic ? "More" : group.title });
     return section;
+  }
+
+  /** A group's own picture, below its options: anchor recall, the schedule. */
+  panelOf(group) {
+    const has = (name) => group.fields.some((field) => field.name === name);
+    if (has("anchors")) return this.anchorPanel();
+    return has("learning_rate") ? this.schedulePlot() : null;
+  }
+
+  writeSections() {
+    for (const { fields, label, title } of this.sections) {
+      const count = fields.filter((field) => this.isDifferent(field.name)).length;
+      label.replaceChildren(title, ...(count ? [element("span", { class: "train-count" }, ` · ${count} changed`)] : []));
+    }
+  }
+
+  anchorPanel() {
+    this.anchors = new AnchorPanel((kind) => this.set("anchors", kind));
+    return this.anchors.root;
   }
 
   schedulePlot() {
@@ -84,82 +165,73 @@ export class RunForm {
   }
 
   row(field) {
-    const control = this.control(field);
+    const control = makeControl(field, `option-${field.name}`, {
+      description: this.description,
+      values: () => this.values,
+      onChange: (value, node) => this.set(field.name, value, node),
+    });
     const reset = element("button", { type: "button", class: "train-reset", title: "Back to the starting value", "aria-label": `Reset ${titleOf(field.name)}` }, "↺");
     reset.addEventListener("click", () => this.set(field.name, this.base[field.name]));
     const problem = element("div", { class: "a-error a-small", role: "alert" });
     const label = element("label", { for: `option-${field.name}` }, titleOf(field.name));
-    const row = element("div", { class: "train-row", "data-option": field.name }, label, reset, control, problem);
+    const row = element("div", { class: `train-row${control.isWide ? " wide" : ""}`, "data-option": field.name }, label, reset, control.node, problem);
     for (const event of ["mouseenter", "focusin"]) row.addEventListener(event, () => this.showHelp(this.helpOf(field)));
     this.rows.set(field.name, { row, control, problem, field });
     return row;
-  }
-
-  control(field) {
-    const id = `option-${field.name}`;
-    const onchange = () => this.set(field.name, this.read(field, control));
-    let control;
-    if (field.type === "array") return element("a", { id, class: "train-chain", href: pageURL("/augment") });
-    if (field.enum) {
-      control = element("select", { id, class: "a-input", onchange });
-      for (const value of field.enum) control.append(element("option", { value }, this.nameOf(field, value)));
-    } else if (field.type === "boolean") {
-      control = element("input", { id, type: "checkbox", onchange });
-    } else {
-      const isNumber = field.type !== "string";
-      control = element("input", { id, class: "a-input", inputmode: isNumber ? "decimal" : "text", spellcheck: "false", autocomplete: "off" });
-      control.addEventListener("input", () => this.set(field.name, this.read(field, control), control));
-    }
-    return control;
-  }
-
-  nameOf(field, value) {
-    const model = field.name === "model" && this.description.models.find((one) => one.name === value);
-    return model ? `${model.title} (${model.num_parameters_m} M)` : value;
   }
 
   helpOf(field) {
     const low = field.minimum ?? field.exclusiveMinimum;
     const high = field.maximum ?? field.exclusiveMaximum;
     const range = low !== undefined && high !== undefined ? ` From ${low} to ${high}.` : "";
-    return `${field.description}${range}`;
+    return `${field.description}${range}${field.use ? ` ${field.use}` : ""}`;
   }
 
   showHelp(text) {
     this.help.textContent = text ?? "Chosen for this dataset and machine. Point at an option to read about it.";
-  }
-
-  /** What stands in a control: a number when it is one, else the text as it is, for the server to refuse. */
-  read(field, control) {
-    if (field.type === "boolean") return control.checked;
-    if (field.type === "string" || field.enum) return control.value;
-    const number = Number(control.value.trim().replace(",", "."));
-    return control.value.trim() && Number.isFinite(number) ? number : control.value;
+    this.help.title = this.help.textContent;
   }
 
   set(name, value, typedInto = null) {
     this.values[name] = value;
+    const epochs = name === "phases" ? value.reduce((sum, phase) => sum + phase.epochs, 0) : 0;
+    if (Number.isInteger(epochs) && epochs > 0) this.values.epochs = epochs; // those of the phases add up to them
     this.refresh(typedInto);
+  }
+
+  /** Whether an option has an effect beside the others. */
+  isUsed(field) {
+    return Object.entries(field.used_when).every(([name, wanted]) => {
+      const value = this.values[name];
+      const isSet = Array.isArray(value) ? value.length > 0 : Boolean(value);
+      return Array.isArray(wanted) ? wanted.includes(value) : isSet === (wanted === "set");
+    });
   }
 
   refresh(typedInto = null) {
     for (const { row, control, field } of this.rows.values()) {
       const value = this.values[field.name];
       row.classList.toggle("changed", !isSame(value, this.base[field.name]));
-      if (control === typedInto) continue;
-      if (field.type === "boolean") control.checked = value;
-      else if (field.type === "array") control.textContent = this.chainText(value);
-      else control.value = String(value ?? "");
+      if (control.node !== typedInto) control.show(value);
     }
-    this.rows.get("weights_file")?.row.toggleAttribute("hidden", this.values.pretrained !== "file");
+    this.writeUse();
+    this.writeSections();
+    this.writePresetNotes();
+    this.anchors?.update(this.values);
     this.remember();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.check(), CHECK_AFTER_MS);
   }
 
-  chainText(steps) {
-    const names = steps.filter((step) => step.is_enabled !== false).map((step) => step.name);
-    return names.length ? `${names.slice(0, 2).join(", ")}${names.length > 2 ? ` and ${names.length - 2} more` : ""} ›` : "None ›";
+  /** Options without effect are hidden, the numbers everybody meets only grayed; one with a problem is always seen. */
+  writeUse() {
+    for (const { row, control, field } of this.rows.values()) {
+      const isIdle = !this.isUsed(field) && !(field.name in this.problems);
+      const isGrayed = isIdle && field.is_basic && field.type !== "string";
+      row.toggleAttribute("hidden", isIdle && !isGrayed);
+      row.classList.toggle("idle", isGrayed);
+      if (field.is_basic) control.node.disabled = isGrayed;
+    }
   }
 
   async check() {
@@ -167,6 +239,7 @@ export class RunForm {
       const answer = await sendJSON("POST", projectURL("/config/check"), { config: this.values });
       this.showProblems(answer.problems);
       if (!answer.schedule) return;
+      this.root.dataset.steps = String(answer.num_steps);
       this.summary.textContent = `${answer.num_steps.toLocaleString()} steps · ${answer.num_images.toLocaleString()} images`;
       const [x, y] = [answer.schedule.map((point) => point[0]), answer.schedule.map((point) => point[1])];
       const color = getComputedStyle(this.root).getPropertyValue("--a-accent").trim();
@@ -178,12 +251,14 @@ export class RunForm {
   }
 
   showProblems(problems) {
+    this.problems = problems;
     this.general.textContent = problems[""] ?? "";
     for (const [name, { row, control, problem }] of this.rows) {
       problem.textContent = problems[name] ?? "";
-      control.setAttribute("aria-invalid", String(name in problems));
+      control.node.setAttribute("aria-invalid", String(name in problems));
       if (name in problems) row.closest("details")?.setAttribute("open", "");
     }
+    this.writeUse();
     this.root.dataset.problems = String(Object.keys(problems).length);
   }
 

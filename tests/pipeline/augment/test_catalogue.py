@@ -55,6 +55,7 @@ def test_presets_hold_the_published_chains():
         *("HorizontalFlip", "CLAHE", "ToGray", "ChannelDropout", "ChannelShuffle", "RGBShift"),
         *("XYMasking", "CoarseDropout", "BBoxSafeRandomCrop", "RandomGravel", "RandomSnow"),
     ]
+    assert names["gastroscopy_mixing"] == [*names["gastroscopy"], "MixUp", "Mosaic"]
     backbones = {step.name: step.probability for step in PRESETS["backbones"].steps}
     assert backbones == {
         "HorizontalFlip": 0.5,
@@ -63,6 +64,13 @@ def test_presets_hold_the_published_chains():
         "RandomBrightnessContrast": 0.2,
         "HueSaturationValue": 0.3,
         "OneOfBlurs": 0.2,
+    }
+
+
+def test_strong_steps_are_those_that_make_unreal_pictures():
+    assert {name for name, entry in CATALOGUE.items() if entry.is_strong} == {
+        *("MixUp", "Mosaic", "CopyPaste", "CoarseDropout", "XYMasking"),
+        *("BBoxSafeRandomCrop", "RandomGravel", "RandomSnow"),
     }
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from app.pipeline.augment.catalogue import CATALOGUE, Step
 from app.pipeline.augment.chain import Chain
+from app.pipeline.augment.mixing import MIXERS, Partner, Partners
 from app.pipeline.augment.presets import PRESETS
-from app.pipeline.augment.transforms import BUILDERS, hide_boxes
+from app.pipeline.augment.transforms import BUILDERS
+from app.pipeline.augment.visibility import hide_boxes
 
 NUM_DRAWS = 1000
 EDGE_BOXES = np.array([[0, 0, 1, 1], [63.2, 47.1, 64, 48], [0, 0, 64, 48]], float)  # corners and the whole image
@@ -20,13 +22,12 @@ def strongest(name):
     return Step(name=name, probability=1, strength={slider.name: slider.max for slider in CATALOGUE[name].sliders})
 
 
-BOX_KINDS = ("geometry", "dropout")  # the others leave boxes alone
+# Of each transform half of the draws at its defaults, half at full strength.
 CHAINS = (
-    {f"{name} default": (Step(name=name, probability=1),) for name in CATALOGUE}
-    | {f"{name} strongest": (strongest(name),) for name, entry in CATALOGUE.items() if entry.kind in BOX_KINDS}
-    | {f"preset {name}": preset.steps for name, preset in PRESETS.items()}
-    | {"everything": tuple(Step(name=name, probability=0.5) for name in CATALOGUE)}
-    | {"everything, always, strongest": tuple(strongest(name) for name in CATALOGUE)}
+    {name: ((Step(name=name, probability=1),), (strongest(name),)) for name in CATALOGUE}
+    | {f"preset {name}": (preset.steps,) for name, preset in PRESETS.items()}
+    | {"everything": (tuple(Step(name=name, probability=0.5) for name in CATALOGUE),)}
+    | {"everything, always, strongest": (tuple(strongest(name) for name in CATALOGUE),)}
 )
 
 
@@ -43,28 +44,48 @@ def random_boxes(rng, width=64, height=48):
     return np.concatenate([boxes, EDGE_BOXES[rng.integers(0, 2, len(EDGE_BOXES)).astype(bool)]])
 
 
+def make_partners(seed=2):
+    """Images of other shapes, one of them without boxes and one that cannot be read, with labels from 101."""
+    rng, made = np.random.default_rng(seed), []
+    for width, height in ((64, 48), (48, 64), (20, 48), (90, 70)):
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        corners = np.sort(rng.uniform(0, 1, (3, 2, 2)) * [width, height], axis=1).reshape(3, 4)
+        made.append(Partner(pixels, corners, 101 + np.arange(3)))
+    made.append(Partner(made[0].image, np.zeros((0, 4)), np.zeros(0, np.int64)))
+    made.append(None)
+    return Partners(len(made), made.__getitem__)
+
+
+PARTNERS = make_partners()
+
+
 @pytest.mark.filterwarnings("error")  # a division by zero is an invalid box in the making
-@pytest.mark.parametrize("steps", CHAINS.values(), ids=CHAINS.keys())
-def test_thousand_draws_give_no_invalid_box_and_labels_follow(steps, image):
-    chain, rng = Chain.build(steps), np.random.default_rng(1)
+@pytest.mark.parametrize("chains", CHAINS.values(), ids=CHAINS.keys())
+def test_thousand_draws_give_no_invalid_box_and_labels_follow(chains, image):
+    built, rng = [Chain.build(steps) for steps in chains], np.random.default_rng(1)
     before = image.copy()
-    for draw in range(NUM_DRAWS if len(steps) < 8 else NUM_DRAWS // 4):
+    for draw in range(NUM_DRAWS if chains[0] != CHAINS["everything"][0] and len(chains[0]) < 15 else NUM_DRAWS // 10):
         boxes = random_boxes(rng)
         labels = rng.integers(1, 4, len(boxes))
-        result = chain.apply(image, boxes, labels, seed=7, epoch=draw, image_id=3)
+        chain = built[draw % len(built)]
+        result = chain.apply(image, boxes, labels, seed=7, epoch=draw, image_id=3, partners=PARTNERS)
+        own = result.kept >= 0
+        sides = result.boxes[:, 2:] - result.boxes[:, :2]
         assert result.image.shape == image.shape
         assert result.image.dtype == np.uint8
-        assert result.boxes.shape == (len(result.kept), 4)
-        assert ((result.boxes >= 0) & (result.boxes <= [64, 48, 64, 48])).all()  # false for NaN too
-        assert (result.boxes[:, 2:] - result.boxes[:, :2] >= 0.999).all()
-        assert (np.diff(result.kept) > 0).all()
-        assert (result.labels == labels[result.kept]).all()
-        assert result.num_lost == len(boxes) - len(result.kept)
+        assert len(result.boxes) == len(result.kept) == len(result.labels)
+        assert result.boxes.min(initial=0) >= 0  # false for NaN too
+        assert (result.boxes[:, 2:] <= [64, 48]).all()
+        assert sides.min(initial=1) >= 0.999
+        assert (np.diff(result.kept[own]) > 0).all()
+        assert (result.labels[own] == labels[result.kept[own]]).all()
+        assert (result.labels[~own] > 100).all()
+        assert result.num_lost == len(boxes) - own.sum()
     assert (image == before).all()
 
 
-def test_every_entry_has_a_builder():
-    assert list(BUILDERS) and set(BUILDERS) == set(CATALOGUE)
+def test_every_entry_has_one_builder():
+    assert sorted([*BUILDERS, *MIXERS]) == sorted(CATALOGUE)
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
@@ -72,7 +93,7 @@ def test_every_transform_changes_the_image_at_probability_one(name, image):
     large = np.kron(image, np.ones((4, 4, 1), np.uint8))  # gravel puts nothing on tiny images
     boxes = np.array([[100, 80, 160, 120.0]])
     chain = Chain.build([strongest(name)])
-    results = [chain.apply(large, boxes, [1], seed=0, epoch=epoch, image_id=1) for epoch in range(8)]
+    results = [chain.apply(large, boxes, [1], seed=0, epoch=epoch, image_id=1, partners=PARTNERS) for epoch in range(8)]
     assert any((result.image != large).any() for result in results)
 
 
@@ -108,9 +129,10 @@ def test_same_seed_epoch_and_image_repeat_exactly(image):
     boxes, labels = np.array([[5, 5, 30, 30], [20, 10, 60, 40.0]]), np.array([1, 2])
     first, second = Chain.build(steps), Chain.build(steps)
     for epoch in range(30):
-        one = first.apply(image, boxes, labels, seed=1, epoch=epoch, image_id=9)
-        first.apply(image, boxes, labels, seed=99, epoch=epoch, image_id=9)  # other images in between change nothing
-        two = second.apply(image, boxes, labels, seed=1, epoch=epoch, image_id=9)
+        where = {"epoch": epoch, "image_id": 9, "partners": PARTNERS}
+        one = first.apply(image, boxes, labels, seed=1, **where)
+        first.apply(image, boxes, labels, seed=99, **where)  # other images in between change nothing
+        two = second.apply(image, boxes, labels, seed=1, **where)
         assert (one.image == two.image).all()
         assert (one.boxes == two.boxes).all()
         assert (one.kept == two.kept).all()
@@ -166,6 +188,32 @@ def test_changing_one_step_leaves_the_dice_of_the_others(image):
         assert (alone.boxes == behind.boxes).all()
 
 
+def test_strong_steps_happen_less_with_their_share_and_the_others_as_before(image):
+    """The dice stay the same, so that what fires at a lower share is part of what fires at a higher one."""
+    chain = Chain.build([Step(name="CoarseDropout", probability=0.8)])
+    mild = Chain.build([Step(name="HorizontalFlip", probability=0.8)])
+
+    def fired(of, share):
+        where = {"seed": 0, "epoch": 0, "strong_share": share}
+        return {n for n in range(400) if of.apply(image, np.zeros((0, 4)), [], image_id=n, **where).image is not image}
+
+    full, half = fired(chain, 1.0), fired(chain, 0.5)
+    assert half < full
+    assert 0.34 < len(half) / 400 < 0.46
+    assert fired(chain, 0.0) == set()
+    assert fired(mild, 0.0) == fired(mild, 1.0)
+
+
+def test_steps_that_mix_images_do_nothing_without_others(image):
+    for name in MIXERS:
+        for partners in (None, Partners(0, PARTNERS.read), Partners(1, lambda index: None)):
+            result = Chain.build([strongest(name)]).apply(
+                image, np.array([[5, 5, 30, 30.0]]), [1], seed=0, epoch=0, image_id=0, partners=partners
+            )
+            assert result.image is image
+            assert result.labels.tolist() == [1]
+
+
 def test_disabled_steps_and_zero_probability_are_skipped(image):
     chain = Chain.build([Step(name="ToGray", probability=1, is_enabled=False), Step(name="ToGray", probability=0)])
     result = chain.apply(image, np.zeros((0, 4)), [], seed=0, epoch=0, image_id=0)
@@ -182,7 +230,9 @@ def test_read_only_images_can_be_augmented(image):
     frozen = image.copy()
     frozen.flags.writeable = False
     for name in CATALOGUE:
-        Chain.build([strongest(name)]).apply(frozen, np.array([[5, 5, 30, 30.0]]), [1], seed=0, epoch=0, image_id=0)
+        Chain.build([strongest(name)]).apply(
+            frozen, np.array([[5, 5, 30, 30.0]]), [1], seed=0, epoch=0, image_id=0, partners=PARTNERS
+        )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (7, 3), (20, 333)])
@@ -190,8 +240,10 @@ def test_odd_sizes_survive_every_transform(shape):
     image = np.full((*shape, 3), 100, np.uint8)
     box = np.array([[0, 0, shape[1], shape[0]]], float)
     for name in CATALOGUE:
-        for epoch in range(20):
-            result = Chain.build([strongest(name)]).apply(image, box, [1], seed=0, epoch=epoch, image_id=0)
+        for epoch in range(6):
+            result = Chain.build([strongest(name)]).apply(
+                image, box, [1], seed=0, epoch=epoch, image_id=0, partners=PARTNERS
+            )
             assert result.image.shape == image.shape, name
 
 

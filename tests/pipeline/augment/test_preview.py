@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from app.pipeline.augment import preview
+from app.pipeline.augment.catalogue import Step
+from app.pipeline.augment.curve import strong_share
 from app.pipeline.augment.presets import PRESETS
 from app.pipeline.config import RunConfig
 from app.pipeline.data.pixels import ResizedImages
@@ -25,6 +27,17 @@ def picture(tmp_path):
 
 
 @pytest.fixture
+def pictures(tmp_path, picture):
+    """The picture, and two of other shapes."""
+    others = []
+    for number in (1, 2):
+        others.append(tmp_path / f"{number}.png")
+        pixels = np.random.default_rng(number).integers(0, 256, (133, 200 - 40 * number, 3), np.uint8)
+        cv2.imwrite(str(others[-1]), pixels)
+    return [picture, *others]
+
+
+@pytest.fixture
 def lossless(monkeypatch):
     """Keep the arrays that would be encoded."""
     monkeypatch.setattr(preview, "encode_jpeg", lambda image, quality: image.copy())
@@ -36,19 +49,56 @@ def render(path, steps, **changes):
     return preview.render(path=str(path), steps=dumped, **(values | {"count": 4, "size": 128} | changes))
 
 
-@pytest.mark.parametrize("preset", ["none", "gastroscopy", "backbones"])
-def test_preview_equals_the_training_loader(picture, lossless, preset):
-    steps = PRESETS[preset].steps
-    shown = render(picture, steps, count=6)
-    sample = Sample(7, picture, "picture.png", "train", 200, 133, 0, BOXES, LABELS, np.zeros(3, bool))
-    config = RunConfig(augmentation=steps, image_size=128, seed=42, batch_size=1, num_workers=1)
-    loader = TrainLoader([sample], 2, config, ResizedImages(128), RunContext())
-    for number, variant in enumerate(shown["variants"], 1):
-        (batch,) = loader.epoch(number)
+MIXED = tuple(Step(name=name, probability=0.7) for name in ("CopyPaste", "HorizontalFlip", "MixUp", "Mosaic"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [
+        (PRESETS["none"].steps, {}),
+        (PRESETS["gastroscopy"].steps, {}),
+        (PRESETS["backbones"].steps, {"resize": "stretch"}),
+        (MIXED, {}),  # the same partners too
+        (MIXED, {"resize": "as_is"}),
+        (MIXED, {"augmentation_curve": "linear", "epochs": 8}),
+    ],
+    ids=["none", "gastroscopy", "stretched", "mixed", "mixed as is", "less and less"],
+)
+def test_preview_equals_the_training_loader(pictures, lossless, steps, options):
+    samples = [
+        Sample(7 + n, path, path.name, "train", 200 - 40 * n, 133, 0, boxes, labels, np.zeros(len(boxes), bool))
+        for n, (path, boxes, labels) in enumerate(
+            zip(pictures, [BOXES, BOXES[:2] / 2, BOXES[:0]], [LABELS, LABELS[:2], LABELS[:0]], strict=True)
+        )
+    ]
+    config = RunConfig(augmentation=steps, image_size=128, seed=42, batch_size=1, num_workers=1, **options)
+    shares = [strong_share(epoch, config.epochs, config.augmentation_curve) for epoch in range(3, 9)]
+    partners = [(str(sample.path), 0, sample.boxes, sample.labels) for sample in samples]
+    shown = render(
+        *(pictures[0], steps),
+        **{"count": 6, "partners": partners, "first_epoch": 3, "strong_shares": shares, "resize": config.resize},
+    )
+    loader = TrainLoader(samples, 2, config, ResizedImages.for_config(config), RunContext())
+    for variant in shown["variants"]:
+        (batch,) = (one for one in loader.epoch(variant["epoch"]) if one.names == [pictures[0].name])
         height, width = variant["jpeg"].shape[:2]
         assert (batch.pixels[0, :height, :width].numpy() == variant["jpeg"]).all()
         np.testing.assert_allclose(batch.targets[0]["boxes"].numpy(), variant["boxes"], atol=0.006)  # shown in 0.01 px
         assert batch.targets[0]["labels"].tolist() == variant["labels"]
+    if steps is MIXED and options.get("epochs") is None:
+        assert any(len(variant["boxes"]) > 3 for variant in shown["variants"])  # partners were there
+    assert shown["images_per_s"] > 0
+
+
+def test_gray_values_are_shown_through_the_window_that_training_uses(tmp_path, lossless):
+    path = tmp_path / "deep.png"
+    cv2.imwrite(str(path), np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16))
+    sample = Sample(7, path, path.name, "train", 64, 64, 0, BOXES[:0], LABELS[:0], np.zeros(0, bool))
+    config = RunConfig(window_center=1000, window_width=800, image_size=64, batch_size=1)
+    (batch,) = TrainLoader([sample], 2, config, ResizedImages.for_config(config), RunContext()).epoch(1)
+    shown = render(path, (), boxes=[], labels=[], size=64, window=(1000, 800))["original"]["jpeg"]
+    assert (batch.pixels[0].numpy() == shown).all()
+    assert len(np.unique(shown)) > 40  # of the 65 values in the window; without it these are 4 shades of black
 
 
 def test_original_is_not_augmented_and_counts_boxes_too_small_for_the_size(picture, lossless):
@@ -84,10 +134,10 @@ def test_cache_keeps_the_images_used_last_within_its_budget(tmp_path):
     for number in range(3):
         paths.append(str(tmp_path / f"{number}.png"))
         cv2.imwrite(paths[-1], np.full((40, 40, 3), number, np.uint8))
-    cache = preview.ResizedCache(budget_bytes=2 * 40 * 40 * 3)
-    first = cache.read(paths[0], 0, 40)
-    cache.read(paths[1], 0, 40)
-    assert cache.read(paths[0], 0, 40) is first
-    cache.read(paths[2], 0, 40)  # drops the second, which was used longest ago
-    assert cache.read(paths[0], 0, 40) is first
+    cache, view = preview.ResizedCache(budget_bytes=2 * 40 * 40 * 3), preview.View(40)
+    first = cache.read(paths[0], 0, view)
+    cache.read(paths[1], 0, view)
+    assert cache.read(paths[0], 0, view) is first
+    cache.read(paths[2], 0, view)  # drops the second, which was used longest ago
+    assert cache.read(paths[0], 0, view) is first
     assert len(cache._images) == 2

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from app.pipeline.data.image import BadImage, encode_jpeg, encode_png, probe_image, read_image, resize_longest
+from app.pipeline.data.image import (
+    BadImage,
+    Window,
+    encode_jpeg,
+    encode_png,
+    is_gray,
+    probe_image,
+    read_image,
+    read_thumbnail,
+    resize_longest,
+)
 from tests.pipeline.data.export_files import picture
 
 
@@ -220,3 +230,45 @@ def test_encoders_keep_the_order_of_colors():
     red = np.full((16, 16, 3), (255, 0, 0), np.uint8)
     assert np.array_equal(read_image(encode_png(red)), red)
     assert np.abs(read_image(encode_jpeg(red, 95)).astype(int) - red).max() < 10
+
+
+@pytest.mark.parametrize(
+    ("values", "center", "width", "expected"),
+    [
+        (np.uint16([0, 900, 1000, 1100, 65535]), 1000, 200, [0, 0, 128, 255, 255]),
+        (np.uint16([0, 16384, 65535]), 32767.5, 65535, [0, 64, 255]),  # the whole range
+        (np.uint8([0, 100, 110, 120, 255]), 110, 20, [0, 0, 128, 255, 255]),
+        (np.int32([0, 70000, 140000]), 70000, 140000, [0, 128, 255]),
+        (np.float32([-5.0, 0.0, 5.0]), 0, 10, [0, 128, 255]),
+    ],
+    ids=["16 bits", "whole range", "8 bits", "32 bits", "floats"],
+)
+def test_window_makes_its_ends_black_and_white(values, center, width, expected):
+    data = saved(np.repeat(values[None], 8, axis=0), "TIFF" if values.dtype.itemsize == 4 else "PNG")
+    assert is_gray(data)
+    image = read_image(data, window=Window(center, width))
+    assert image.shape == (8, len(values), 3)
+    assert (image[..., 0] == image[..., 1]).all()
+    assert image[0, :, 0].tolist() == expected
+
+
+def test_window_keeps_transparency_and_leaves_color_alone():
+    layers = np.dstack([np.full((8, 8), 100, np.uint8), np.repeat([[0, 255] * 4], 8, axis=0).astype(np.uint8)])
+    image = read_image(saved(layers, "PNG"), window=Window(150, 20))
+    assert image[0, :2, 0].tolist() == [255, 0]  # white paper shows through; the rest lies below the window
+    color = saved(quadrants(), "PNG")
+    assert not is_gray(color)
+    assert np.array_equal(read_image(color, window=Window(100, 10)), quadrants())
+
+
+def test_no_window_is_width_zero():
+    assert Window.of(500, 0) is None
+    assert Window.of(500, 10) == Window(500.0, 10.0)
+
+
+def test_thumbnail_is_seen_through_the_window_and_turned(tmp_path):
+    path = tmp_path / "deep.png"
+    path.write_bytes(saved(np.full((40, 80), 1000, np.uint16), "PNG"))
+    image = read_thumbnail(path, 20, 90, Window(1000, 2000))
+    assert image.shape == (20, 10, 3)
+    assert np.unique(image).tolist() == [128]

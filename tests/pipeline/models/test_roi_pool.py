@@ -4,6 +4,8 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
+from app.pipeline.config import parse_config
+from app.pipeline.models.build import build_model
 from app.pipeline.models.roi_pool import MatrixRoIAlign, set_scales
 
 NAMES = ["0", "1", "2", "3"]
@@ -66,3 +68,26 @@ def test_no_region_at_all_gives_an_empty_batch():
     pooler = MatrixRoIAlign(MultiScaleRoIAlign(NAMES, output_size=7, sampling_ratio=2))
     set_scales(pooler, features, (64, 64))
     assert pooler(features, [torch.zeros(0, 4)], [(64, 64)]).shape == (0, 8, 7, 7)
+
+
+@pytest.mark.parametrize("size", [14, 28])
+def test_finer_pooling_equals_torchvision_too(size):
+    features = features_of((160, 256), 2)
+    poolers = [MultiScaleRoIAlign(NAMES, output_size=size, sampling_ratio=2) for _ in range(2)]
+    poolers[1] = MatrixRoIAlign(poolers[1])
+    for pooler in poolers:
+        set_scales(pooler, features, (160, 256))
+    theirs, ours = (pooler(features, BOXES["random boxes reach all levels"], [(160, 256)] * 2) for pooler in poolers)
+    assert ours.shape == (107, 8, size, size)
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["fasterrcnn_resnet18_fpn", "fasterrcnn_resnet50_fpn_v2"])
+@pytest.mark.parametrize("size", [7, 14, 28])
+def test_box_heads_are_built_for_the_pooler(model, size):
+    config = parse_config({"max_detections": 20, "model": model, "pooler_size": size})
+    with torch.device("meta"):
+        built = build_model(config, 1)
+        regions = torch.zeros(3, 256, size, size)
+        assert built.roi_heads.box_head(regions).shape == (3, 1024)
+    assert built.roi_heads.box_roi_pool.output_size == (size, size)

@@ -1,11 +1,14 @@
 """Weights files: what fits is loaded, what does not is refused with its reason, and nothing in them is ever run."""
 
+import hashlib
 import json
 import os
+import re
 import urllib.error
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torchvision import models
@@ -14,8 +17,9 @@ from torchvision.models import detection
 from app.pipeline.config import ConfigError, parse_config
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.models.build import build_model
-from app.pipeline.models.catalogue import WEIGHTS, cached_weights, weights_folder
-from app.pipeline.models.weights import WeightsError, WeightsUnavailable, fetch_weights, read_weights, start_model
+from app.pipeline.models.catalogue import WEIGHTS, PublishedWeights, cached_weights, find_detector, weights_folder
+from app.pipeline.models.weights import fetch_weights, published_weights, read_weights, start_model
+from app.pipeline.models.weights_fit import WeightsError, WeightsUnavailable
 
 NAMES = CategoryMap((5, 9), ("red", "blue"))
 OTHERS = CategoryMap((1, 2, 3), ("a", "b", "c"))
@@ -46,7 +50,8 @@ def save(tmp_path):
 def test_state_dict_is_loaded_plain_or_wrapped(state, save, wrap):
     model, notes = start_model(file_config(save(wrap(state))), NAMES)
     assert torch.equal(model.state_dict()[CLS], state[CLS])
-    assert notes == ["Started from weights.pth."]
+    assert len(notes) == 1
+    assert re.fullmatch(r"Started from weights\.pth: (\d+) of the model's \1 tensors match\.", notes[0])
 
 
 def test_safetensors_is_loaded(state, tmp_path):
@@ -73,7 +78,8 @@ def test_classification_network_fills_the_backbone(save):
     network = models.resnet18(weights=None).state_dict()
     model, notes = start_model(file_config(save(network)), NAMES)
     assert torch.equal(model.state_dict()["backbone.body.layer4.0.conv1.weight"], network["layer4.0.conv1.weight"])
-    assert notes == ["Started from weights.pth (backbone only)."]
+    assert notes[0].startswith("Started from weights.pth (backbone only): 100 of the model's 130 tensors match.")
+    assert notes[1].startswith("30 tensors start at random: backbone.fpn.")
 
 
 def test_names_of_older_torchvision_are_understood(state, save):
@@ -174,12 +180,115 @@ def test_wrong_shape_is_refused_by_name(state, save):
         start_model(file_config(save(broken)), NAMES)
 
 
-def test_missing_and_unknown_tensors_are_refused_by_name(state, save):
-    without = {name: value for name, value in state.items() if name != "rpn.head.cls_logits.bias"}
-    with pytest.raises(WeightsError, match=r"it has no rpn\.head\.cls_logits\.bias"):
+def test_what_is_missing_or_too_much_outside_the_backbone_is_told_by_name(state, save):
+    without = {name: value for name, value in state.items() if not name.startswith("roi_heads")}
+    model, notes = start_model(file_config(save(without | {"mask_head.weight": torch.zeros(1)})), NAMES)
+    assert torch.equal(model.state_dict()["rpn.head.cls_logits.bias"], state["rpn.head.cls_logits.bias"])
+    assert "8 tensors start at random: roi_heads.box_head.fc6.weight" in notes[1]
+    assert notes[2] == "1 tensors of the file are not used: mask_head.weight."
+
+
+def test_half_a_backbone_is_refused_by_name(state, save):
+    without = {name: value for name, value in state.items() if name != "backbone.body.layer3.0.conv1.weight"}
+    with pytest.raises(WeightsError, match=r"it has no backbone\.body\.layer3\.0\.conv1\.weight"):
         start_model(file_config(save(without)), NAMES)
-    with pytest.raises(WeightsError, match="it has mask_head"):
-        start_model(file_config(save(dict(state) | {"mask_head": torch.zeros(1)})), NAMES)
+
+
+def test_file_of_which_nothing_matches_is_refused(save):
+    with pytest.raises(WeightsError, match="does not fit"):
+        start_model(file_config(save({"encoder.weight": torch.zeros(1)})), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("values", "layers", "reason"),
+    [
+        ({"anchors": "custom", "anchor_ratios": [0.5, 2.0]}, ["rpn.head.cls_logits", "rpn.head.bbox_pred"], "anchors"),
+        ({"pooler_size": 14}, ["roi_heads.box_head.fc6"], "7 x 7 bins, this model's 14 x 14"),
+        ({"channels": 1, "gray_stem": "random"}, ["backbone.body.conv1"], "sees 3 channels, this model 1"),
+    ],
+    ids=["anchors", "pooler", "channels"],
+)
+def test_exactly_the_layers_that_an_option_changes_are_remade(state, save, values, layers, reason):
+    config = parse_config({**file_config(save(state)).model_dump(), **values})
+    model, notes = start_model(config, NAMES)
+    own = model.state_dict()
+    names = {name.rpartition(".")[0] for name in own if own[name].shape != state[name].shape}
+    changed = {name for name in own if own[name].shape != state[name].shape or not torch.equal(own[name], state[name])}
+    assert names == set(layers) or names < set(layers)
+    assert {name.rpartition(".")[0] for name in changed} == set(layers)
+    assert any(reason in note for note in notes)
+
+
+@pytest.mark.parametrize(("way", "factor"), [("mean", 1 / 3), ("repeat", 1.0)])
+def test_stem_for_gray_is_made_of_the_color_weights(state, save, way, factor):
+    config = parse_config({**file_config(save(state)).model_dump(), "channels": 1, "gray_stem": way})
+    model, _ = start_model(config, NAMES)
+    expected = state["backbone.body.conv1.weight"].sum(1, keepdim=True) * factor
+    torch.testing.assert_close(model.state_dict()["backbone.body.conv1.weight"], expected)
+
+
+def test_gray_weights_are_shared_out_over_three_colors(save):
+    gray = build_model(parse_config({"max_detections": 100, "channels": 1}), len(NAMES))
+    model, notes = start_model(file_config(save(gray.state_dict())), NAMES)
+    images = torch.rand(1, 1, 32, 32)
+    stems = [one.backbone.body.conv1 for one in (gray, model)]
+    torch.testing.assert_close(stems[0](images), stems[1](images.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+    assert "equal shares" in notes[1]
+
+
+def test_batch_norm_does_not_slip_into_group_norm(state, save):
+    """Both have a weight and a bias of one shape, with other meanings."""
+    config = parse_config({**file_config(save(state)).model_dump(), "norm": "group"})
+    with pytest.raises(WeightsError, match="batch norm"):
+        start_model(config, NAMES)
+
+
+def test_other_anchors_of_the_same_number_are_told(state, save):
+    theirs = parse_config({"anchors": "custom", "anchor_sizes": [8, 16, 32, 64, 128]}).model_dump_json()
+    _, notes = start_model(file_config(save({"model": state, "config_json": theirs})), NAMES)
+    assert any("other shapes, as many" in note for note in notes)
+
+
+def test_refusal_names_the_model_that_a_checkpoint_is_of(save):
+    other = build_model(parse_config({"max_detections": 100, "model": "fasterrcnn_mobilenet_v3_large_fpn"}), 2)
+    theirs = {"model": other.state_dict(), "config_json": '{"model": "fasterrcnn_mobilenet_v3_large_fpn"}'}
+    with pytest.raises(WeightsError, match="Choose model fasterrcnn_mobilenet_v3_large_fpn, which it is of"):
+        start_model(file_config(save(theirs)), NAMES)
+
+
+@pytest.mark.parametrize("model", ["fasterrcnn_efficientnet_b0_fpn", "timm/resnet10t"])
+def test_timms_weights_fill_the_backbone_from_the_folder(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = published_weights(model, "backbone")
+    torch.manual_seed(11)
+    network = timm.create_model(published.file_name.partition(".")[0])
+    weights_folder().mkdir(parents=True)
+    save_file(network.state_dict(), weights_folder() / published.file_name)
+    config = parse_config({"pretrained": "backbone", "model": model, "max_detections": 100})
+    built, notes = start_model(config, NAMES)
+    name = "conv_stem.weight" if "efficient" in model else "conv1.0.weight"
+    assert torch.equal(built.state_dict()[f"backbone.body.{name}"], network.state_dict()[name])
+    assert "(backbone only)" in notes[0]
+    assert not any("start at random: backbone.body" in note for note in notes)
+
+
+def test_weights_of_another_network_of_timm_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights_folder().mkdir(parents=True)
+    network = timm.create_model("mobilenetv3_small_050").state_dict()
+    save_file(network, weights_folder() / "efficientnet_b0.ra_in1k.safetensors")
+    config = parse_config({"pretrained": "backbone", "model": "fasterrcnn_efficientnet_b0_fpn", "max_detections": 100})
+    with pytest.raises(WeightsError, match=r"efficientnet_b0\.ra_in1k\.safetensors"):
+        start_model(config, NAMES)
+
+
+def test_names_of_timms_weights_are_those_that_timm_knows():
+    hub = {published.hub_id for published in WEIGHTS.values() if published.hub_id}
+    assert len(hub) == 8
+    for name in hub:
+        config = timm.models.get_pretrained_cfg(name.removeprefix("timm/"))
+        assert config.hf_hub_id == name
+        assert tuple(config.mean) == (0.485, 0.456, 0.406)
 
 
 def test_another_network_is_refused(save):
@@ -188,18 +297,17 @@ def test_another_network_is_refused(save):
 
 
 def test_published_names_are_torchvisions_own():
-    enums = {
-        ("fasterrcnn_resnet18_fpn", "backbone"): models.ResNet18_Weights.IMAGENET1K_V1,
-        ("fasterrcnn_mobilenet_v3_large_320_fpn", "backbone"): models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,
-        ("fasterrcnn_mobilenet_v3_large_320_fpn", "network"): (
-            detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1
-        ),
-        ("fasterrcnn_resnet50_fpn", "backbone"): models.ResNet50_Weights.IMAGENET1K_V1,
-        ("fasterrcnn_resnet50_fpn", "network"): detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
-        ("fasterrcnn_resnet50_fpn_v2", "backbone"): models.ResNet50_Weights.IMAGENET1K_V1,
-        ("fasterrcnn_resnet50_fpn_v2", "network"): detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
+    resnets = ["ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "ResNeXt101_32X8D", "MobileNet_V3_Large"]
+    by_backbone = {name.lower(): getattr(models, f"{name}_Weights").IMAGENET1K_V1.url for name in resnets}
+    networks = ["ResNet50_FPN", "ResNet50_FPN_V2", "MobileNet_V3_Large_FPN", "MobileNet_V3_Large_320_FPN"]
+    by_network = {
+        f"fasterrcnn_{name.lower()}": getattr(detection, f"FasterRCNN_{name}_Weights").COCO_V1.url for name in networks
     }
-    assert {key: published.url for key, published in WEIGHTS.items()} == {key: w.url for key, w in enums.items()}
+    published = {key: weights for key, weights in WEIGHTS.items() if not weights.hub_id}
+    found = {key[0]: weights.url for key, weights in published.items() if key[1] == "network"}
+    assert found == by_network
+    backbones = {find_detector(key[0]).backbone: w.url for key, w in published.items() if key[1] == "backbone"}
+    assert backbones == by_backbone
 
 
 @pytest.mark.parametrize("variable", ["TORCH_HOME", "XDG_CACHE_HOME"])
@@ -226,16 +334,51 @@ def test_without_network_the_error_names_file_address_and_folder(tmp_path, monke
     assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in message
 
 
-def test_cached_weights_are_used_without_network(tmp_path, monkeypatch):
+@pytest.fixture
+def cached_resnet(tmp_path, monkeypatch):
+    """A stand-in for torchvision's ResNet-18 in the cache folder, under a name that tells its own hash."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert cached_weights() == set()
-    path = weights_folder() / "resnet18-f37072fd.pth"
-    path.parent.mkdir(parents=True)
-    network = models.resnet18(weights=None).state_dict()
-    torch.save(network, path)
+    folder = weights_folder()
+    folder.mkdir(parents=True)
+    torch.save(models.resnet18(weights=None).state_dict(), folder / "made.pth")
+    digest = hashlib.sha256((folder / "made.pth").read_bytes()).hexdigest()
+    path = (folder / "made.pth").rename(folder / f"resnet18-{digest[:8]}.pth")
+    monkeypatch.setitem(WEIGHTS, ("fasterrcnn_resnet18_fpn", "backbone"), PublishedWeights(path.name))
+    return path
+
+
+def test_cached_weights_are_used_without_network(cached_resnet):
     assert cached_weights() == {("fasterrcnn_resnet18_fpn", "backbone")}
+    network = torch.load(cached_resnet)
     model, _ = start_model(parse_config({"pretrained": "backbone", "max_detections": 100}), NAMES)
     assert torch.equal(model.state_dict()["backbone.body.conv1.weight"], network["conv1.weight"])
+
+
+def test_truncated_file_in_the_cache_is_refused_by_name(cached_resnet):
+    cached_resnet.write_bytes(cached_resnet.read_bytes()[:-4096])
+    with pytest.raises(WeightsError, match=rf"{cached_resnet.name} is damaged .* Delete {cached_resnet}"):
+        start_model(parse_config({"pretrained": "backbone", "max_detections": 100}), NAMES)
+    with pytest.raises(WeightsError, match="is damaged"):
+        start_model(file_config(cached_resnet), NAMES)
+
+
+def test_downloaded_weights_of_timm_are_kept_with_their_hash(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    calls = []
+
+    def download(url, path, hash_prefix, progress):
+        calls.append(url)
+        Path(path).write_bytes(b"weights")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    path = fetch_weights("fasterrcnn_efficientnet_b3_fpn", "backbone")
+    assert calls == ["https://huggingface.co/timm/efficientnet_b3.ra2_in1k/resolve/main/model.safetensors"]
+    assert path.name == f"efficientnet_b3.ra2_in1k-{hashlib.sha256(b'weights').hexdigest()[:8]}.safetensors"
+    assert fetch_weights("fasterrcnn_efficientnet_b3_fpn", "backbone") == path
+    path.write_bytes(b"weigh")
+    with pytest.raises(WeightsError, match=path.name):
+        fetch_weights("fasterrcnn_efficientnet_b3_fpn", "backbone")
+    assert len(calls) == 1
 
 
 def test_whole_network_that_is_not_published_is_refused():

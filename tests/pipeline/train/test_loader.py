@@ -3,14 +3,16 @@
 import threading
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from app.pipeline.augment.chain import Augmented
 from app.pipeline.config import parse_config
 from app.pipeline.data.pixels import ResizedImages, UnreadableImage
+from app.pipeline.data.snapshot import Sample
 from app.pipeline.train import loader as loader_module
-from app.pipeline.train.loader import DatasetError, TrainLoader, canvas_for
+from app.pipeline.train.loader import DatasetError, TrainLoader
 from app.pipeline.types import Log, RunContext
 from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
 
@@ -59,7 +61,7 @@ def test_image_without_objects_is_kept_or_left_out_as_configured(snapshot):
 
 
 def augmented_with(boxes, labels):
-    def apply(self, image, old_boxes, old_labels, *, seed, epoch, image_id):
+    def apply(self, image, old_boxes, old_labels, **others):
         kept = np.arange(len(labels))
         return Augmented(image, np.asarray(boxes, np.float32), np.asarray(labels), kept, 0)
 
@@ -133,10 +135,53 @@ def test_without_images_the_error_says_what_to_do():
         make_loader([])
 
 
-def test_one_canvas_holds_images_of_both_orientations(snapshot):
-    wide, tall = (replace(snapshot.samples[0], width=w, height=h) for w, h in ((640, 200), (100, 640)))
-    assert canvas_for([wide, tall], 320) == (320, 320)
-    assert canvas_for([wide], 320) == (128, 320)
+def test_images_have_the_size_of_their_epoch_and_memory_is_given_back(snapshot):
+    loader = make_loader(snapshot.split("train"), image_size=128, epochs=5, progressive_sizes=[64, 96, 128])
+    sizes, kept = [], []
+    for epoch in range(1, 6):
+        sizes.append({size for batch in loader.epoch(epoch) for size in batch.sizes})
+        kept.append(loader._images._budget._left)
+    assert sizes == [{(64, 64)}, {(64, 64)}, {(96, 96)}, {(96, 96)}, {(128, 128)}]
+    taken = [kept[0] + 5 * 64 * 64 * 3 - left for left in kept]
+    assert taken == [5 * side * side * 3 for side in (64, 64, 96, 96, 128)]
+
+
+@pytest.mark.parametrize(
+    ("resize", "sizes", "padded"),
+    [
+        ("longest", [(64, 43)], (64, 64)),  # 43 is padded to the stride
+        ("letterbox", [(64, 43)], (64, 64)),
+        ("stretch", [(64, 64)], (64, 64)),
+        ("as_is", [(99, 67)], (128, 96)),
+    ],
+)
+def test_every_mode_of_resizing_moves_the_boxes_with_the_pixels(tmp_path, resize, sizes, padded):
+    pixels = np.zeros((99, 67, 3), np.uint8)
+    pixels[33:66, 20:40] = 255
+    cv2.imwrite(str(tmp_path / "odd.png"), pixels)
+    boxes, labels = np.array([[20, 33, 40, 66.0]]), np.array([1])
+    sample = Sample(1, tmp_path / "odd.png", "odd.png", "train", 67, 99, 0, boxes, labels, np.zeros(1, bool))
+    config = parse_config({**TINY, "resize": resize})
+    loader = TrainLoader([sample], 1, config, ResizedImages.for_config(config), RunContext())
+    (batch,) = loader.epoch(1)
+    assert (batch.sizes, tuple(batch.pixels.shape[1:3])) == (sizes, padded)
+    rows, columns = np.nonzero(batch.pixels[0, :, :, 0].numpy() > 127)
+    drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(batch.targets[0]["boxes"][0].numpy(), drawn, atol=0.8)
+
+
+def test_repeated_images_come_in_as_many_batches_as_are_told(snapshot):
+    loader = make_loader(snapshot.split("train")[:3], sampling="repeat_factor", repeat_threshold=1.0, batch_size=1)
+    for epoch in range(1, 10):
+        assert len(list(loader.epoch(epoch))) == loader.batches_per_epoch == 4  # 1 + 2 * sqrt(3 / 2), rounded up
+
+
+def test_unreadable_partner_is_left_out_and_told(snapshot):
+    samples, events = snapshot.split("train"), []
+    samples[1].path.write_bytes(b"broken")
+    loader = make_loader(samples, events, augmentation=[{"name": "Mosaic", "probability": 1}])
+    assert sum(len(batch) for batch in loader.epoch(1)) == 4
+    assert [event.text for event in events if isinstance(event, Log)][0].startswith("Skipped: image 2")
 
 
 def test_images_are_kept_in_memory_only_within_the_budget(snapshot):

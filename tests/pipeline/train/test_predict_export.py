@@ -132,6 +132,71 @@ def test_five_lines_of_torchvision_give_the_detectors_predictions(
     assert distances.min(axis=0).max() < 0.05
 
 
+@pytest.mark.parametrize("resize", ["longest", "letterbox", "stretch", "as_is"])
+def test_predictions_come_back_in_pixels_of_the_original_for_every_mode_of_resizing(
+    snapshot, tmp_path, monkeypatch, resize
+):
+    """A model that finds the whole picture, and a white square by its pixels, on an image of odd sizes."""
+    monkeypatch.setattr(build, "construct", construct_tiny)
+    detector = load_detector(save_random_model(tmp_path / "a.pt", snapshot.categories, resize=resize), "cpu")
+    image = np.zeros((67, 99, 3), np.uint8)
+    image[20:40, 33:66] = 255
+
+    def find_square(model, batch, machine):
+        found = []
+        for pixels, (height, width) in zip(batch.pixels.numpy(), batch.sizes, strict=True):
+            rows, columns = np.nonzero(pixels[..., 0] > 127)
+            square = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            boxes = torch.tensor([[0, 0, width, height], square], dtype=torch.float32)
+            found.append({"boxes": boxes, "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([1, 2])})
+        return found
+
+    monkeypatch.setattr(predict, "detect", find_square)
+    both = [detector.predict_image(image), detector.predict_image(np.ascontiguousarray(image[:, :80]))]
+    for found, width in zip(both, (99, 80), strict=True):
+        np.testing.assert_allclose(found.boxes[0], [0, 0, width, 67], atol=1e-4)
+        np.testing.assert_allclose(found.boxes[1], [33, 20, 66, 40], atol=1.6)  # a pixel of the resized image
+
+
+def test_letterbox_gives_the_same_predictions_alone_and_in_a_batch(snapshot, tmp_path, monkeypatch):
+    """Padding is part of what a network sees; with the square it is the same whatever the other images are."""
+    monkeypatch.setattr(build, "construct", construct_tiny)
+    detector = load_detector(save_random_model(tmp_path / "a.pt", snapshot.categories, resize="letterbox"), "cpu")
+    wide, tall = np.full((20, 64, 3), 90, np.uint8), np.full((64, 20, 3), 160, np.uint8)
+    shapes = []
+
+    def note(model, batch, machine):
+        shapes.append(tuple(batch.pixels.shape[1:3]))
+        return original(model, batch, machine)
+
+    original = predict.detect
+    monkeypatch.setattr(predict, "detect", note)
+    alone = detector.predict_image(wide)
+    together, _ = detector._detect([wide, tall], [(64, 20), (20, 64)])
+    assert shapes == [(64, 64), (64, 64)]
+    np.testing.assert_allclose(alone.scores, together.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch", "as_is"])
+def test_export_resizes_as_it_was_trained(snapshot, tmp_path, monkeypatch, resize):
+    """A flat image whose sides scale to whole pixels: torchvision averages and rounds otherwise than we do."""
+    model = "fasterrcnn_resnet18_fpn"
+    checkpoint = save_random_model(tmp_path / "a.pt", snapshot.categories, model=model, resize=resize)
+    export_weights(checkpoint, "pth", tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict = {}
+    exec(torchvision_recipe(model, "pth", resize), names)
+    image = np.zeros((24, 48, 3), np.uint8) + np.array([200, 90, 30], np.uint8)
+    with torch.inference_mode():
+        (theirs,) = names["model"]([torch.from_numpy(image).permute(2, 0, 1) / 255])
+    ours = load_detector(checkpoint, "cpu").predict_image(image)
+    assert len(ours) == len(theirs["scores"]) > 0
+    np.testing.assert_allclose(ours.scores, theirs["scores"].numpy(), atol=1e-4)
+    distances = np.abs(ours.boxes[:, None] - theirs["boxes"].numpy()).max(axis=2)
+    assert distances.min(axis=1).max() < 0.05
+    assert json.loads((tmp_path / "out" / "classes.json").read_text())["resize"] == resize
+
+
 def test_classes_file_gives_labels_ids_and_names(snapshot, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "construct", construct_tiny)
     export_weights(save_random_model(tmp_path / "a.pt", snapshot.categories), "pth", tmp_path / "out")

@@ -1,0 +1,134 @@
+"""From losses to weights: clipping, accumulation, loss scaling, averaged weights."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from app.pipeline.config import parse_config
+from app.pipeline.machine import Machine
+from app.pipeline.train.ema import AveragedModel
+from app.pipeline.train.optim import NonFiniteLoss, Updater
+
+CPU = Machine(torch.device("cpu"), torch.float32)
+CONFIG = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.1}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+def data(num=8):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(num, 3, generator=generator), torch.randn(num, 1, generator=generator)
+
+
+def step(model, groups, machine=CPU, **values):
+    """One optimizer step on ``groups`` of rows; returns the weights after it."""
+    model = copy.deepcopy(model)
+    updater = Updater(model, parse_config({**CONFIG, **values}), machine)
+    inputs, wanted = data()
+    total = sum(len(rows) for rows in groups)
+    for rows in groups:
+        updater.add(nn.functional.mse_loss(model(inputs[rows]), wanted[rows]), len(rows) / total)
+    updater.apply(["a.png"])
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+ROWS = list(range(8))
+
+
+@pytest.mark.parametrize("max_norm", [0, 0.01], ids=["free", "clipped"])
+@pytest.mark.parametrize(
+    "groups",
+    [[ROWS[:4], ROWS[4:]], [ROWS[:3], ROWS[3:6], ROWS[6:]], [[row] for row in ROWS]],
+    ids=["two equal batches", "the last one smaller", "one image each"],
+)
+def test_accumulated_batches_are_one_big_batch(model, groups, max_norm):
+    whole = step(model, [ROWS], clip_gradient_norm=max_norm)
+    assert torch.allclose(step(model, groups, clip_gradient_norm=max_norm), whole, atol=1e-7)
+
+
+def test_clipping_bounds_the_step_not_its_batches(model):
+    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    after = step(model, [ROWS[:4], ROWS[4:]], clip_gradient_norm=0.01)
+    assert float((after - before).norm()) == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("max_norm", [0, 0.01], ids=["free", "clipped"])
+@pytest.mark.parametrize("groups", [[ROWS], [ROWS[:4], ROWS[4:]]], ids=["one batch", "two batches"])
+def test_loss_scaling_changes_no_step(model, groups, max_norm):
+    """A scaler multiplies the loss by 65536: unscaled too late the clipping would cut nearly all of the gradient."""
+    scaled = step(model, groups, Machine(torch.device("cpu"), torch.float16), clip_gradient_norm=max_norm)
+    assert torch.allclose(scaled, step(model, groups, clip_gradient_norm=max_norm), atol=1e-7)
+
+
+def test_infinite_gradient_is_told_before_the_weights_change(model):
+    updater = Updater(model, parse_config(CONFIG), CPU)
+    before = copy.deepcopy(model.state_dict())
+    updater.add(model(torch.full((1, 3), 1e38)).sum() * 1e38)
+    with pytest.raises(NonFiniteLoss, match=r"gradient became .* b\.png"):
+        updater.apply(["b.png"])
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_gradients_that_were_dropped_leave_no_trace(model):
+    inputs, wanted = data()
+    updater = Updater(model, parse_config(CONFIG), CPU)
+    updater.add(model(inputs).sum() * 100)
+    updater.forget()
+    updater.add(nn.functional.mse_loss(model(inputs), wanted))
+    clean = copy.deepcopy(model)
+    updater.apply(["a.png"])
+    assert torch.allclose(
+        torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), step(clean, [ROWS]), atol=1e-7
+    )
+
+
+def test_average_follows_the_weights_with_a_ramp():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.0)
+    average = AveragedModel(model, decay=0.5)
+    expected = 0.0
+    for n in range(20):
+        nn.init.constant_(model.weight, n + 1.0)
+        decay = min(0.5, (1 + n) / (10 + n))
+        assert average.decay == pytest.approx(decay)
+        expected = decay * expected + (1 - decay) * (n + 1.0)
+        average.update()
+        assert float(average.model.weight) == pytest.approx(expected, rel=1e-6)
+
+
+def test_average_has_own_tensors_counters_and_no_gradients():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = AveragedModel(model, decay=0.9)
+    kept = average.model[0].weight.clone()
+    model(torch.randn(4, 2))
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    assert torch.equal(average.model[0].weight, kept)
+    average.update()
+    assert int(average.model[1].num_batches_tracked) == 1
+    assert not average.model.training
+    assert not any(parameter.requires_grad for parameter in average.model.parameters())
+
+
+def test_what_does_not_change_is_the_same_in_the_average_to_the_bit():
+    model = nn.Linear(50, 50)
+    average = AveragedModel(model, decay=0.999)
+    for _ in range(30):
+        average.update()
+    assert torch.equal(average.model.weight, model.weight)
+
+
+def test_average_goes_on_from_its_saved_state():
+    model = nn.Linear(2, 2)
+    first, second = AveragedModel(model, 0.99), AveragedModel(nn.Linear(2, 2), 0.99)
+    for _ in range(5):
+        first.update()
+    second.load_state_dict(first.model.state_dict(), first.state_dict())
+    assert second.decay == first.decay == pytest.approx(6 / 15)
+    assert torch.equal(second.model.weight, first.model.weight)
