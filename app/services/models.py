@@ -119,6 +119,9 @@ def resolve_start(services: Services, slug: str, config: RunConfig) -> RunConfig
     run_id = int(config.weights_file.removeprefix(RUN_PREFIX))
     kept = runs.list_checkpoints(services.database(slug), runs.get_run(services.database(slug), run_id).id)
     folder = services.files(slug).run(run_id)
+    kept.sort(
+        key=lambda one: (one.is_last, -(one.score or 0.0), one.epoch)
+    )  # of equal ones the earliest, as in results
     paths = [folder / checkpoint.file_name for checkpoint in kept]
     best = next((path for path in paths if path.is_file()), None)
     if best is None:
