@@ -223,6 +223,18 @@ def test_module_runs_without_loading_torch_or_gradio(dataset, tmp_path):
     assert projects.find_project(Services(Workspace(tmp_path / "p")), "x") == "x"
 
 
+def test_models_are_counted_for_classes_and_channels(run):
+    """The published counts, for two classes as torchvision counts them and gray images."""
+    code, result, _ = run("models", "--classes", "2", "--channels", "1", "--json")
+    millions = {model["name"]: round(model["parameters"] / 1e6, 2) for model in result["models"]}
+    assert code == 0
+    assert [millions[f"fasterrcnn_resnet{depth}_fpn"] for depth in (18, 34, 50, 101)] == [28.27, 38.37, 41.29, 60.23]
+    assert millions["fasterrcnn_resnet50_fpn_v2"] == 43.25
+    by_name = {model["name"]: model for model in result["models"]}
+    assert by_name["fasterrcnn_resnet50_fpn"]["pretrained"] == ["backbone", "network"]
+    assert run("models", "--classes", "1", "--json")[0] == 2
+
+
 def test_presets_are_listed_without_a_project(run):
     code, result, _ = run("presets", "--json")
     by_name = {preset["name"]: preset for preset in result["presets"]}

@@ -19,6 +19,7 @@ RUN_PREFIX = "run:"  # in weights_file: the best checkpoint of that run
 TIMINGS = "model_timings"  # setting: model to its timing on this machine
 CARD_NAME = "model.json"
 MAX_MEASURED = 40
+HELPER_TIMEOUT_S = 180.0  # the first call imports torchvision and timm: seconds, minutes on a busy machine
 INSPECT = "app.pipeline.models.backbones:inspect_timm"
 DESCRIBE = "app.pipeline.models.card:describe_config"
 # What the time of a step depends on, of the options in a form.
@@ -67,9 +68,12 @@ def describe_card(services: Services, slug: str, values: dict[str, Any]) -> dict
     with services.database(slug).read() as db:
         num_categories = max(1, len(categories.all_of(db)))
     try:
-        return shared_helper().call(DESCRIBE, values=values, num_categories=num_categories)
+        return shared_helper().call(DESCRIBE, timeout_s=HELPER_TIMEOUT_S, values=values, num_categories=num_categories)
     except ValueError as error:
-        raise BadRequest(f"There is no card: {error}.", "Correct the option.") from error
+        text = str(error)
+        raise BadRequest(
+            f"{text}{'' if text.endswith(('?', '.')) else '.'}", "Choose another, or correct it."
+        ) from error
 
 
 def card_of_run(services: Services, slug: str, run_id: int) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def timm_problems(config: RunConfig) -> dict[str, str]:
 def _inspect(name: str) -> tuple[dict[str, Any], str]:
     """(facts, why not) of a backbone of timm; only the helper process has it loaded."""
     try:
-        return shared_helper().call(INSPECT, name=name), ""
+        return shared_helper().call(INSPECT, timeout_s=HELPER_TIMEOUT_S, name=name), ""
     except ValueError as error:
         return {}, str(error)
 
@@ -115,6 +119,9 @@ def resolve_start(services: Services, slug: str, config: RunConfig) -> RunConfig
     run_id = int(config.weights_file.removeprefix(RUN_PREFIX))
     kept = runs.list_checkpoints(services.database(slug), runs.get_run(services.database(slug), run_id).id)
     folder = services.files(slug).run(run_id)
+    kept.sort(
+        key=lambda one: (one.is_last, -(one.score or 0.0), one.epoch)
+    )  # of equal ones the earliest, as in results
     paths = [folder / checkpoint.file_name for checkpoint in kept]
     best = next((path for path in paths if path.is_file()), None)
     if best is None:

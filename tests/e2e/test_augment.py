@@ -145,6 +145,27 @@ def test_lost_boxes_are_counted_and_images_and_seeds_change(page, slug):
     assert page.input_value(f"{WIDGET} .seed") != "42"
 
 
+def test_other_images_are_mixed_in_and_strong_steps_fade_over_the_run(page, api, slug):
+    open_page(page, slug)
+    assert page.locator(f"{WIDGET} .curve").is_hidden()  # nothing strong in the chain
+    page.select_option(f"{WIDGET} .adder", "CopyPaste")
+    set_slider(page, "CopyPaste", "probability", 1)
+    wait_saved(page, 1)
+    assert (
+        page.locator(f"{WIDGET} canvas[aria-label*=': 2 boxes'], {WIDGET} canvas[aria-label*=': 1 boxes']").count() == 6
+    )
+    assert float(page.get_attribute(WIDGET, "data-pace")) > 0
+    assert "images/s per core" in page.inner_text(f"{WIDGET} .pace")
+    page.fill(f"{WIDGET} .curve input[type=number]", "8")
+    page.select_option(f"{WIDGET} .curve select", "linear")
+    page.wait_for_selector(f"{WIDGET} .curve[data-shares$='0.000 0.000']")
+    curve = api.get(f"/api/projects/{slug}/augmentation/curve").json()
+    assert (curve["curve"], curve["off_epochs"]) == ("linear", 8)
+    page.check(f"{WIDGET} .curve input[type=checkbox]")
+    page.wait_for_selector(f"{WIDGET} figcaption >> text='Epoch {curve['epochs']}'")
+    assert page.locator(f"{WIDGET} canvas[aria-label*=': 1 boxes']").count() == 6  # strong steps are off by then
+
+
 def test_project_without_images_says_what_to_do(page, services):
     slug = projects.create_project(services, "nothing here")
     page.goto(f"/augment?project={slug}")

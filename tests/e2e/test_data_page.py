@@ -193,3 +193,29 @@ def test_nothing_is_cut_off(page, small, view):
     )
     assert sizes[0] <= sizes[1], json.dumps(sizes)
     assert sizes[2] <= sizes[3] + 1, json.dumps(sizes)
+
+
+def test_window_on_gray_values_is_asked_for_shown_and_kept(page, api, services):
+    slug = projects.create_project(services, "deep")
+    pixels = np.repeat(np.linspace(1000, 1400, 80, dtype=np.uint16)[None], 60, axis=0)
+    store_picture(services, slug, pixels, "d" * 64)
+    with services.database(slug).write() as db:
+        new = NewImage("deep.png", "d" * 64, "png", 80, 60, "train", "deep", 0, needs_rendering=True)
+        image_id = images.insert(db, new)
+
+    def brightest():
+        content = api.get(f"/thumb/{slug}/{image_id}").content
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE).max()
+
+    page.goto(f"/data?project={slug}")
+    page.wait_for_selector(f"{WIDGET}[data-ready=true] .gray-window")
+    assert brightest() < 10
+    page.click(f"{WIDGET} .gray-window")
+    page.click(".window-dialog >> text=Fit to the pictures")
+    page.click(".window-dialog >> text=Apply")
+    page.wait_for_selector(f"{WIDGET}[data-ready=true] .gray-window:has-text('Gray values 10')")
+    assert brightest() > 240
+    page.click(f"{WIDGET} .gray-window")
+    page.click(".window-dialog >> text=Whole range")
+    page.wait_for_selector(f"{WIDGET}[data-ready=true] .gray-window:has-text('Gray values …')")
+    assert brightest() < 10

@@ -25,6 +25,7 @@ JPEG_QUALITY = 90
 CACHE_BYTES = 256 * 2**20
 NUM_THREADS = min(4, os.cpu_count() or 1)
 PACE_S = 0.05  # spent on measuring how fast the chain is
+NUM_MEASURED_WITH = 3
 PACE_FIRST_EPOCH = 1_000_000  # other dice than those shown, so that rare steps count as often as they happen
 
 
@@ -152,6 +153,8 @@ def render(
 
     original = Chain.build([]).apply(resized.image, original_boxes, label_array, seed=seed, epoch=0, image_id=image_id)
     variants = list(_threads.map(variant, range(count)))
+    for index in range(0 if read else min(NUM_MEASURED_WITH, len(partners))):
+        read_partner(index)  # where the dice mixed none in, to know what mixing costs
     in_memory = Partners(len(read), read.__getitem__)
     pace = _measure_pace(lambda epoch: apply(epoch, 1.0, in_memory))
     return {"original": _packed(original, 0), "variants": variants, "images_per_s": pace}

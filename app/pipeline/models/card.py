@@ -1,6 +1,6 @@
 """A model's card: what it is made of, read from the live model, as plain values for the screen and ``model.json``.
 
-Nothing here is looked up in the catalogue but the title: strides come from a pass through the backbone.
+Nothing here is looked up in the catalogue but names: strides come from a pass through the backbone.
 """
 
 import json
@@ -15,7 +15,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from app.pipeline.config import RunConfig, parse_config
 from app.pipeline.models.build import build_model, freeze_for_finetuning, resolve_norm
-from app.pipeline.models.catalogue import find_detector
+from app.pipeline.models.catalogue import find_detector, timm_name
 
 CARD_NAME = "model.json"
 PROBE_PX = 256  # side of the image that tells the strides: a multiple of the coarsest
@@ -45,7 +45,8 @@ def describe_model(model: FasterRCNN, config: RunConfig) -> dict[str, Any]:
     return {
         "model": config.model,
         "title": detector.title if detector else config.model,
-        "backbone": type(model.backbone.body).__name__,
+        "backbone": detector.backbone if detector else timm_name(config.model),
+        "library": detector.library if detector else "timm",
         "channels": len(model.transform.image_mean),
         "mean": list(model.transform.image_mean),
         "std": list(model.transform.image_std),

@@ -131,8 +131,8 @@ DETECTORS: tuple[Detector, ...] = tuple(
             _efficientnet(5, 44_352_073, 432),
             _efficientnet(6, 56_492_529, 504),
             _efficientnet(7, 79_258_601, 576),
-            _swin("tiny", 44_751_522),
-            _swin("small", 66_069_426),
+            _swin("tiny", 44_754_402),
+            _swin("small", 66_072_306),
         ),
         key=lambda detector: detector.num_parameters,
     )

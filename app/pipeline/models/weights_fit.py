@@ -108,7 +108,8 @@ class _Fit:
             self._drop([name])
             start = "random weights"
         self.notes.append(
-            f"It sees {theirs.shape[1]} channels, this model {own.shape[1]}: the first convolution starts with {start}."
+            f"It was trained on images of {_channels(theirs)}, this model sees {_channels(own)}: "
+            f"the first convolution starts with {start}."
         )
 
     def remake_anchors(self) -> None:
@@ -227,6 +228,10 @@ def _as_backbone(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str
         if flat in by_flat_name:
             found[by_flat_name[flat]] = value
     return found
+
+
+def _channels(weights: Tensor) -> str:
+    return "1 channel" if weights.shape[1] == 1 else f"{weights.shape[1]} channels"
 
 
 def _named(names: list[str]) -> str:

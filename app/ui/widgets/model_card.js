@@ -30,13 +30,29 @@ function levels(card) {
   return table(["Level", "Stride", "Channels", `Anchors${card.are_anchors_known === false ? " (KMeans finds them at the start)" : ""}`], rows);
 }
 
-/** "32, 64 · ratios 0.5, 1, 2" when every size comes with every ratio, else the shapes. */
+const ALIKE = 1.12; // torchvision rounds anchors to whole pixels, so that sizes of one kind differ by a few percent
+const NICE = [0.25, 1 / 3, 0.5, 0.75, 1, 1.5, 2, 3, 4];
+
+/** "32, 64 · ratio 0.5, 1, 2" when every size comes with every ratio, else the shapes. */
 function anchorText(level) {
-  const rounded = (number) => Number(number.toPrecision(2));
-  const sizes = [...new Set(level.anchors.map((anchor) => Math.round(anchor.size)))].sort((a, b) => a - b);
-  const ratios = [...new Set(level.anchors.map((anchor) => rounded(anchor.ratio)))].sort((a, b) => a - b);
-  if (level.anchors.length === level.num_anchors && sizes.length * ratios.length === level.num_anchors) return `${sizes.join(", ")} · ratio ${ratios.join(", ")}`;
-  return shapes(level);
+  const sizes = groups(level.anchors, (anchor) => anchor.size);
+  const ratios = groups(level.anchors, (anchor) => anchor.ratio);
+  if (level.anchors.length !== level.num_anchors || sizes.length * ratios.length !== level.num_anchors) return shapes(level);
+  const squarest = (group) => group.reduce((best, one) => (Math.abs(Math.log(one.ratio)) < Math.abs(Math.log(best.ratio)) ? one : best));
+  const nice = (ratio) => NICE.find((one) => Math.abs(ratio / one - 1) < 0.07) ?? ratio;
+  const ratioTexts = ratios.map((group) => Number(nice(group[0].ratio).toPrecision(2)));
+  return `${sizes.map((group) => Math.round(squarest(group).size)).join(", ")} · ratio ${ratioTexts.join(", ")}`;
+}
+
+/** Anchors in groups of nearly the same `valueOf`, by rising value. */
+function groups(anchors, valueOf) {
+  const found = [];
+  for (const anchor of [...anchors].sort((one, other) => valueOf(one) - valueOf(other))) {
+    const last = found.at(-1);
+    if (last && valueOf(anchor) / valueOf(last[0]) < ALIKE) last.push(anchor);
+    else found.push([anchor]);
+  }
+  return found;
 }
 
 function shapes(level) {
@@ -44,10 +60,10 @@ function shapes(level) {
   return level.anchors.map((anchor) => `${Math.round(anchor.width)}×${Math.round(anchor.height)}`).join(", ") + more;
 }
 
-function facts({ backbone, channels, norm, pooler, heads }) {
+function facts({ backbone, library, channels, norm, pooler, heads }) {
   const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
   const entries = [
-    ["Backbone", `${backbone}, ${channels === 1 ? "1 channel" : "3 channels"}, norm: ${norm}`],
+    ["Backbone", `${backbone} of ${library}, ${channels === 1 ? "1 channel" : "3 channels"}, norm: ${norm}`],
     ["RPN", `${plural(heads.rpn_convolutions, "convolution")}; samples ${heads.rpn_batch_size}, ${heads.rpn_positive_fraction} positive; NMS ${heads.rpn_nms_threshold}`],
     ["Pooler", `${pooler.size} × ${pooler.size} from ${pooler.levels.join(", ")}`],
     ["Box head", `${heads.box_convolutions ? `${plural(heads.box_convolutions, "convolution")}, ` : ""}${heads.box_linear} linear, ${heads.box_features} features; samples ${heads.roi_batch_size}, ${heads.roi_positive_fraction} positive`],

@@ -115,7 +115,7 @@ class ModelDialog {
     const row = element("tr", { class: "selectable", "data-model": model.name },
       element("td", {}, element("label", { class: "model-picker-name" }, pick, model.title)),
       element("td", { class: "a-number", title: model.parameters.toLocaleString() }, millions(model.parameters)),
-      element("td", {}, ...this.weights(model)),
+      element("td", { class: "model-picker-weights" }, ...this.weights(model)),
       element("td", { class: "a-number", title: this.timingText(model.timing) }, model.timing ? seconds(model.timing.train_s) : "–"),
       element("td", { class: "model-picker-measure" }, measure));
     row.addEventListener("click", () => this.choose(model.name));

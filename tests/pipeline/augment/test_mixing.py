@@ -116,6 +116,9 @@ def square(value, x, y, side=12, width=64, height=48):
 def test_boxes_of_a_mosaic_lie_on_their_pixels_clipped_or_lost_with_their_labels():
     image, boxes = square(240, 26, 18)
     mates = [Partner(*square(value, x, 10), np.array([value])) for value, x in ((60, 4), (100, 30), (160, 50))]
+    (first, first_box), (second, second_box) = square(200, 2, 2), square(220, 48, 30)
+    both = np.where(first == 200, first, second)  # two in one, told apart by their labels
+    mates.append(Partner(both, np.concatenate([first_box, second_box]), np.array([200, 220])))
     num_clipped = num_lost = 0
     for epoch in range(300):
         result = apply("Mosaic", image, boxes, [240], partners(*mates), epoch)
@@ -125,7 +128,7 @@ def test_boxes_of_a_mosaic_lie_on_their_pixels_clipped_or_lost_with_their_labels
             inner = result.image[round(y1 + 1) : round(y2 - 1), round(x1 + 1) : round(x2 - 1), 0]
             assert abs(inner.astype(int) - label).max(initial=0) <= 1, (epoch, label)
             num_clipped += not 0.9 < (x2 - x1) / (y2 - y1) < 1.1
-        for value in {240, 60, 100, 160} - set(result.labels.tolist()):
+        for value in {240, 60, 100, 160, 200, 220} - set(result.labels.tolist()):
             is_there = (abs(result.image[..., 0].astype(int) - value) <= 1).sum()
             assert is_there < 0.2 * 12 * 12  # what lost its box is nearly gone
     assert num_clipped > 20

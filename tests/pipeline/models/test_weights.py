@@ -204,7 +204,11 @@ def test_file_of_which_nothing_matches_is_refused(save):
     [
         ({"anchors": "custom", "anchor_ratios": [0.5, 2.0]}, ["rpn.head.cls_logits", "rpn.head.bbox_pred"], "anchors"),
         ({"pooler_size": 14}, ["roi_heads.box_head.fc6"], "7 x 7 bins, this model's 14 x 14"),
-        ({"channels": 1, "gray_stem": "random"}, ["backbone.body.conv1"], "sees 3 channels, this model 1"),
+        (
+            {"channels": 1, "gray_stem": "random"},
+            ["backbone.body.conv1"],
+            "images of 3 channels, this model sees 1 channel",
+        ),
     ],
     ids=["anchors", "pooler", "channels"],
 )

@@ -179,10 +179,10 @@ def test_run_ends_early_after_validations_in_vain_and_says_so(snapshot, tmp_path
 
 def test_patience_waits_for_the_last_phase(snapshot, tmp_path, monkeypatch):
     """While the RPN learns alone no figure gets better: that is no reason to end."""
-    judged_as(monkeypatch, [(0.0, 0.0)] * 2 + [(0.1, 0.1)] * 3)
-    staged = [{**STAGED[0], "epochs": 2}, {**STAGED[2], "epochs": 7}]
+    judged_as(monkeypatch, [(0.0, 0.0)] * 3 + [(0.1, 0.1)] * 3)
+    staged = [{**STAGED[0], "epochs": 3}, {**STAGED[2], "epochs": 6}]
     config = parse_config({**TINY, "epochs": 9, "patience": 2, "phases": staged})
-    assert train(config, snapshot, tmp_path / "run").epochs == 5
+    assert train(config, snapshot, tmp_path / "run").epochs == 6
 
 
 def test_patience_of_nothing_never_runs_out():
