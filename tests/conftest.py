@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: its threads would spin beside those of the others
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
