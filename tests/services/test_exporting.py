@@ -10,6 +10,7 @@ import pytest
 from PIL import Image as Picture
 
 from app.errors import BadRequest, NotFound
+from app.pipeline.data.image import read_image
 from app.pipeline.types import Detections
 from app.services import export_handlers, exporting, jobs, label_export, predicting
 from tests.services.review_project import make_review_project
@@ -103,6 +104,7 @@ def test_labels_zip_tells_its_progress(project):
 
 class FakeDetector:
     categories = SimpleNamespace(ids=(4, 9), names=("cat", "dog"))
+    read = staticmethod(read_image)
 
     def predict_image(self, picture):
         boxes = np.array([[1, 2, 11, 22], [0, 0, 5, 5]], np.float32)
