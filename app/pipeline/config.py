@@ -321,8 +321,8 @@ class ScheduleOptions(_Group):
     phases: tuple[Phase, ...] = Field(
         (),
         max_length=8,
-        description="Stages of training one after the other, each with the parts it trains, its epochs and its rate; "
-        "their epochs must add up to the run's. Empty trains everything throughout.",
+        description="Stages of training one after the other; their epochs must add up to the run's. Empty trains "
+        "everything throughout.",
     )
 
 

@@ -32,7 +32,8 @@ class Phases:
             return ""
         self.part = phase.train
         self.apply()
-        return f"Phase {index + 1} of {len(self._config.phases)}: {_WORDS[self.part]} for {phase.epochs} epochs."
+        length = f"{phase.epochs} epoch{'' if phase.epochs == 1 else 's'}"
+        return f"Phase {index + 1} of {len(self._config.phases)}: {_WORDS[self.part]} for {length}."
 
     @property
     def is_last(self) -> bool:
