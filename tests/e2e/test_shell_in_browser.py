@@ -59,7 +59,7 @@ def test_without_a_project_the_bar_names_the_one_its_links_open(page, api, proje
     assert page.get_attribute("anchorage-nav a[data-path='/train']", "href") == f"/train?project={project}"
     page.click("anchorage-nav a[data-path='/train']")
     page.wait_for_url(f"**/train?project={project}")
-    assert page.title() == "Train · Anchorage"
+    page.wait_for_function("document.title === 'Train · Anchorage'")
 
 
 def test_chosen_mode_is_remembered_until_it_is_the_system_s(page, project):
