@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from app.jobs.context import JobContext
-from app.pipeline.types import CheckpointSaved, Event, Metrics, PredictionsReady
+from app.pipeline.types import CheckpointDue, CheckpointSaved, Event, Metrics, PredictionsReady, RunBegun
 from app.store import predictions, runs
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,10 @@ class RunRecorder:
             self._save_checkpoint(event)
         elif isinstance(event, PredictionsReady):
             self._save_predictions(event)
+        elif isinstance(event, RunBegun):
+            self._begin(event)
+        elif isinstance(event, CheckpointDue):
+            self.flush()
         else:
             self.job.emit(event)
 
@@ -53,6 +57,17 @@ class RunRecorder:
                 runs.append_metrics(db, self._points)
                 runs.set_epoch(db, self.run_id, max(_finished_epochs(point) for point in self._points))
             self._points = []  # only now: what could not be written is tried again
+
+    def _begin(self, event: RunBegun) -> None:
+        """Make the rows what they were at the saved state: what an attempt told beyond it is told again."""
+        self._began = time.monotonic() - event.elapsed_s
+        with self.job.write() as db:
+            runs.cut_back(db, self.run_id, step=event.step, judged_step=event.judged_step, epoch=event.epoch)
+            names = [item.file_name for item in event.checkpoints]
+            runs.keep_checkpoints(db, self.run_id, names)
+            for item in event.checkpoints:
+                if not runs.has_checkpoint(db, self.run_id, item.file_name, item.sha256):
+                    runs.put_checkpoint(db, self.run_id, **_checkpoint_values(item))
 
     def _add(self, event: Metrics) -> None:
         elapsed_s = time.monotonic() - self._began
@@ -71,12 +86,8 @@ class RunRecorder:
 
     def _save_checkpoint(self, event: CheckpointSaved) -> None:
         self.flush()
-        values: dict[str, Any] = {
-            name: getattr(event, name)
-            for name in ("epoch", "step", "file_name", "sha256", "map50", "f1", "score", "is_last")
-        }
         with self.job.write() as db:
-            runs.put_checkpoint(db, self.run_id, **values)
+            runs.put_checkpoint(db, self.run_id, **_checkpoint_values(event))
             runs.remove_checkpoints(db, self.run_id, event.removed)
             runs.set_epoch(db, self.run_id, event.epoch)
 
@@ -94,6 +105,11 @@ class RunRecorder:
                 checkpoint_id=checkpoint_id,
                 name=event.file_name,
             )
+
+
+def _checkpoint_values(event: CheckpointSaved) -> dict[str, Any]:
+    names = ("epoch", "step", "file_name", "sha256", "map50", "f1", "score", "is_last")
+    return {name: getattr(event, name) for name in names}
 
 
 def _finished_epochs(point: Point) -> int:

@@ -95,6 +95,26 @@ class CheckpointSaved:
     removed: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class RunBegun:
+    """A run begins, or goes on from where it was saved: what was told of later steps is void and comes again.
+
+    ``step`` and ``epoch`` are those finished, ``judged_step`` the step of the last validation among them (0 before the
+    first), ``elapsed_s`` the time they took. ``checkpoints`` are the files that lie on disk now.
+    """
+
+    step: int
+    epoch: int
+    judged_step: int
+    elapsed_s: float
+    checkpoints: tuple[CheckpointSaved, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointDue:
+    """Where the run stands is about to be saved: what was told so far must be safe before, it is not told again."""
+
+
 @dataclass(frozen=True, eq=False)
 class PredictionsReady:
     """Validation predictions by image id, with all scores, of the checkpoint saved just before (``file_name``)."""
@@ -104,7 +124,7 @@ class PredictionsReady:
     detections: dict[int, Detections]
 
 
-Event = Metrics | Progress | Log | CheckpointSaved | PredictionsReady
+Event = Metrics | Progress | Log | CheckpointSaved | RunBegun | CheckpointDue | PredictionsReady
 
 
 def _ignore(event: Event) -> None:

@@ -81,6 +81,15 @@ def append_metrics(db: Database, points: Iterable[tuple[int, int, int, str, str,
     )
 
 
+def cut_back(db: Database, run_id: int, *, step: int, judged_step: int, epoch: int) -> None:
+    """Forget the numbers of later steps and validations than these, and the epochs finished later."""
+    db.execute(
+        "DELETE FROM metric WHERE run_id = ? AND (step > ? OR (split = 'valid' AND step > ?))",
+        [run_id, step, judged_step],
+    )
+    db.execute("UPDATE run SET epoch = ? WHERE id = ?", [epoch, run_id])
+
+
 def metrics_after(
     database: ProjectDatabase, run_id: int, after: int = 0, names: Sequence[str] | None = None, limit: int = 20_000
 ) -> list[MetricPoint]:
@@ -123,6 +132,20 @@ def remove_checkpoints(db: Database, run_id: int, file_names: Sequence[str]) -> 
     """Forget weights whose files were deleted, with their predictions."""
     for file_name in file_names:
         db.execute("DELETE FROM checkpoint WHERE run_id = ? AND file_name = ?", [run_id, file_name])
+
+
+def keep_checkpoints(db: Database, run_id: int, file_names: Sequence[str]) -> None:
+    """Forget all weights of a run but these, with their predictions."""
+    rows = rows_of(db, "SELECT file_name FROM checkpoint WHERE run_id = ?", [run_id])
+    remove_checkpoints(db, run_id, [row["file_name"] for row in rows if row["file_name"] not in set(file_names)])
+
+
+def has_checkpoint(db: Database, run_id: int, file_name: str, sha256: str) -> bool:
+    """Whether these very weights of a run are recorded."""
+    found = row_of(
+        db, "SELECT 1 FROM checkpoint WHERE run_id = ? AND file_name = ? AND sha256 = ?", [run_id, file_name, sha256]
+    )
+    return found is not None
 
 
 def list_checkpoints(database: ProjectDatabase, run_id: int) -> list[Checkpoint]:

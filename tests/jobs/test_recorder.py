@@ -11,7 +11,16 @@ from app.jobs import handlers
 from app.jobs.context import JobContext, Stopped
 from app.jobs.recorder import RunRecorder
 from app.pipeline.config import parse_config
-from app.pipeline.types import CheckpointSaved, Detections, Log, Metrics, PredictionsReady, Progress
+from app.pipeline.types import (
+    CheckpointDue,
+    CheckpointSaved,
+    Detections,
+    Log,
+    Metrics,
+    PredictionsReady,
+    Progress,
+    RunBegun,
+)
 from app.store import jobs, predictions, runs
 from app.store.database import ProjectDatabase
 from app.store.files import Workspace
@@ -94,11 +103,40 @@ def test_replaced_checkpoint_takes_its_predictions_along(job, recorder):
     assert [item.file_name for item in runs.list_checkpoints(job.database, 1)] == ["b.pt"]
 
 
+def test_what_was_told_beyond_the_saved_state_is_forgotten_when_the_run_goes_on(job, recorder):
+    for step in (1, 2, 3):
+        recorder.emit(Metrics(step, step, "train", {"loss": 1.0}))
+        recorder.emit(Metrics(step, step, "valid", {"map50": 0.5}))
+        recorder.emit(saved(f"{step}.pt", epoch=step, step=step))
+        recorder.emit(ready(f"{step}.pt"))
+    lost, rewritten = saved("lost.pt", sha256="z"), saved("1.pt", sha256="other")
+    recorder.emit(RunBegun(2, 1, 1, 50.0, (rewritten, saved("2.pt", epoch=2, step=2), lost)))
+    points = runs.metrics_after(job.database, 1)
+    assert [(point.step, point.split) for point in points] == [(1, "train"), (1, "valid"), (2, "train")]
+    assert {item.file_name: item.sha256 for item in runs.list_checkpoints(job.database, 1)} == {
+        "1.pt": "other",
+        "2.pt": "x",
+        "lost.pt": "z",
+    }
+    assert [one.name for one in predictions.list_sets(job.database, run_id=1)] == ["2.pt"]
+    assert runs.get_run(job.database, 1).epoch == 1
+    recorder.emit(Metrics(3, 2, "train", {"loss": 1.0}))
+    recorder.flush()
+    assert 50 <= runs.metrics_after(job.database, 1)[-1].elapsed_s < 60
+
+
+def test_numbers_are_safe_before_the_state_that_lies_behind_them(job, recorder):
+    recorder.emit(Metrics(1, 1, "train", {"loss": 2.0}))
+    recorder.emit(CheckpointDue())
+    assert len(runs.metrics_after(job.database, 1)) == 1
+
+
 def test_stale_attempt_records_nothing(job, recorder):
     with job.database.write() as db:
         db.execute("UPDATE job SET attempt = attempt + 1")
     recorder.emit(Metrics(1, 1, "train", {"loss": 2.0}))
-    for write in (recorder.flush, lambda: recorder.emit(saved()), lambda: recorder.emit(ready())):
+    begun = RunBegun(0, 0, 0, 0.0)
+    for write in (recorder.flush, *(lambda event=event: recorder.emit(event) for event in (saved(), ready(), begun))):
         with pytest.raises(JobLost):
             write()
     assert runs.metrics_after(job.database, 1) == []

@@ -49,17 +49,18 @@ _RENAMED = (
 
 
 def start_model(
-    config: RunConfig, categories: CategoryMap, class_counts: Sequence[int] = ()
+    config: RunConfig, categories: CategoryMap, class_counts: Sequence[int] = (), *, is_resumed: bool = False
 ) -> tuple[FasterRCNN, list[str]]:
     """A detector ready to be trained, and what the user should know about its start.
 
-    class_counts: the training boxes of each class, for class weights. Raises WeightsUnavailable or WeightsError; never
-    falls back to random weights.
+    class_counts: the training boxes of each class, for class weights. is_resumed: the weights of a run that goes on
+    are about to be put in, so those that it once began with are not looked for. Raises WeightsUnavailable or
+    WeightsError; never falls back to random weights.
     """
     model = build_model(config, len(categories), class_counts)
     if config.pretrained == "none":
-        return model, ["Training from random weights."]
-    notes = load_pretrained(model, config, categories)
+        return model, [] if is_resumed else ["Training from random weights."]
+    notes = [] if is_resumed else load_pretrained(model, config, categories)
     norm = resolve_norm(config)
     freeze_for_finetuning(model, config.trainable_layers, norm)
     num_stages = len(stages_from_the_top(model.backbone.body))

@@ -9,9 +9,10 @@ import json
 import os
 import secrets
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -65,47 +66,59 @@ class Checkpoint:
 
 
 class CheckpointKeeper:
-    """Keeps the best three checkpoints of a run, and the last with all that is needed to go on from it."""
+    """Keeps the best three checkpoints of a run. All that it remembers is in ``state_dict``."""
 
     def __init__(self, run_dir: Path, config: RunConfig, categories: CategoryMap, context: RunContext) -> None:
         self._run_dir = run_dir
         self._texts = {"config_json": config.model_dump_json(), "categories_json": categories_to_json(categories)}
         self._context = context
-        self._kept: list[tuple[float, int, str]] = []  # score, epoch, file name; the best first
+        self.kept: list[CheckpointSaved] = []  # the best first
         self.best: dict[str, float] = {}
 
     def offer(self, model: torch.nn.Module, scores: Scores, epoch: int, step: int) -> str | None:
         """Save the model if it is among the best three; returns the file's name, or None when it is not."""
-        if len(self._kept) == NUM_BEST and scores.score <= self._kept[-1][0]:
+        if len(self.kept) == NUM_BEST and scores.score <= self.kept[-1].score:
             return None
         name = f"epoch_{epoch:04d}_map50_{scores.map50:.3f}_f1_{scores.f1:.3f}.pt"
-        sha256 = save_checkpoint(self._run_dir / name, self._contents(model, scores.to_dict(), epoch, step))
-        self._kept = sorted([*self._kept, (scores.score, epoch, name)], key=lambda kept: (-kept[0], kept[1]))
-        removed = tuple(kept[2] for kept in self._kept[NUM_BEST:])
-        self._kept = self._kept[:NUM_BEST]
-        for old in removed:
-            (self._run_dir / old).unlink(missing_ok=True)
-        if self._kept[0][2] == name:
+        sha256 = save_checkpoint(self._run_dir / name, self.contents(model, scores, epoch, step))
+        saved = CheckpointSaved(name, sha256, epoch, step, scores.map50, scores.f1, scores.score, is_last=False)
+        ranked = sorted([*self.kept, saved], key=lambda kept: (-kept.score, kept.epoch))
+        self.kept, beaten = ranked[:NUM_BEST], ranked[NUM_BEST:]
+        for old in beaten:
+            (self._run_dir / old.file_name).unlink(missing_ok=True)
+        if self.kept[0] is saved:
             self.best = {**scores.to_dict(), "epoch": epoch}
-        self._context.emit(
-            CheckpointSaved(
-                name, sha256, epoch, step, scores.map50, scores.f1, scores.score, is_last=False, removed=removed
-            )
-        )
+        self._context.emit(replace(saved, removed=tuple(old.file_name for old in beaten)))
         return name
 
-    def save_last(self, model: torch.nn.Module, progress: dict[str, Any], scores: Scores | None) -> None:
-        """Save the model with ``progress``: epoch, step, and what else is needed to go on from there."""
-        epoch, step = progress["epoch"], progress["step"]
-        contents = self._contents(model, scores.to_dict() if scores else {}, epoch, step)
-        contents |= {**progress, "best_json": json.dumps(self._kept)}
-        sha256 = save_checkpoint(self._run_dir / LAST_NAME, contents)
-        figures = (scores.map50, scores.f1, scores.score) if scores else (None, None, None)
-        self._context.emit(CheckpointSaved(LAST_NAME, sha256, epoch, step, *figures, is_last=True))
+    def contents(self, model: torch.nn.Module, scores: Scores | None, epoch: int, step: int) -> dict[str, Any]:
+        """What every checkpoint holds: ``model`` (tensors by name) and what it is, as text and numbers."""
+        metrics = json.dumps(scores.to_dict() if scores else {})
+        return {"model": tensors_of(model), **self._texts, "metrics_json": metrics, "epoch": epoch, "step": step}
 
-    def _contents(self, model: torch.nn.Module, metrics: dict[str, float], epoch: int, step: int) -> dict[str, Any]:
-        state = tensors_of(model)
-        return {"model": state, **self._texts, "metrics_json": json.dumps(metrics), "epoch": epoch, "step": step}
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values to go on from."""
+        return {"kept": [asdict(kept) for kept in self.kept], "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`; what the folder has beyond or without that belongs to steps to be repeated.
+
+        A file that better ones have displaced after the state was saved is missing, and comes to be displaced again.
+        """
+        kept = [CheckpointSaved(**{**values, "removed": ()}) for values in state["kept"]]
+        self.kept = [one for one in kept if (self._run_dir / one.file_name).is_file()]
+        if not any(one.epoch == state["best"].get("epoch") for one in self.kept):
+            best = self.kept[0] if self.kept else None
+            state = {"best": {name: getattr(best, name) for name in ("map50", "f1", "score", "epoch")} if best else {}}
+        self.best = state["best"]
+        self.forget_others()
+
+    def forget_others(self) -> None:
+        """Delete the files of best checkpoints that are not kept."""
+        names = {one.file_name for one in self.kept}
+        for path in self._run_dir.glob("epoch_*.pt"):
+            if path.name not in names:
+                path.unlink()
 
 
 def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -113,19 +126,23 @@ def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def save_checkpoint(path: Path, contents: dict[str, Any]) -> str:
-    """Write ``contents`` to ``path`` all or nothing; returns the file's SHA-256. Raises CheckpointError."""
+def save_checkpoint(path: Path, contents: dict[str, Any], before_placing: Callable[[str], None] | None = None) -> str:
+    """Write ``contents`` to ``path`` all or nothing; returns the file's SHA-256. Raises CheckpointError.
+
+    ``before_placing`` is called with the SHA-256 when the file is whole, under another name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb+") as file:
             torch.save(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if before_placing is not None:
+            before_placing(digest)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
         raise CheckpointError(
             f"{path.name} could not be written to {path.parent} ({error}); "
@@ -136,7 +153,14 @@ def save_checkpoint(path: Path, contents: dict[str, Any]) -> str:
     return digest
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_file(file: IO[Any]) -> None:
+    """Bring what was written to an open file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk."""
     if os.name == "nt":  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -149,10 +173,11 @@ def _sync_folder(folder: Path) -> None:
 def check_free_space(run_dir: Path, model: torch.nn.Module, is_averaged: bool = False) -> None:
     """Raise CheckpointError when what a run keeps would not fit.
 
-    That is three best, one last with its optimizer (and with the weights behind the averaged ones), one spare.
+    That is four of the size of the model (three best, one being written) and three with its optimizer, and with the
+    weights behind the averaged ones (the last, the one before, one being written).
     """
     model_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    needed = model_bytes * (NUM_BEST + 1 + 3 + is_averaged)
+    needed = model_bytes * (NUM_BEST + 1 + 3 * (3 + is_averaged))
     run_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run_dir).free
     if free < needed:

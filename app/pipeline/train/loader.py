@@ -66,18 +66,25 @@ class TrainLoader:
         self._chain = Chain.build(config.augmentation)
         self._context = context
         self._unreadable = _UnreadableImages(len(self._sampler.images), context)
+        self.num_taken = 0
 
     @property
     def batches_per_epoch(self) -> int:
         """The same for every epoch, also where rare images are repeated."""
         return -(-len(self._sampler) // self._config.batch_size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The images of an epoch in an order made of (seed, epoch); the next batches are prepared meanwhile."""
+    def epoch(self, number: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The images of an epoch in an order made of (seed, epoch); the next batches are prepared meanwhile.
+
+        The first ``first_batch`` batches are left out. ``num_taken`` tells how many of the epoch are behind, those
+        included; a batch whose images all cannot be read counts and is not given.
+        """
         order = self._sampler.order(number)
         groups = deque(
-            order[start : start + self._config.batch_size] for start in range(0, len(order), self._config.batch_size)
+            order[start : start + self._config.batch_size]
+            for start in range(first_batch * self._config.batch_size, len(order), self._config.batch_size)
         )
+        self.num_taken = first_batch
         images = self._images_of(number)
         canvas = self._canvas(images.image_size)
         num_threads = self._config.num_workers or min(4, torch.get_num_threads())
@@ -88,6 +95,7 @@ class TrainLoader:
                     while groups and len(waiting) < 3:
                         group = [self._samples[index] for index in groups.popleft()]
                         waiting.append([pool.submit(self._prepare, sample, number, images) for sample in group])
+                    self.num_taken += 1
                     items = [item for item in (future.result() for future in waiting.popleft()) if item is not None]
                     if items:
                         yield make_batch(items, canvas)

@@ -1,15 +1,17 @@
-"""The training loop."""
+"""The training loop. A run that was stopped or killed goes on from its folder, with the same weights in the end."""
 
+import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from app.pipeline.anchors import boxes_of, resolve_shapes
-from app.pipeline.config import RunConfig, explain_use, idle_options
+from app.pipeline.config import RunConfig, explain_use, idle_options, parse_config
 from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.evaluate.selection import TITLES
@@ -19,17 +21,44 @@ from app.pipeline.models.card import write_card
 from app.pipeline.models.forward import Batch, compute_losses, place_model
 from app.pipeline.models.weights import start_model
 from app.pipeline.predict import Detector
-from app.pipeline.train.checkpoint import CheckpointKeeper, Scores, check_free_space, tensors_of
+from app.pipeline.train.checkpoint import (
+    LAST_NAME,
+    CheckpointError,
+    CheckpointKeeper,
+    Scores,
+    check_free_space,
+    tensors_of,
+)
 from app.pipeline.train.ema import AveragedModel
 from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.optim import Updater, check_losses
 from app.pipeline.train.pace import Pace
 from app.pipeline.train.phases import Phases
+from app.pipeline.train.resume import (
+    describe_arithmetic,
+    load_state,
+    random_states,
+    random_states_kept,
+    remove_leftovers,
+    restore_random_states,
+    save_state,
+)
 from app.pipeline.train.schedule import learning_rate_at, steps_per_epoch
 from app.pipeline.train.validation import Judge, Patience
-from app.pipeline.types import Log, Metrics, PredictionsReady, Progress, RunContext
+from app.pipeline.types import (
+    CheckpointDue,
+    CheckpointSaved,
+    Log,
+    Metrics,
+    PredictionsReady,
+    Progress,
+    RunBegun,
+    RunContext,
+)
 
-SAVE_LAST_EVERY_S = 120.0
+# How much work a kill may cost, where saving is cheap; where it is not, saving takes at most this share of the time.
+SAVE_EVERY_S = 60.0
+MAX_SAVE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -47,21 +76,22 @@ class TrainResult:
 def train(config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunContext | None = None) -> TrainResult:
     """Train a detector on the train split, judging it on the valid split; checkpoints go to ``run_dir``.
 
-    Raises WeightsError, MachineError, DatasetError, CheckpointError or NonFiniteLoss, each with a message for people.
+    Goes on from where the run in ``run_dir`` was saved last, if one has begun there. Raises WeightsError, MachineError,
+    DatasetError, CheckpointError or NonFiniteLoss, each with a message for people.
     """
     run = Run.start(config, snapshot, run_dir, context or RunContext())
-    for epoch in range(1, run.config.epochs + 1):
+    run.judge_if_due()  # a stop may have come in the middle of it
+    while not run.is_over:
+        epoch = run.epoch + 1
         run.begin_epoch(epoch)
-        for batches in in_groups(run.loader.epoch(epoch), run.config.accumulate_batches):
+        for batches in in_groups(run.loader.epoch(epoch, run.num_batches), run.config.accumulate_batches):
             run.train_step(batches, epoch)
             if run.context.should_stop():
                 return run.stop(epoch)
         run.finish_epoch(epoch)
-        if run.context.should_stop() and epoch < run.config.epochs:
+        if run.context.should_stop() and not run.is_over:
             return run.stop(epoch)
-        if run.patience.is_out:
-            break
-    return run.finish()
+    return run.finish() if not run.is_judgement_due else run.stop(run.epoch)
 
 
 def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
@@ -93,21 +123,31 @@ class Run:
     keeper: CheckpointKeeper
     detector: Detector
     pace: Pace
+    run_dir: Path
+    snapshot_sha256: str
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps
+    num_batches: int = 0  # batches of the epoch under way that are behind
+    is_judgement_due: bool = False
+    judged_step: int = 0
     scores: Scores | None = None
     last_saved: float = field(default_factory=time.monotonic)
+    save_every_s: float = field(default_factory=lambda: SAVE_EVERY_S)
 
     @classmethod
     def start(cls, config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunContext) -> "Run":
-        """Build all parts; everything that can be refused is refused here."""
-        config = config.model_copy(update={"max_detections": resolve_max_detections(config, snapshot.max_objects)})
-        config = resolve_shapes(config, boxes_of(snapshot.split("train"), config))
+        """Build all parts, as they were saved last if a run has begun here; what can be refused is refused here."""
+        remove_leftovers(run_dir)
+        found = load_state(run_dir)
+        state, digest = found or (None, "")
+        config = _resolve(config, snapshot, state)
         torch.manual_seed(config.seed)
         machine = choose_machine(config.device, config.precision)
-        model, notes = start_model(config, snapshot.categories, snapshot.count_boxes("train"))
-        check_free_space(run_dir, model, is_averaged=config.ema_decay > 0)
-        write_card(run_dir, model, config)
+        counts = snapshot.count_boxes("train")
+        model, notes = start_model(config, snapshot.categories, counts, is_resumed=state is not None)
+        if state is None:
+            check_free_space(run_dir, model, is_averaged=config.ema_decay > 0)
+            write_card(run_dir, model, config)
         place_model(model, machine).train()
         average = AveragedModel(model, config.ema_decay) if config.ema_decay else None
         images = ResizedImages.for_config(config)
@@ -118,7 +158,7 @@ class Run:
         notes += [f"{name} has no effect in this run. {explain_use(name)}" for name in idle_options(config)]
         for note in [f"Training on {machine.describe()}.", *notes]:
             context.emit(Log(note))
-        return cls(
+        run = cls(
             config=config,
             context=context,
             machine=machine,
@@ -132,11 +172,24 @@ class Run:
             keeper=CheckpointKeeper(run_dir, config, snapshot.categories, context),
             detector=Detector(average.model if average else model, snapshot.categories, config, machine),
             pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config)),
+            run_dir=run_dir,
+            snapshot_sha256=snapshot.sha256,
         )
+        if state is None:
+            run.keeper.forget_others()  # of an attempt that was killed before it was saved
+            context.emit(RunBegun(0, 0, 0, 0.0))
+        else:
+            run._go_on(state, digest)
+        return run
 
     @property
     def num_steps(self) -> int:
         return self.config.epochs * steps_per_epoch(self.loader.batches_per_epoch, self.config)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train on; a judgement may be due all the same."""
+        return self.is_judgement_due or self.epoch >= self.config.epochs or self.patience.is_out
 
     @property
     def kept_model(self) -> torch.nn.Module:
@@ -156,9 +209,10 @@ class Run:
         self.updater.set_learning_rate(learning_rate)
         num_images = sum(len(batch) for batch in batches)
         values: dict[str, float] = {}
+        before = self._what_batches_change() if len(batches) > 1 else None
         for index, batch in enumerate(batches):
             if index and self.context.should_stop():
-                return self.updater.forget()  # half of a step is none
+                return self._undo(before)  # half of a step is none
             share = len(batch) / num_images
             for name, value in self._add_gradients(batch, share).items():
                 values[name] = values.get(name, 0.0) + value * share
@@ -166,11 +220,27 @@ class Run:
         if self.average:
             self.average.update()
         self.step += 1
+        self.num_batches = self.loader.num_taken
         self.pace.add(num_images)
         self.context.emit(Metrics(self.step, epoch, "train", {**values, "learning_rate": learning_rate}))
         if self.pace.is_due():
             self._report_pace(epoch)
+        if self._is_save_due():
+            with self.pace.paused():
+                self._save()
         return None
+
+    def _what_batches_change(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What a forward pass changes besides gradients: the dice, and the statistics of batch norm."""
+        return random_states(self.machine), {name: value.clone() for name, value in self.model.named_buffers()}
+
+    def _undo(self, before: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+        """As if the batches of the step under way had not been seen."""
+        states, buffers = before
+        restore_random_states(self.machine, states)
+        for name, value in self.model.named_buffers():
+            value.copy_(buffers[name])
+        self.updater.forget()
 
     def _add_gradients(self, batch: Batch, share: float) -> dict[str, float]:
         """Forward and backward on a batch that is ``share`` of a step; returns its losses by name, and their sum."""
@@ -184,36 +254,41 @@ class Run:
 
     def finish_epoch(self, epoch: int) -> None:
         """Judge the model when it is time, keep it if it is among the best, and save where the run stands."""
-        self.epoch = epoch
+        self.epoch, self.num_batches = epoch, 0
+        self.is_judgement_due = self.judge.is_due(epoch, self.config.epochs)
         with self.pace.paused():
-            if self.judge.is_due(epoch, self.config.epochs):
-                self._judge(epoch)
-            if time.monotonic() - self.last_saved > SAVE_LAST_EVERY_S:
-                self._save_last()
+            self.judge_if_due()
+            if self._is_save_due():
+                self._save()
 
     def stop(self, epoch: int) -> TrainResult:
         self._report_pace(epoch)
-        self._save_last()
+        self._save()
         self.context.emit(Log(f"Stopped in epoch {epoch} after {self.step} steps; the last state is saved."))
         return TrainResult("stopped", self.epoch, self.keeper.best)
 
     def finish(self) -> TrainResult:
         self._report_pace(self.epoch, num_steps=self.step)
-        self._save_last()
+        self._save()
         if self.epoch < self.config.epochs:
             self._explain_early_end()
         return TrainResult("done", self.epoch, self.keeper.best)
 
-    def _judge(self, epoch: int) -> None:
-        judgement = self.judge.judge(self.detector)
+    def judge_if_due(self) -> None:
+        """Judge the finished epoch if that is still to be done; asked to stop in the middle, it stays to be done."""
+        if not self.is_judgement_due:
+            return
+        with random_states_kept(self.machine):
+            judgement = self.judge.judge(self.detector)
         self.phases.apply()  # judging leaves all of the model in training mode
+        self.is_judgement_due = judgement is None and self.context.should_stop()
         if judgement is None:
             return
-        self.scores = judgement.scores
+        self.scores, self.judged_step = judgement.scores, self.step
         if self.phases.is_last:  # before, the head may not have learned anything yet
             self.patience.note(judgement.scores.score)
-        self.context.emit(Metrics(self.step, epoch, "valid", judgement.scores.to_dict()))
-        name = self.keeper.offer(self.kept_model, judgement.scores, epoch, self.step)
+        self.context.emit(Metrics(self.step, self.epoch, "valid", judgement.scores.to_dict()))
+        name = self.keeper.offer(self.kept_model, judgement.scores, self.epoch, self.step)
         if name is not None:
             self.context.emit(PredictionsReady(name, "valid", judgement.detections))
 
@@ -223,24 +298,74 @@ class Run:
         why = f"{self.patience.num_in_vain} validations without a better {metric}"
         self.context.emit(Log(f"{end}: {why} than {best['score']:.3f} of epoch {best['epoch']:.0f}."))
 
-    def _save_last(self) -> None:
-        self.keeper.save_last(self.kept_model, self._progress(), self.scores)
-        self.last_saved = time.monotonic()
+    def _is_save_due(self) -> bool:
+        return time.monotonic() - self.last_saved >= self.save_every_s
 
-    def _progress(self) -> dict[str, Any]:
-        """Where the run stands, as tensors and plain values, for going on from here."""
-        random_states = {"cpu": torch.get_rng_state()}
-        if self.machine.device.type == "cuda":
-            random_states["cuda"] = torch.cuda.get_rng_state(self.machine.device)
+    def _save(self) -> None:
+        """Save where the run stands; the next time is due when this one's cost is small against the time between."""
+        began = time.monotonic()
+        self.context.emit(CheckpointDue())
+        contents = self.keeper.contents(self.kept_model, self.scores, self.epoch, self.step) | self._state_dict()
+        digest = save_state(self.run_dir, contents)
+        self.context.emit(self._last_saved(digest))
+        self.last_saved = time.monotonic()
+        self.save_every_s = max(SAVE_EVERY_S, (self.last_saved - began) / MAX_SAVE_SHARE)
+
+    def _last_saved(self, digest: str) -> CheckpointSaved:
+        figures = (self.scores.map50, self.scores.f1, self.scores.score) if self.scores else (None, None, None)
+        return CheckpointSaved(LAST_NAME, digest, self.epoch, self.step, *figures, is_last=True)
+
+    def _state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on exactly, as tensors and plain values; a step is in it whole or not at all."""
         behind = {"ema": self.average.state_dict(), "trained_model": tensors_of(self.model)} if self.average else {}
+        progress = {
+            "num_batches": self.num_batches,
+            "is_judgement_due": self.is_judgement_due,
+            "judged_step": self.judged_step,
+            "scores": asdict(self.scores) if self.scores else None,
+            "phase": self.phases.index,
+            "keeper": self.keeper.state_dict(),
+            "patience": self.patience.state_dict(),
+            "judge": self.judge.state_dict(),
+            "elapsed_s": self.pace.elapsed_s,
+            "arithmetic": describe_arithmetic(self.machine),
+            "dataset_sha256": self.snapshot_sha256,
+        }
         return {
             **behind,
-            "epoch": self.epoch,
-            "step": self.step,
-            "optimizer": self.updater.optimizer.state_dict(),
-            "scaler": self.updater.scaler.state_dict(),
-            "random_states": random_states,
+            **self.updater.state_dict(),
+            "random_states": random_states(self.machine),
+            "progress_json": json.dumps(progress),
         }
+
+    def _go_on(self, state: dict[str, Any], digest: str) -> None:
+        """Put everything where :meth:`_state_dict` says it was."""
+        progress = json.loads(state["progress_json"])
+        if progress["dataset_sha256"] != self.snapshot_sha256:
+            raise CheckpointError(
+                f"{LAST_NAME} belongs to another dataset than the dataset.json beside it: train in a new folder"
+            )
+        self.model.load_state_dict(state["trained_model" if self.average else "model"])
+        if self.average:
+            self.average.load_state_dict(state["model"], state["ema"])
+        self.phases.resume(progress["phase"])
+        self.updater.start_over(self.model)  # over what learns in that phase
+        self.updater.load_state_dict(state)
+        self.keeper.load_state_dict(progress["keeper"])
+        self.patience.load_state_dict(progress["patience"])
+        self.judge.load_state_dict(progress["judge"])
+        self.pace.go_on(progress["elapsed_s"])
+        self.epoch, self.step, self.num_batches = state["epoch"], state["step"], progress["num_batches"]
+        self.is_judgement_due, self.judged_step = progress["is_judgement_due"], progress["judged_step"]
+        self.scores = Scores(**progress["scores"]) if progress["scores"] else None
+        restore_random_states(self.machine, state["random_states"])
+        checkpoints = (*self.keeper.kept, self._last_saved(digest))
+        self.context.emit(RunBegun(self.step, self.epoch, self.judged_step, progress["elapsed_s"], checkpoints))
+        self.context.emit(Log(f"Going on after step {self.step}, with {self.epoch} epochs finished."))
+        now = describe_arithmetic(self.machine)
+        if now != progress["arithmetic"]:
+            text = f"It was saved on {progress['arithmetic']} and goes on with {now}"
+            self.context.emit(Log(f"{text}: the weights will not be the same to the last bit.", "warning"))
 
     def _report_pace(self, epoch: int, num_steps: int | None = None) -> None:
         values = {"memory_mb": self.machine.memory_mb()}
@@ -251,3 +376,17 @@ class Run:
         message = f"epoch {epoch} of {self.config.epochs}"
         self.context.emit(Progress(self.step, num_steps or self.num_steps, message, self.pace.eta_s(self.step)))
         self.pace.restart()
+
+
+def _resolve(config: RunConfig, snapshot: Snapshot, state: dict[str, Any] | None) -> RunConfig:
+    """The config with what it leaves to the data filled in, as it was at the start of a run that goes on."""
+    if state is None:
+        config = config.model_copy(update={"max_detections": resolve_max_detections(config, snapshot.max_objects)})
+        return resolve_shapes(config, boxes_of(snapshot.split("train"), config))
+    begun = parse_config(json.loads(state["config_json"]))
+    filled_in = {"max_detections": begun.max_detections, "anchor_shapes": begun.anchor_shapes}
+    if config.model_copy(update=filled_in) != begun:
+        raise CheckpointError(
+            f"{LAST_NAME} belongs to a run with other options than those given: train with those, or in a new folder"
+        )
+    return begun

@@ -1,6 +1,7 @@
 """The optimizer of a run and one step of it."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,16 @@ class Updater:
         """Begin with a new optimizer over what is trainable now: momenta of another phase would lead astray."""
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(model, self._config, self._machine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values to go on from."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`, with the same parameters trainable as then."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
 
     def set_learning_rate(self, value: float) -> None:
         for group in self.optimizer.param_groups:

@@ -18,6 +18,15 @@ class Pace:
         self._window_started = clock()
         self._window_images = 0
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start of the run; those between its attempts do not count."""
+        return self._clock() - self._started
+
+    def go_on(self, elapsed_s: float) -> None:
+        """Count on from what earlier attempts took."""
+        self._started = self._clock() - elapsed_s
+
     def add(self, num_images: int) -> None:
         self._window_images += num_images
 
@@ -33,7 +42,7 @@ class Pace:
 
     def eta_s(self, step: int) -> float | None:
         """Seconds left at the pace of the whole run so far, validation included; None before the first step."""
-        return (self._clock() - self._started) / step * (self._num_steps - step) if step else None
+        return self.elapsed_s / step * (self._num_steps - step) if step else None
 
     def restart(self) -> None:
         """Begin a new window for ``images_per_s``."""

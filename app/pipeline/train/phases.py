@@ -27,13 +27,23 @@ class Phases:
         index, phase = phase_of_epoch(epoch, self._config)
         if index == self._index:
             return ""
-        self._index = index
+        self.resume(index)
         if phase is None:
             return ""
-        self.part = phase.train
-        self.apply()
         length = f"{phase.epochs} epoch{'' if phase.epochs == 1 else 's'}"
         return f"Phase {index + 1} of {len(self._config.phases)}: {_WORDS[self.part]} for {length}."
+
+    @property
+    def index(self) -> int | None:
+        """Which phase the model is set up for; None before the first epoch."""
+        return self._index
+
+    def resume(self, index: int | None) -> None:
+        """Set up for the phase of this index, as :meth:`enter` did before."""
+        self._index = index
+        if index is not None and self._config.phases:
+            self.part = self._config.phases[index].train
+            self.apply()
 
     @property
     def is_last(self) -> bool:

@@ -71,6 +71,15 @@ class Judge:
             return None
         return Judgement(Scores(result.map, result.map50, result.map75, result.f1, self._metric), detections)
 
+    def state_dict(self) -> dict[str, float]:
+        """Plain values to go on from: the seconds that judging took, and those since the start."""
+        return {"spent_s": self._spent_s, "elapsed_s": time.monotonic() - self._started}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._spent_s = state["spent_s"]
+        self._started = time.monotonic() - state["elapsed_s"]
+
 
 class Patience:
     """Counts validations without a better score; ``limit`` 0 never runs out."""
@@ -86,6 +95,14 @@ class Patience:
             self._best, self.num_in_vain = score, 0
         else:
             self.num_in_vain += 1
+
+    def state_dict(self) -> dict[str, float | None]:
+        """Plain values to go on from."""
+        return {"best": self._best, "num_in_vain": self.num_in_vain}
+
+    def load_state_dict(self, state: dict[str, float | None]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._best, self.num_in_vain = state["best"], int(state["num_in_vain"])
 
     @property
     def is_out(self) -> bool:

@@ -99,7 +99,7 @@ def test_checkpoints_hold_tensors_and_text_and_load_without_running_code(snapsho
     assert set(document) == {"model", "config_json", "categories_json", "metrics_json", "epoch", "step"}
     assert json.loads(document["categories_json"]) == [{"id": 5, "name": "red"}, {"id": 9, "name": "blue"}]
     last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
-    assert {"optimizer", "scaler", "random_states", "best_json"} <= set(last)
+    assert {"optimizer", "scaler", "random_states", "progress_json", "format"} <= set(last)
     checkpoint = load_checkpoint(best)
     assert checkpoint.config.max_detections == 100
     expected = build_model(checkpoint.config, 2).state_dict()
@@ -132,9 +132,8 @@ def test_stop_is_obeyed_after_the_step_and_saves_where_the_run_stands(snapshot, 
 
 def test_stop_during_validation_keeps_no_half_judged_checkpoint(snapshot, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        loop.Run, "_judge", lambda run, epoch, judge=loop.Run._judge: (asked.append(1), judge(run, epoch))
-    )
+    judge = loop.Judge.judge
+    monkeypatch.setattr(loop.Judge, "judge", lambda self, detector: asked.append(1) or judge(self, detector))
     events = []
     config = parse_config({**TINY, "epochs": 3})
     result = train(config, snapshot, tmp_path / "run", RunContext(events.append, lambda: bool(asked)))
