@@ -30,6 +30,7 @@ from app.store.database import ProjectDatabase  # noqa: E402
 from app.store.files import ProjectFiles, Workspace  # noqa: E402
 from tests.pipeline.train.tiny_dataset import TINY, write_tiny_dataset  # noqa: E402
 
+STEPS_TO_LIVE = 6  # an attempt is killed within the time of so many
 OPTIONS = {**TINY, "ema_decay": 0.9, "augmentation": [{"name": "HorizontalFlip"}, {"name": "MixUp"}]}
 
 
@@ -40,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=25)
     values = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
@@ -48,8 +49,9 @@ def main() -> int:
         print(f"an undisturbed run of {values.epochs} epochs ...", flush=True)
         with Worker(workspace) as worker:
             wait_until(lambda: state_of(whole) == "done", 1800, worker)
+            longest_s = STEPS_TO_LIVE * seconds_per_step(whole)
             jobs.start_again(database_of(disturbed), 1, ["paused"])
-            num_kills = kill_around(workspace, disturbed, random.Random(values.seed), values.kills, worker)
+            num_kills = kill_around(disturbed, random.Random(values.seed), values.kills, longest_s, worker)
             wait_until(lambda: see_through(disturbed) == "done", 1800, worker)
         return compare(whole, disturbed, num_kills)
 
@@ -119,12 +121,12 @@ def make_run(workspace: Workspace, slug: str, epochs: int) -> ProjectFiles:
     return files
 
 
-def kill_around(workspace: Workspace, files: ProjectFiles, dice: random.Random, num_kills: int, worker: Worker) -> int:
-    """Kill ``num_kills`` times, at moments from the process's start to far into its steps; returns how often it was."""
+def kill_around(files: ProjectFiles, dice: random.Random, num_kills: int, longest_s: float, worker: Worker) -> int:
+    """Kill ``num_kills`` times, up to ``longest_s`` after an attempt began its steps; returns how often it was."""
     for number in range(1, num_kills + 1):
         begun = newest_step(files)[0]
         wait_until(lambda begun=begun: newest_step(files)[0] != begun or see_through(files) == "done", 600, worker)
-        time.sleep(dice.uniform(0.0, 1.2))
+        time.sleep(dice.uniform(0.0, longest_s))
         if see_through(files) == "done":
             print(f"the run was over before kill {number}: give it more --epochs", flush=True)
             return number - 1
@@ -200,6 +202,11 @@ def kept_files(files: ProjectFiles) -> set[str]:
 def metrics_of(files: ProjectFiles) -> list[tuple]:
     points = runs.metrics_after(database_of(files), 1, limit=10**7)
     return [(p.step, p.epoch, p.split, p.name, p.value) for p in points if p.split != "system"]
+
+
+def seconds_per_step(files: ProjectFiles) -> float:
+    points = [p for p in runs.metrics_after(database_of(files), 1, limit=10**7) if p.name == "loss"]
+    return (points[-1].elapsed_s - points[0].elapsed_s) / len(points)
 
 
 def steps_path(files: ProjectFiles) -> Path:
