@@ -19,7 +19,7 @@ import orjson
 from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.pipeline.data.json_file import utf8_problem
-from app.records import SPLITS, Job
+from app.records import SPLITS, Job, Run
 from app.services import (
     ensembling,
     exporting,
@@ -119,6 +119,10 @@ def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> N
     command.add_argument("--wait", action="store_true", help="wait for the end, with progress on standard error")
 
     _add_command(commands, "runs", list_runs, "list the runs of a project")
+    _add_run(_add_command(commands, "pause", pause, "let a run leave at a safe point, to go on later"))
+    _add_run(_add_command(commands, "resume", resume, "let a paused run go on from its last checkpoint"))
+    _add_run(_add_command(commands, "retry", retry, "let a run that failed or was stopped go on"))
+    _add_run(_add_command(commands, "cancel", cancel, "end a run and keep what it has made"))
     command = _add_command(
         commands, "presets", list_presets, "list the presets with the options they set", needs_project=False
     )
@@ -201,6 +205,34 @@ def list_runs(services: Services, values: argparse.Namespace) -> dict[str, Any]:
         "project": slug,
         "runs": [_run_result(services, slug, run.id) for run in training.list_runs(services, slug)],
     }
+
+
+def pause(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`pause`: the run saves where it stands and frees the device; it need not have left when this returns."""
+    return _control(services, values, training.pause_run)
+
+
+def resume(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`resume`: a paused run goes on, at the end of the queue."""
+    return _control(services, values, training.resume_run)
+
+
+def retry(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`retry`: a run that failed or was stopped goes on from its last checkpoint."""
+    return _control(services, values, training.retry_run)
+
+
+def cancel(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`cancel`: a run ends; what it has made is kept."""
+    return _control(services, values, training.stop_run)
+
+
+def _control(
+    services: Services, values: argparse.Namespace, action: Callable[[Services, str, int], Run]
+) -> dict[str, Any]:
+    slug = projects.find_project(services, values.project)
+    run = action(services, slug, values.run)
+    return {"project": slug, **_run_result(services, slug, run.id)}
 
 
 def list_presets(services: Services, values: argparse.Namespace) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class Job:
 
     id: int
     kind: str  # import, train, predict, ensemble, export
-    state: str  # queued, running, stopping, done, failed, cancelled, interrupted
+    state: str  # queued, running, stopping, paused, done, failed, cancelled, interrupted
     attempt: int
     payload: dict[str, Any]
     progress: dict[str, Any]  # done, total, message, eta_s
@@ -114,11 +114,20 @@ class Job:
     started_at: float | None
     ended_at: float | None
     heartbeat_at: float | None
-    is_stop_requested: bool
+    stop_as: str  # the state it was asked to end in: cancelled, paused, or "" while nobody asked
+    rank: float  # the lower, the sooner its turn comes; the time of queueing unless it was moved
+    num_deaths: int  # attempts whose process died since somebody last started it
+    death_step: int | None  # where the last of them was, when a signal ended it
+    gpu: str  # what CUDA_VISIBLE_DEVICES is for it; "" leaves that alone
 
     @property
     def is_finished(self) -> bool:
-        return self.state in ("done", "failed", "cancelled", "interrupted")
+        """Whether nothing more happens unless somebody asks for it."""
+        return self.state in ("paused", "done", "failed", "cancelled", "interrupted")
+
+    @property
+    def is_stop_requested(self) -> bool:
+        return self.stop_as != ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,8 @@ class Run:
     error: str
     best: dict[str, float]  # map50, f1, score, epoch of the best kept checkpoint; empty before the first
     progress: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

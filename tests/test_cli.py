@@ -199,6 +199,23 @@ def test_waiting_for_a_run_tells_how_it_ended(run, dataset, monkeypatch, state, 
         }  # fmt: skip
 
 
+def test_runs_are_controlled_and_listed_with_what_they_keep(run, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    run("import", dataset, "--project", "x")
+    run("train", "--project", "x", "--json")
+    where = ("--project", "x", "--run", "1", "--json")
+    for action, state in [("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled"), ("retry", "queued")]:
+        code, result, _ = run(action, *where)
+        assert (code, result["run"], result["state"]) == (0, 1, state)
+    code, result, _ = run("retry", *where)
+    assert code == 2 and "queued" in result["error"]
+    assert run("pause", "--project", "x", "--run", "9", "--json")[0] == 2
+    code, result, _ = run("runs", "--project", "x", "--json")
+    (listed,) = result["runs"]
+    assert {"run", "state", "attempt", "pid", "epoch", "checkpoints"} <= set(listed)
+    assert (listed["attempt"], listed["pid"], listed["epoch"], listed["checkpoints"]) == (0, None, 0, [])
+
+
 def test_unexpected_fault_is_one_line(run, dataset, monkeypatch):
     monkeypatch.setattr(cli.importing, "import_as_new_project", lambda *_, **__: 1 / 0)
     code, _, text = run("import", dataset, "--project", "x")

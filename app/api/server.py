@@ -56,6 +56,7 @@ def serve(workspace: Workspace, options: ServeOptions, on_start: Callable[[Servi
             path.write_text(json.dumps({"pid": os.getpid(), "host": options.host, "port": port}))
         services = Services(workspace)
         jobs.resume_at_launch(services)
+        jobs.watch_queue(services)
         server = _build_server(services, access, options.host, port)
         server.when_started = lambda: _welcome(services, access, options, port, on_start)
         return _run(server, listener)

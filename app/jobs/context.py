@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from app.pipeline.types import CheckpointSaved, Event, Log, Metrics, PredictionsReady, Progress, RunContext
+from app.jobs.logs import write_step
+from app.pipeline.types import Event, Log, Progress, RunContext
 from app.records import Job
 from app.store import jobs
 from app.store.database import ProjectDatabase
@@ -45,7 +46,7 @@ class JobContext:
         self.slug = slug
         self.job = job
         self.payload = job.payload
-        self.stop_reason = ""  # cancelled, interrupted (the worker died) or lost (another attempt runs)
+        self.stop_reason = ""  # cancelled, paused, interrupted (the worker died) or lost (another attempt runs)
         self.on_pulse: Callable[[], None] | None = None  # called about once a second from the pulse thread
         self._is_stopping = threading.Event()
         self._is_over = threading.Event()
@@ -69,7 +70,7 @@ class JobContext:
             self.set_progress(event.done, event.total, event.message, event.eta_s)
         elif isinstance(event, Log):
             logger.log(logging.getLevelNamesMapping().get(event.level.upper(), logging.INFO), "%s", event.text)
-        elif isinstance(event, Metrics | CheckpointSaved | PredictionsReady):
+        else:
             raise TypeError(f"{type(event).__name__} belongs to a training")
 
     def run_context(self, emit: Callable[[Event], None] | None = None) -> RunContext:
@@ -95,6 +96,17 @@ class JobContext:
         if self._progress is not None:
             jobs.set_progress(self.database, self.job.id, self.job.attempt, self._progress)
         jobs.finish(self.database, self.job.id, self.job.attempt, state, result, error)
+
+    def requeue(self, error: str = "") -> None:
+        """End the attempt at a safe point from which another goes on; raises JobLost when it is over already."""
+        self._is_over.set()
+        if self._pulse.is_alive():
+            self._pulse.join(timeout=10)
+        jobs.requeue(self.database, self.job.id, self.job.attempt, error)
+
+    def note_step(self, step: int) -> None:
+        """Leave word of the step that is finished, for whoever finds the process dead."""
+        write_step(self.files, self.job.id, step)
 
     def request_stop(self, reason: str) -> None:
         """Make should_stop() true; the first reason stays."""
@@ -122,7 +134,7 @@ class JobContext:
         if job.attempt != self.job.attempt or job.is_finished:
             raise jobs.JobLost(f"attempt {self.job.attempt} of job {job.id} is over")
         if job.is_stop_requested:
-            self.request_stop("cancelled")
+            self.request_stop(job.stop_as)
 
     def _write_pulse(self) -> None:
         if self.on_pulse is not None:

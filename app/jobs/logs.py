@@ -1,4 +1,5 @@
-"""What a job wrote: its log (rotating, for people) and what its process printed beside it, such as native crashes."""
+"""What a job wrote: its log (rotating, for people), what its process printed beside it, such as native crashes, and
+the step it was at."""
 
 import os
 from pathlib import Path
@@ -31,10 +32,32 @@ def failure_tail(files: ProjectFiles, job_id: int) -> str:
     return "\n".join(lines[-_TAIL_LINES:])
 
 
+def write_step(files: ProjectFiles, job_id: int, step: int) -> None:
+    """Note the finished step; one write of fixed length outlives the process and is never seen half done."""
+    files.locks.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(files.job_step(job_id), os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, f"{step:20d}".encode())
+    finally:
+        os.close(descriptor)
+
+
+def read_step(files: ProjectFiles, job_id: int) -> int | None:
+    """The step that an attempt noted last; None before the first."""
+    path = files.job_step(job_id)
+    return int(path.read_bytes()) if path.is_file() and path.stat().st_size else None
+
+
+def forget_step(files: ProjectFiles, job_id: int) -> None:
+    """Begin a new attempt."""
+    files.job_step(job_id).unlink(missing_ok=True)
+
+
 def remove_logs(files: ProjectFiles, job_id: int) -> None:
     """Delete everything a job wrote."""
     for path in files.logs.glob(f"job-{int(job_id)}.*"):
         path.unlink(missing_ok=True)
+    forget_step(files, job_id)
 
 
 def _tail(path: Path, num_bytes: int) -> str:

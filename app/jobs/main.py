@@ -6,6 +6,7 @@ need not know the use cases above it and only a job that needs torch loads it.
 
 import importlib
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 from app.errors import Cancelled, UserError
 from app.jobs.context import JobContext, Stopped
 from app.jobs.locks import FileLock
+from app.jobs.logs import forget_step
 from app.store.database import ProjectDatabase
 from app.store.files import Workspace
 from app.store.jobs import JobLost, get_job
@@ -27,6 +29,8 @@ Handler = Callable[[JobContext], dict[str, Any]]
 LOG_BYTES = 4_000_000
 NUM_OLD_LOGS = 2
 LOST = 3  # exit code: another attempt owns the job
+LEFT = 4  # exit code: stopped at a safe point, and queued to go on
+GOES_ON = frozenset(("train",))  # kinds of work whose next attempt begins where the last one was saved
 
 
 def run_job(workspace: Workspace, slug: str, job_id: int, attempt: int, handlers: Mapping[str, str]) -> int:
@@ -40,6 +44,7 @@ def run_job(workspace: Workspace, slug: str, job_id: int, attempt: int, handlers
             logger.error("job %d of %s is held by another process", job_id, slug)
             return LOST
         _log_to(files.job_log(job_id))
+        forget_step(files, job_id)
         context = JobContext(workspace, slug, get_job(ProjectDatabase(files.database), job_id))
         if context.job.attempt != attempt or context.job.state not in ("running", "stopping"):
             logger.error("attempt %d of job %d is over", attempt, job_id)
@@ -54,13 +59,14 @@ def run_job(workspace: Workspace, slug: str, job_id: int, attempt: int, handlers
 def _run(context: JobContext, handlers: Mapping[str, str]) -> int:
     logger.info("job %d (%s), attempt %d", context.job.id, context.job.kind, context.job.attempt)
     context.start()
+    # A machine that shuts down asks with SIGTERM; without this the work since the last checkpoint would be lost.
+    signal.signal(signal.SIGTERM, lambda *_: context.request_stop("interrupted"))
     try:
         result = _load(handlers, context.job.kind)(context)
     except JobLost:
         raise
     except (Stopped, Cancelled) as stop:
-        context.finish(_stopped_state(context), getattr(stop, "result", None), _stopped_reason(context))
-        return 0
+        return _leave(context, getattr(stop, "result", None))
     except UserError as error:
         logger.error("%s", error)
         context.finish("failed", error=str(error))
@@ -85,12 +91,16 @@ def _load(handlers: Mapping[str, str], kind: str) -> Handler:
     return getattr(importlib.import_module(module), name)
 
 
-def _stopped_state(context: JobContext) -> str:
-    return "interrupted" if context.stop_reason == "interrupted" else "cancelled"
-
-
-def _stopped_reason(context: JobContext) -> str:
-    return "The worker process ended; this job stopped at a safe point." if context.stop_reason == "interrupted" else ""
+def _leave(context: JobContext, result: dict[str, Any] | None) -> int:
+    """End an attempt that was asked to stop; what the machine interrupted goes on by itself where it can."""
+    if context.stop_reason != "interrupted":
+        context.finish("paused" if context.stop_reason == "paused" else "cancelled", result)
+    elif context.job.kind in GOES_ON:
+        context.requeue()
+        return LEFT
+    else:
+        context.finish("interrupted", result, "The worker process ended; this job stopped at a safe point.")
+    return 0
 
 
 def _is_refusal(error: BaseException) -> bool:

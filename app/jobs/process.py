@@ -4,7 +4,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -19,9 +19,14 @@ def start_detached(command: Sequence[str], output: Path) -> subprocess.Popen:
     return _start(command, output, subprocess.DEVNULL)
 
 
-def start_attached(command: Sequence[str], output: Path) -> subprocess.Popen:
-    """Start a process whose standard input ends when this process dies; what it prints goes to ``output``."""
-    return _start(command, output, subprocess.PIPE)
+def start_attached(
+    command: Sequence[str], output: Path, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen:
+    """Start a process whose standard input ends when this process dies; what it prints goes to ``output``.
+
+    ``variables`` are put on top of this process's environment.
+    """
+    return _start(command, output, subprocess.PIPE, variables)
 
 
 def end_tree(pid: int, *, by_force: bool) -> None:
@@ -43,9 +48,11 @@ def module_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def _start(command: Sequence[str], output: Path, standard_input: int) -> subprocess.Popen:
+def _start(
+    command: Sequence[str], output: Path, standard_input: int, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen:
     output.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **(variables or {})}
     with output.open("ab") as file:
         return subprocess.Popen(
             list(command),

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from app.errors import NotFound
 from app.jobs.locks import FileLock, is_held
+from app.jobs.main import GOES_ON
 from app.records import Job
 from app.store.database import ProjectDatabase, sqlite3
 from app.store.files import ProjectFiles, Workspace
-from app.store.jobs import JobLost, finish, list_jobs
+from app.store.jobs import JobLost, finish, list_jobs, requeue_dead
 
 logger = logging.getLogger(__name__)
 
+MAX_DEATHS = 3
 ORPHAN_REASON = "The process that ran it died (the machine or the app's worker was stopped)."
 
 
@@ -45,16 +47,16 @@ def worker_lock_path(workspace: Workspace) -> Path:
 
 
 def jobs_in(workspace: Workspace, states: Sequence[str]) -> list[Queued]:
-    """Jobs of all projects in these states, oldest first. A project that cannot be read is passed over."""
+    """Jobs of all projects in these states, in the order of their turns; a project that cannot be read is left out."""
     found = []
     for files in _projects(workspace):
         try:
-            jobs = list_jobs(ProjectDatabase(files.database), states)
+            jobs = list_jobs(ProjectDatabase(files.database), states, limit=-1)
         except sqlite3.DatabaseError as error:
             logger.debug("no queue in %s: %s", files.database, error)
             continue
         found += [Queued(files.slug, files, job) for job in jobs]
-    return sorted(found, key=lambda item: (item.job.created_at, item.job.id))
+    return sorted(found, key=lambda item: (item.job.rank, item.job.id))
 
 
 def is_running(item: Queued) -> bool:
@@ -62,8 +64,35 @@ def is_running(item: Queued) -> bool:
     return is_held(item.files.job_lock(item.job.id))
 
 
-def interrupt_orphans(workspace: Workspace, own: Sequence[tuple[str, int]] = ()) -> list[Queued]:
-    """Mark jobs that say running but have no live process as interrupted; those in ``own`` (slug, id) are left alone.
+def settle_death(item: Queued, reason: str, signal_step: int | None = None) -> str:
+    """Write what becomes of a job whose process is gone, and return its state.
+
+    One that was asked to stop has. A training goes on from its last checkpoint, until three attempts have died or a
+    signal has ended two at the same ``signal_step``; other work is interrupted, or failed when it died of a signal or
+    an exit code. Raises JobLost when the attempt is over already.
+    """
+    job = item.job
+    where = (item.database, job.id, job.attempt)
+    if job.stop_as:
+        finish(*where, job.stop_as)
+        return job.stop_as
+    if job.kind not in GOES_ON:
+        state = "interrupted" if reason == ORPHAN_REASON else "failed"
+        finish(*where, state, error=reason)
+        return state
+    if signal_step is not None and signal_step == job.death_step:
+        finish(*where, "failed", error=f"It died twice at the same step, after step {signal_step}. {reason}")
+        return "failed"
+    if job.num_deaths + 1 >= MAX_DEATHS:
+        finish(*where, "failed", error=f"{MAX_DEATHS} attempts died. {reason}")
+        return "failed"
+    headline = reason.partition("\n")[0]
+    requeue_dead(*where, signal_step, f"{headline} It goes on from its last checkpoint.")
+    return "queued"
+
+
+def settle_orphans(workspace: Workspace, own: Sequence[tuple[str, int]] = ()) -> list[Queued]:
+    """Settle jobs that say running but have no live process; those in ``own`` (slug, id) are left alone.
 
     Only for the holder of the worker's lock: nobody else can know that a job was not claimed a moment ago.
     """
@@ -71,9 +100,8 @@ def interrupt_orphans(workspace: Workspace, own: Sequence[tuple[str, int]] = ())
     for item in jobs_in(workspace, ("running", "stopping")):
         if (item.slug, item.job.id) in own or is_running(item):
             continue
-        state = "cancelled" if item.job.is_stop_requested else "interrupted"
         try:
-            finish(item.database, item.job.id, item.job.attempt, state, error=ORPHAN_REASON)
+            state = settle_death(item, ORPHAN_REASON)
         except JobLost:
             continue  # it ended by itself in this very moment
         logger.warning("job %d of %s was orphaned: %s", item.job.id, item.slug, state)
@@ -81,10 +109,10 @@ def interrupt_orphans(workspace: Workspace, own: Sequence[tuple[str, int]] = ())
     return orphans
 
 
-def interrupt_orphans_if_no_worker(workspace: Workspace) -> list[Queued]:
+def settle_orphans_if_no_worker(workspace: Workspace) -> list[Queued]:
     """The same at the start of the app: does nothing when a worker lives, because that one looks itself."""
     with FileLock(worker_lock_path(workspace)) as lock:
-        return interrupt_orphans(workspace) if lock.acquire() else []
+        return settle_orphans(workspace) if lock.acquire() else []
 
 
 def _projects(workspace: Workspace) -> Iterator[ProjectFiles]:

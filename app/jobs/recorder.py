@@ -61,8 +61,16 @@ class RunRecorder:
     def _begin(self, event: RunBegun) -> None:
         """Make the rows what they were at the saved state: what an attempt told beyond it is told again."""
         self._began = time.monotonic() - event.elapsed_s
+        self.job.note_step(event.step)
         with self.job.write() as db:
-            runs.cut_back(db, self.run_id, step=event.step, judged_step=event.judged_step, epoch=event.epoch)
+            runs.cut_back(
+                db,
+                self.run_id,
+                attempt=self.job.job.attempt,
+                step=event.step,
+                judged_step=event.judged_step,
+                epoch=event.epoch,
+            )
             names = [item.file_name for item in event.checkpoints]
             runs.keep_checkpoints(db, self.run_id, names)
             for item in event.checkpoints:
@@ -71,6 +79,8 @@ class RunRecorder:
 
     def _add(self, event: Metrics) -> None:
         elapsed_s = time.monotonic() - self._began
+        if event.split == "train":
+            self.job.note_step(event.step)
         if event.split == "valid":
             figures = ", ".join(f"{name} {value:.3f}" for name, value in event.values.items())
             logger.info("epoch %d: %s", event.epoch, figures)

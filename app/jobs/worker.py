@@ -8,14 +8,15 @@ import logging
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.errors import NotFound
 from app.jobs import queue
+from app.jobs.gpus import VARIABLE
 from app.jobs.locks import FileLock
-from app.jobs.logs import failure_tail, output_path
-from app.jobs.main import LOST
+from app.jobs.logs import failure_tail, output_path, read_step
+from app.jobs.main import LEFT, LOST
 from app.jobs.process import end_tree, start_attached
 from app.jobs.queue import Queued
 from app.store import jobs
@@ -31,6 +32,7 @@ ORPHANS_EVERY_S = 5.0
 IDLE_S = 60.0
 TERMINATE_AFTER_S = 6.0  # a cancelled job had this long to finish its step, save and leave by itself
 KILL_AFTER_S = 7.5
+PATIENCE_FOR_PAUSE_S = 60.0  # on top: a pause hurries nobody, and a step cut short comes again
 
 
 @dataclass
@@ -42,10 +44,16 @@ class _Child:
 
 
 class Worker:
-    """Runs the queue of a workspace until nothing was to do for ``idle_s`` seconds."""
+    """Runs the queue of a workspace until nothing was to do for ``idle_s`` seconds.
 
-    def __init__(self, workspace: Workspace, job_command: JobCommand, idle_s: float = IDLE_S) -> None:
+    One training at a time, or one on each of several ``gpus`` (values of CUDA_VISIBLE_DEVICES); one short job.
+    """
+
+    def __init__(
+        self, workspace: Workspace, job_command: JobCommand, idle_s: float = IDLE_S, gpus: Sequence[str] = ()
+    ) -> None:
         self.workspace = workspace
+        self._gpus = list(gpus) if len(gpus) > 1 else [""]  # with one or none a job finds what there is by itself
         self.job_command = job_command
         self.idle_s = idle_s
         self._children: list[_Child] = []
@@ -90,23 +98,32 @@ class Worker:
     def _mark_orphans(self) -> None:
         if time.monotonic() - self._orphans_at >= ORPHANS_EVERY_S or not self._orphans_at:
             self._orphans_at = time.monotonic()
-            queue.interrupt_orphans(self.workspace, [(c.item.slug, c.item.job.id) for c in self._children])
+            queue.settle_orphans(self.workspace, [(c.item.slug, c.item.job.id) for c in self._children])
 
     def _start(self, items: list[Queued]) -> None:
-        """Start the oldest queued job of each free lane. Jobs of a dead worker that still finish keep their lane."""
-        taken = {item.lane for item in items if item.job.state != "queued"} | {c.item.lane for c in self._children}
+        """Start queued jobs in the free places of their lanes. Jobs of a dead worker that still finish keep theirs."""
+        running = [item for item in items if item.job.state != "queued"]
+        running += [child.item for child in self._children]
+        taken = {item.job.gpu for item in running if item.lane == "train"}
+        free = {
+            "train": [gpu for gpu in self._gpus if gpu not in taken],
+            "short": [""] if all(item.lane != "short" for item in running) else [],
+        }
+        if taken and "" in {*self._gpus, *taken}:  # whoever has none of its own may use any
+            free["train"] = []
         for item in items:
-            if item.job.state != "queued" or item.lane in taken:
-                continue
-            job = jobs.claim(item.database, item.job.id)
+            if item.job.state != "queued" or not free[item.lane] or queue.is_running(item):
+                continue  # the last: its process, which has queued it again, is still about to leave
+            job = jobs.claim(item.database, item.job.id, free[item.lane][0])
             if job is not None:
-                taken.add(item.lane)
+                free[item.lane].pop(0)
                 self._spawn(Queued(item.slug, item.files, job))
 
     def _spawn(self, item: Queued) -> None:
         command = self.job_command(item.slug, item.job.id, item.job.attempt)
+        variables = {VARIABLE: item.job.gpu} if item.job.gpu else {}
         try:
-            process = start_attached(command, output_path(item.files, item.job.id))
+            process = start_attached(command, output_path(item.files, item.job.id), variables)
         except OSError as error:
             jobs.fail(item.database, item.job.id, item.job.attempt, f"Its process could not be started: {error}")
             return
@@ -114,13 +131,14 @@ class Worker:
         logger.info("job %d of %s (%s) runs as process %d", item.job.id, item.slug, item.job.kind, process.pid)
 
     def _press(self, items: list[Queued]) -> None:
-        """Give a cancelled job time to leave, then terminate it, then kill it, children and all."""
-        stopping = {(item.slug, item.job.id) for item in items if item.job.is_stop_requested}
+        """Give a job that was asked to stop time to leave, then terminate it, then kill it, children and all."""
+        stopping = {(item.slug, item.job.id): item.job.stop_as for item in items if item.job.stop_as}
         for child in self._children:
-            if (child.item.slug, child.item.job.id) not in stopping:
+            stop_as = stopping.get((child.item.slug, child.item.job.id))
+            if stop_as is None:
                 continue
             child.stop_seen_at = child.stop_seen_at or time.monotonic()
-            waited = time.monotonic() - child.stop_seen_at
+            waited = time.monotonic() - child.stop_seen_at - (PATIENCE_FOR_PAUSE_S if stop_as == "paused" else 0)
             if waited >= KILL_AFTER_S:
                 end_tree(child.process.pid, by_force=True)
             elif waited >= TERMINATE_AFTER_S and not child.is_terminated:
@@ -134,7 +152,7 @@ class Worker:
         child.process.stdin.close()
         item = child.item
         logger.info("job %d of %s left with code %d", item.job.id, item.slug, code)
-        if code != LOST:
+        if code not in (LOST, LEFT):
             try:
                 self._settle(item, code)
             except NotFound:
@@ -145,14 +163,12 @@ class Worker:
         """Write the end of a job whose process could not do it."""
         self.workspace.project(item.slug)
         now = jobs.get_job(item.database, item.job.id)
-        if now.is_finished or now.attempt != item.job.attempt:
+        if now.attempt != item.job.attempt or now.state not in ("running", "stopping"):
             return
+        reason = f"{describe_exit(code)}\n{failure_tail(item.files, now.id)}".strip()
+        step = read_step(item.files, now.id) if code < 0 else None
         try:
-            if now.is_stop_requested:
-                jobs.finish(item.database, now.id, now.attempt, "cancelled")
-            else:
-                reason = f"{describe_exit(code)}\n{failure_tail(item.files, now.id)}".strip()
-                jobs.fail(item.database, now.id, now.attempt, reason)
+            queue.settle_death(Queued(item.slug, item.files, now), reason, step)
         except jobs.JobLost:
             logger.debug("job %d ended in this very moment", now.id)
 

@@ -1,6 +1,7 @@
 """Losses of the RPN and of the box head, by name.
 
-P sampled boxes that lie on objects, R sampled regions, K classes (0 is the background).
+P boxes, R sampled regions, K classes (0 is the background). A label of IGNORED marks a place without a region: batches
+are padded, so that their shapes do not depend on how many could be sampled.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,19 +14,20 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 SMOOTH_L1_BETA = 1 / 9  # torchvision's, in both heads
+IGNORED = -1  # label of what is neither object nor background, and of an empty place
 MIN_SIDE_PX = 1e-2  # thinner boxes have ratios and gradients that float32 cannot hold
 
-# (offsets [P, 4], boxes that they start from [P, 4], true boxes [P, 4], their coder) -> the sum over P, a scalar.
+# (offsets [P, 4], boxes that they start from [P, 4], true boxes [P, 4], their coder) -> the loss of each, [P].
 BoxLoss = Callable[[Tensor, Tensor, Tensor, BoxCoder], Tensor]
-# (logits [R, K + 1], labels [R], weights of the classes [K + 1] or None) -> the mean over R, a scalar.
+# (logits [R, K + 1], labels [R], weights of the classes [K + 1] or None) -> the mean over labelled regions, a scalar.
 ClassLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def box_loss(name: str) -> BoxLoss:
     """The loss called ``name`` (see config.BOX_LOSSES); raises ValueError for another.
 
-    ``smooth_l1`` and ``l1`` compare offsets, the others the boxes that these lead to. All return the sum, for the
-    caller to divide by the number of samples, objects or not: so torchvision does it for smooth L1, and Detectron2 for
+    ``smooth_l1`` and ``l1`` compare offsets, the others the boxes that these lead to. Their sum is to be divided by the
+    number of samples, objects or not (see :func:`sum_where`): so torchvision does it for smooth L1, and Detectron2 for
     the others too.
     """
     if name == "smooth_l1":
@@ -38,17 +40,18 @@ def box_loss(name: str) -> BoxLoss:
 
 
 def _smooth_l1(offsets: Tensor, starts: Tensor, truth: Tensor, coder: BoxCoder) -> Tensor:
-    return F.smooth_l1_loss(offsets, coder.encode_single(truth, starts), beta=SMOOTH_L1_BETA, reduction="sum")
+    target = coder.encode_single(truth, starts)
+    return F.smooth_l1_loss(offsets, target, beta=SMOOTH_L1_BETA, reduction="none").sum(dim=1)
 
 
 def _l1(offsets: Tensor, starts: Tensor, truth: Tensor, coder: BoxCoder) -> Tensor:
-    return F.l1_loss(offsets, coder.encode_single(truth, starts), reduction="sum")
+    return F.l1_loss(offsets, coder.encode_single(truth, starts), reduction="none").sum(dim=1)
 
 
 def _of_boxes(loss: Callable[..., Tensor]) -> BoxLoss:
     def of_boxes(offsets: Tensor, starts: Tensor, truth: Tensor, coder: BoxCoder) -> Tensor:
         found = coder.decode_single(offsets.float(), starts.float())  # in half precision areas overflow
-        return loss(_with_sides(found), _with_sides(truth.float()), reduction="sum")
+        return loss(_with_sides(found), _with_sides(truth.float()), reduction="none")
 
     return of_boxes
 
@@ -57,6 +60,20 @@ def _with_sides(boxes: Tensor) -> Tensor:
     """The boxes, each side at least MIN_SIDE_PX: without height CIoU's ratio has no gradient, and a step gives NaN."""
     corners, opposite = boxes[:, :2], boxes[:, 2:]
     return torch.cat([corners, torch.maximum(opposite, corners + MIN_SIDE_PX)], dim=1)
+
+
+def sum_where(
+    is_used: Tensor, loss: BoxLoss, offsets: Tensor, starts: Tensor, truth: Tensor, coder: BoxCoder
+) -> Tensor:
+    """The sum of a box loss over the rows that ``is_used`` [P] marks, a scalar; the others have no gradient either.
+
+    Their places are taken by a box that every loss can be computed for: nothing times infinity would be NaN.
+    """
+    used = is_used[:, None]
+    unit = starts.new_zeros(4)
+    unit[2:] = 1
+    losses = loss(torch.where(used, offsets, 0.0), torch.where(used, starts, unit), torch.where(used, truth, unit), coder)
+    return torch.where(is_used, losses, 0.0).sum()
 
 
 def iou_loss(boxes: Tensor, truth: Tensor, reduction: str = "none", eps: float = 1e-7) -> Tensor:
@@ -87,21 +104,30 @@ def class_loss(name: str, gamma: float = 2.0) -> ClassLoss:
     mean is over the regions, each counted by the weight of its class, as torch does it for cross-entropy.
     """
     if name == "cross_entropy":
-        return F.cross_entropy
+        return _cross_entropy
     if name == "focal":
         return partial(_focal, gamma=gamma)
     raise ValueError(f"a class loss must be cross_entropy or focal, got {name!r}")
 
 
+def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    return _mean(F.cross_entropy(logits, labels.clamp(min=0), reduction="none"), labels, weights)
+
+
 def _focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None, *, gamma: float) -> Tensor:
-    log_share = F.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
+    log_share = -F.cross_entropy(logits, labels.clamp(min=0), reduction="none")
     # Of what is surely right, the power of exactly 0 would have an infinite gradient for gamma below 1.
     missing = (-torch.expm1(log_share)).clamp(min=1e-7)
-    losses = -(missing**gamma) * log_share
-    if weights is None:
-        return losses.mean()
-    of_label = weights[labels]
-    return (of_label * losses).sum() / of_label.sum()
+    return _mean(-(missing**gamma) * log_share, labels, weights)
+
+
+def _mean(losses: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean over labelled rows, each counted by the weight of its class; 0 where there is none."""
+    counted = (labels != IGNORED).to(losses.dtype)
+    if weights is not None:
+        counted = counted * weights[labels.clamp(min=0)]
+    total = counted.sum()
+    return (counted * losses).sum() / torch.where(total > 0, total, 1.0)
 
 
 def inverse_frequency_weights(counts: Sequence[int]) -> Tensor:

@@ -9,10 +9,12 @@ import logging
 import sys
 from pathlib import Path
 
-from app.jobs.main import run_job
+from app.jobs.gpus import list_gpus
+from app.jobs.main import LEFT, run_job
 from app.jobs.process import module_command
 from app.jobs.worker import IDLE_S, Worker
-from app.services.jobs import JOB_PROCESS
+from app.services.context import Services
+from app.services.jobs import JOB_PROCESS, ensure_worker
 from app.store.files import Workspace
 
 HANDLERS = {
@@ -32,13 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     workspace = Workspace(values.projects)
     if values.role == "job":
-        return run_job(workspace, values.project, values.job, values.attempt, HANDLERS)
+        code = run_job(workspace, values.project, values.job, values.attempt, HANDLERS)
+        if code == LEFT:  # the worker died: what goes on needs another
+            ensure_worker(Services(workspace))
+        return code
 
     def job_command(slug: str, job_id: int, attempt: int) -> list[str]:
         where = ("--projects", str(workspace.root), "--project", slug)
         return module_command(JOB_PROCESS, "job", *where, "--job", str(job_id), "--attempt", str(attempt))
 
-    Worker(workspace, job_command, values.idle).run()
+    Worker(workspace, job_command, values.idle, list_gpus()).run()
     return 0
 
 

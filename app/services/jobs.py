@@ -2,8 +2,9 @@
 
 import logging
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.errors import BadRequest
@@ -13,9 +14,11 @@ from app.jobs.process import module_command, start_detached
 from app.records import Job
 from app.services.context import Services
 from app.store import jobs
+from app.store.jobs import ACTIVE_STATES
 
 logger = logging.getLogger(__name__)
 
+WATCH_EVERY_S = 5.0
 JOB_PROCESS = "app.services.job_process"
 
 _started: list[subprocess.Popen] = []  # workers this process began; polled so that none stays behind as a zombie
@@ -38,11 +41,29 @@ def ensure_worker(services: Services) -> None:
 
 
 def resume_at_launch(services: Services) -> None:
-    """At the start of the app: mark what died with the machine, and start a worker if jobs still wait."""
-    for item in queue.interrupt_orphans_if_no_worker(services.workspace):
-        logger.warning("job %d of %s was interrupted", item.job.id, item.slug)
-    if queue.jobs_in(services.workspace, ("queued",)):
+    """At the start of the app: settle what died with the machine, and start a worker if jobs still wait."""
+    queue.settle_orphans_if_no_worker(services.workspace)
+    see_to_the_queue(services)
+
+
+def see_to_the_queue(services: Services) -> None:
+    """Start a worker if something waits, or ran under a worker that is gone."""
+    if not is_held(queue.worker_lock_path(services.workspace)) and queue.jobs_in(services.workspace, ACTIVE_STATES):
         ensure_worker(services)
+
+
+def watch_queue(services: Services) -> None:
+    """See to the queue every few seconds, on a thread of its own, while this process lives."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(WATCH_EVERY_S)
+            try:
+                see_to_the_queue(services)
+            except Exception:  # a full disk now must not end the watch for ever
+                logger.exception("the queue could not be looked at")
+
+    threading.Thread(target=watch, name="queue watch", daemon=True).start()
 
 
 def get(services: Services, slug: str, job_id: int) -> Job:
@@ -58,9 +79,45 @@ def list_jobs(services: Services, slug: str) -> list[Job]:
 def cancel(services: Services, slug: str, job_id: int) -> Job:
     """Stop a job: a queued one at once, a running one within ten seconds. Raises NotFound, BadRequest when it ended."""
     job = jobs.request_stop(services.database(slug), job_id)
-    if not job.is_finished:
+    if job.state == "stopping":
         ensure_worker(services)  # without one, a job whose process died would say "stopping" for ever
     return job
+
+
+def pause(services: Services, slug: str, job_id: int) -> Job:
+    """Let a job leave at a safe point, to go on later. Raises NotFound, BadRequest when it neither waits nor runs."""
+    job = jobs.request_stop(services.database(slug), job_id, "paused")
+    if job.state == "stopping":
+        ensure_worker(services)
+    return job
+
+
+def start_again(services: Services, slug: str, job_id: int, states: Sequence[str]) -> Job:
+    """Queue a job that ended in one of ``states`` once more; raises NotFound, BadRequest."""
+    job = jobs.start_again(services.database(slug), job_id, states)
+    ensure_worker(services)
+    return job
+
+
+def move(services: Services, slug: str, job_id: int, to: str) -> Job:
+    """Move a waiting job 'up' by one place or to the 'front' of its lane, before those of other projects too.
+
+    Raises NotFound, BadRequest for a job that does not wait.
+    """
+    if to not in ("up", "front"):
+        raise BadRequest(f"A job is moved 'up' or to the 'front', not {to!r}.")
+    job = get(services, slug, job_id)
+    waiting = queue.jobs_in(services.workspace, ("queued",))
+    before = [item.job.rank for item in waiting if item.lane == queue.lane_of(job.kind) and _comes_before(item, job)]
+    rank = job.rank  # of the first one: it stays, but is refused when it does not wait
+    if before:
+        rank = (before[-2] + before[-1]) / 2 if to == "up" and len(before) > 1 else before[0] - 1
+    jobs.set_rank(services.database(slug), job_id, rank)
+    return get(services, slug, job_id)
+
+
+def _comes_before(item: queue.Queued, job: Job) -> bool:
+    return (item.job.rank, item.job.id) < (job.rank, job.id)
 
 
 def log_tail(services: Services, slug: str, job_id: int) -> str:

@@ -13,6 +13,7 @@ import orjson
 from app.errors import BadRequest, Conflict
 from app.jobs.logs import remove_logs
 from app.pipeline.config import RunConfig, parse_config
+from app.pipeline.train.files import DIGESTS_NAME, LAST_NAME
 from app.records import Checkpoint, Job, MetricPoint, Run
 from app.services import jobs as job_service
 from app.services.context import Services
@@ -71,9 +72,15 @@ def checkpoints(services: Services, slug: str, run_id: int) -> list[Checkpoint]:
 
 def metrics_after(
     services: Services, slug: str, run_id: int, after: int = 0, names: Sequence[str] | None = None, limit: int = 20_000
-) -> list[MetricPoint]:
-    """A run's numbers that are newer than the one with id ``after``, oldest first; raises NotFound."""
-    return runs.metrics_after(services.database(slug), get_run(services, slug, run_id).id, after, names, limit)
+) -> tuple[list[MetricPoint], int]:
+    """A run's numbers that are newer than the one with id ``after``, oldest first; raises NotFound.
+
+    Also the attempt that added the newest: when it is another than at the last call, ask again from the beginning,
+    because what is told twice, before and after a death, was taken back in between.
+    """
+    attempt = runs.numbers_attempt(services.database(slug), run_id)  # before the numbers: a new one shows next time
+    run = get_run(services, slug, run_id)
+    return runs.metrics_after(services.database(slug), run.id, after, names, limit), attempt
 
 
 def log_tail(services: Services, slug: str, run_id: int) -> str:
@@ -84,6 +91,31 @@ def log_tail(services: Services, slug: str, run_id: int) -> str:
 def stop_run(services: Services, slug: str, run_id: int) -> Run:
     """Stop a run; it keeps its checkpoints. Raises NotFound, BadRequest when it has ended."""
     job_service.cancel(services, slug, get_run(services, slug, run_id).job_id)
+    return get_run(services, slug, run_id)
+
+
+def pause_run(services: Services, slug: str, run_id: int) -> Run:
+    """Let a run save where it stands and leave. Raises NotFound, BadRequest when it neither waits nor runs."""
+    job_service.pause(services, slug, get_run(services, slug, run_id).job_id)
+    return get_run(services, slug, run_id)
+
+
+def resume_run(services: Services, slug: str, run_id: int) -> Run:
+    """Let a paused or interrupted run go on from its last checkpoint. Raises NotFound, BadRequest."""
+    return _start_again(services, slug, run_id, ("paused", "interrupted"))
+
+
+def retry_run(services: Services, slug: str, run_id: int) -> Run:
+    """Let a run that failed or was stopped go on from its last checkpoint, or begin again where there is none.
+
+    Raises NotFound, BadRequest.
+    """
+    return _start_again(services, slug, run_id, ("failed", "cancelled", "interrupted"))
+
+
+def move_run(services: Services, slug: str, run_id: int, to: str) -> Run:
+    """Move a waiting run 'up' by one place or to the 'front'. Raises NotFound, BadRequest when it does not wait."""
+    job_service.move(services, slug, get_run(services, slug, run_id).job_id, to)
     return get_run(services, slug, run_id)
 
 
@@ -117,7 +149,9 @@ def wait_for(
 
 
 def describe_result(services: Services, slug: str, run_id: int) -> dict[str, Any]:
-    """A run for machines: run (id), state, error, epochs (finished) and best (figures and file, or None)."""
+    """A run for machines: run (id), state, attempt, pid, error, epoch (finished ones; also as epochs), best (figures
+    and file, or None) and the kept checkpoints (path and figures; the best first, the last one at the end).
+    """
     run = get_run(services, slug, run_id)
     kept = [item for item in checkpoints(services, slug, run_id) if item.score is not None]
     best: dict[str, Any] | None = None
@@ -125,7 +159,35 @@ def describe_result(services: Services, slug: str, run_id: int) -> dict[str, Any
         top = max(kept, key=lambda item: (item.score, -item.epoch))
         path = services.files(slug).run(run_id) / top.file_name
         best = {name: asdict(top)[name] for name in ("map50", "f1", "score", "epoch")} | {"checkpoint": str(path)}
-    return {"run": run.id, "state": run.state, "error": run.error, "epochs": run.epoch, "best": best}
+    return {
+        "run": run.id,
+        "state": run.state,
+        "attempt": run.attempt,
+        "pid": run.pid,
+        "error": run.error,
+        "epochs": run.epoch,
+        "epoch": run.epoch,
+        "best": best,
+        "checkpoints": [_describe_checkpoint(services, slug, item) for item in checkpoints(services, slug, run_id)],
+    }
+
+
+def _describe_checkpoint(services: Services, slug: str, item: Checkpoint) -> dict[str, Any]:
+    path = services.files(slug).run(item.run_id) / item.file_name
+    figures = {name: getattr(item, name) for name in ("epoch", "map50", "f1", "score", "is_last")}
+    return {"path": str(path), **figures}
+
+
+def _start_again(services: Services, slug: str, run_id: int, states: tuple[str, ...]) -> Run:
+    run = get_run(services, slug, run_id)
+    folder = services.files(slug).run(run_id)
+    if run.state in states and (folder / LAST_NAME).is_file() and not (folder / DIGESTS_NAME).is_file():
+        raise BadRequest(
+            f"Run {run_id} was made by an earlier version of Anchorage, which did not save all that going on needs.",
+            f"Start a new run from its weights: pretrained 'file', weights_file 'run:{run_id}'.",
+        )
+    job_service.start_again(services, slug, run.job_id, states)
+    return get_run(services, slug, run_id)
 
 
 def _create(services: Services, slug: str, config: RunConfig, name: str) -> Run:

@@ -17,7 +17,7 @@ def copy_database(source: ProjectDatabase, target: Path) -> ProjectDatabase:
         db.execute(
             "UPDATE job SET state = 'interrupted', ended_at = ?, pid = NULL,"
             " error = 'The project was duplicated while this job was unfinished.'"
-            " WHERE state IN ('queued', 'running', 'stopping')",
+            " WHERE state IN ('queued', 'running', 'stopping', 'paused')",
             [time.time()],
         )
     return copy

@@ -100,6 +100,9 @@ class ProjectFiles:
     def job_log(self, job_id: int) -> Path:
         return self.logs / f"job-{int(job_id)}.log"
 
+    def job_step(self, job_id: int) -> Path:
+        return self.locks / f"job-{int(job_id)}.step"
+
     def job_lock(self, job_id: int) -> Path:
         return self.locks / f"job-{int(job_id)}.lock"
 

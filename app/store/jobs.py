@@ -17,7 +17,7 @@ from app.records import Job
 from app.store.database import ProjectDatabase, row_of, rows_of
 
 ACTIVE_STATES = ("queued", "running", "stopping")
-FINAL_STATES = ("done", "failed", "cancelled", "interrupted")
+FINAL_STATES = ("paused", "done", "failed", "cancelled", "interrupted")
 
 
 class JobLost(Exception):
@@ -30,7 +30,8 @@ def enqueue(target: Database | ProjectDatabase, kind: str, payload: dict[str, An
         with target.write() as db:
             return enqueue(db, kind, payload)
     cursor = target.execute(
-        "INSERT INTO job (kind, payload, created_at) VALUES (?, ?, ?)", [kind, json.dumps(payload), time.time()]
+        "INSERT INTO job (kind, payload, created_at, rank) VALUES (?, ?, ?, ?)",
+        [kind, json.dumps(payload), time.time(), time.time()],
     )
     return _job(row_of(target, "SELECT * FROM job WHERE id = ?", [cursor.lastrowid]))
 
@@ -52,13 +53,13 @@ def list_jobs(database: ProjectDatabase, states: Sequence[str] | None = None, li
     return [_job(row) for row in rows]
 
 
-def claim(database: ProjectDatabase, job_id: int) -> Job | None:
+def claim(database: ProjectDatabase, job_id: int, gpu: str = "") -> Job | None:
     """Make a queued job the caller's: running, with the next attempt number. None when it is not queued any more."""
     with database.write() as db:
         cursor = db.execute(
-            "UPDATE job SET state = 'running', attempt = attempt + 1, started_at = ?, heartbeat_at = ?, error = '' "
-            "WHERE id = ? AND state = 'queued'",
-            [time.time(), time.time(), job_id],
+            "UPDATE job SET state = 'running', attempt = attempt + 1, started_at = ?, heartbeat_at = ?, error = '', "
+            "gpu = ? WHERE id = ? AND state = 'queued'",
+            [time.time(), time.time(), gpu, job_id],
         )
         if not cursor.rowcount:
             return None
@@ -115,22 +116,85 @@ def fail(database: ProjectDatabase, job_id: int, attempt: int, error: str) -> No
     finish(database, job_id, attempt, "failed", error=error)
 
 
-def request_stop(database: ProjectDatabase, job_id: int) -> Job:
-    """Ask a job to stop: a queued one is cancelled at once, a running one is told. Raises NotFound, BadRequest."""
-    with database.write() as db:
-        row = row_of(db, "SELECT state FROM job WHERE id = ?", [job_id])
-        if row is None:
-            raise NotFound(f"There is no job {job_id} in this project.")
-        if row["state"] == "queued":
-            db.execute(
-                "UPDATE job SET state = 'cancelled', is_stop_requested = 1, ended_at = ? WHERE id = ?",
-                [time.time(), job_id],
-            )
-        elif row["state"] in ("running", "stopping"):
-            db.execute("UPDATE job SET state = 'stopping', is_stop_requested = 1 WHERE id = ?", [job_id])
+def requeue(database: ProjectDatabase, job_id: int, attempt: int, error: str = "") -> None:
+    """End the attempt, which left at a safe point, and queue the job at its old place. Raises JobLost.
+
+    A stop that was asked for meanwhile is obeyed instead.
+    """
+    with fenced_write(database, job_id, attempt) as db:
+        _, stop_as = _state_of(db, job_id)
+        if stop_as:
+            db.execute("UPDATE job SET state = stop_as, pid = NULL, ended_at = ? WHERE id = ?", [time.time(), job_id])
         else:
-            raise BadRequest(f"Job {job_id} has ended already ({row['state']}).")
+            _queue_again(db, job_id, error)
+
+
+def requeue_dead(database: ProjectDatabase, job_id: int, attempt: int, step: int | None, error: str) -> None:
+    """The same after the death of the attempt's process, at ``step`` when a signal ended it. Raises JobLost."""
+    with fenced_write(database, job_id, attempt) as db:
+        db.execute("UPDATE job SET num_deaths = num_deaths + 1, death_step = ? WHERE id = ?", [step, job_id])
+        _queue_again(db, job_id, error)
+
+
+def request_stop(database: ProjectDatabase, job_id: int, stop_as: str = "cancelled") -> Job:
+    """Ask a job to end as 'cancelled' or 'paused': one that waits does at once, a running one is told.
+
+    A paused job can be cancelled, and so can one that is about to pause. Raises NotFound, BadRequest.
+    """
+    with database.write() as db:
+        state, wished = _state_of(db, job_id)
+        if state not in (*ACTIVE_STATES, "paused"):
+            raise BadRequest(f"Job {job_id} has ended already ({state}).")
+        if wished == "cancelled" != stop_as:
+            raise BadRequest(f"Job {job_id} is being cancelled.")
+        if state in ("queued", "paused"):
+            db.execute(
+                "UPDATE job SET state = ?, stop_as = ?, ended_at = ? WHERE id = ?",
+                [stop_as, stop_as, time.time(), job_id],
+            )
+        else:
+            db.execute("UPDATE job SET state = 'stopping', stop_as = ? WHERE id = ?", [stop_as, job_id])
         return _job(row_of(db, "SELECT * FROM job WHERE id = ?", [job_id]))
+
+
+def start_again(database: ProjectDatabase, job_id: int, states: Sequence[str]) -> Job:
+    """Put a job that ended in one of ``states`` at the end of the queue, its deaths forgotten.
+
+    Raises NotFound, BadRequest for a job in another state.
+    """
+    with database.write() as db:
+        state, _ = _state_of(db, job_id)
+        if state not in states:
+            raise BadRequest(f"Job {job_id} is {state}; only one that is {' or '.join(states)} can be started so.")
+        db.execute(
+            "UPDATE job SET rank = ?, num_deaths = 0, death_step = NULL WHERE id = ?",
+            [time.time(), job_id],
+        )
+        _queue_again(db, job_id, "")
+        return _job(row_of(db, "SELECT * FROM job WHERE id = ?", [job_id]))
+
+
+def set_rank(database: ProjectDatabase, job_id: int, rank: float) -> None:
+    """Move a job within the queue; raises NotFound, and BadRequest for a job that does not wait."""
+    with database.write() as db:
+        state, _ = _state_of(db, job_id)
+        if state != "queued":
+            raise BadRequest(f"Job {job_id} is {state}: only what waits can be moved.")
+        db.execute("UPDATE job SET rank = ? WHERE id = ?", [rank, job_id])
+
+
+def _queue_again(db: Database, job_id: int, error: str) -> None:
+    db.execute(
+        "UPDATE job SET state = 'queued', stop_as = '', error = ?, pid = NULL, ended_at = NULL, gpu = '' WHERE id = ?",
+        [error, job_id],
+    )
+
+
+def _state_of(db: Database, job_id: int) -> tuple[str, str]:
+    row = row_of(db, "SELECT state, stop_as FROM job WHERE id = ?", [job_id])
+    if row is None:
+        raise NotFound(f"There is no job {job_id} in this project.")
+    return row["state"], row["stop_as"]
 
 
 def set_payload(db: Database, job_id: int, payload: dict[str, Any]) -> None:
@@ -156,5 +220,4 @@ def _job(row: Any) -> Job:
     values = {name: row[name] for name in row.keys()}  # noqa: SIM118 (iterating a Row gives values)
     for name in ("payload", "progress", "result"):
         values[name] = json.loads(values[name])
-    values["is_stop_requested"] = bool(values["is_stop_requested"])
     return Job(**values)

@@ -2,21 +2,29 @@
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 migrations = Migrations("anchorage")
 
 
 def migrate(db: Database) -> None:
-    """Apply every missing step in one transaction and record the schema version."""
+    """Apply every missing step in one transaction and record the schema version.
+
+    A table that others refer to can be rebuilt only while foreign keys are not looked at, so they are checked after.
+    """
+    db.execute("PRAGMA foreign_keys=OFF")
     db.execute("BEGIN IMMEDIATE")
     try:
         migrations.apply(db)
+        broken = db.execute("PRAGMA foreign_key_check").fetchone()
+        if broken is not None:
+            raise RuntimeError(f"a row of {broken[0]} refers to a row of {broken[2]} that is not there")
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except BaseException:
         db.conn.rollback()
         raise
     db.conn.commit()
+    db.execute("PRAGMA foreign_keys=ON")
 
 
 @migrations()
@@ -26,6 +34,48 @@ def m0001_first_schema(db: Database) -> None:
         if statement.strip():
             db.execute(statement)
 
+
+@migrations()
+def m0002_jobs_that_go_on(db: Database) -> None:
+    """Jobs can be paused, moved in the queue and go on after a death; a run knows whose numbers it has."""
+    for statement in _JOBS_THAT_GO_ON.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+_JOBS_THAT_GO_ON = """
+CREATE TABLE job_new (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'queued'
+        CHECK (state IN ('queued', 'running', 'stopping', 'paused', 'done', 'failed', 'cancelled', 'interrupted')),
+    attempt INTEGER NOT NULL DEFAULT 0,
+    payload TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(payload)),
+    progress TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(progress)),
+    result TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(result)),
+    error TEXT NOT NULL DEFAULT '',
+    pid INTEGER,
+    stop_as TEXT NOT NULL DEFAULT '' CHECK (stop_as IN ('', 'cancelled', 'paused')),
+    rank REAL NOT NULL,
+    num_deaths INTEGER NOT NULL DEFAULT 0,
+    death_step INTEGER,
+    gpu TEXT NOT NULL DEFAULT '',
+    created_at REAL NOT NULL,
+    started_at REAL,
+    ended_at REAL,
+    heartbeat_at REAL
+) STRICT;
+INSERT INTO job_new (id, kind, state, attempt, payload, progress, result, error, pid, stop_as, rank, created_at,
+    started_at, ended_at, heartbeat_at)
+SELECT id, kind, state, attempt, payload, progress, result, error, pid,
+    CASE is_stop_requested WHEN 1 THEN 'cancelled' ELSE '' END, created_at, created_at, started_at, ended_at,
+    heartbeat_at
+FROM job;
+DROP TABLE job;
+ALTER TABLE job_new RENAME TO job;
+CREATE INDEX job_state ON job (state, id);
+ALTER TABLE run ADD COLUMN numbers_attempt INTEGER NOT NULL DEFAULT 0;
+"""
 
 _FIRST_SCHEMA = """
 CREATE TABLE setting (

@@ -147,3 +147,46 @@ def test_anchor_recall_is_told_and_wrong_options_are_an_answer_too(client):
     assert answer["stock"]["recall"]["all"].keys() == {"num_boxes", "at_50", "at_70"}
     assert answer["other"]["kind"] == "kmeans"
     assert "image_size" in client.post("/config/anchors", json={"config": {"image_size": 33}}).json()["problem"]
+
+
+def test_run_is_paused_resumed_cancelled_and_retried(client):
+    run_id = start(client)["id"]
+    assert client.post(f"runs/{run_id}/resume").status_code == 400
+    for action, state in [("pause", "paused"), ("resume", "queued"), ("stop", "cancelled"), ("retry", "queued")]:
+        assert client.post(f"runs/{run_id}/{action}").json()["run"]["state"] == state
+    assert client.post(f"runs/{run_id}/retry").status_code == 400
+
+
+def test_waiting_runs_are_moved(client):
+    ids = [start(client)["id"] for _ in range(4)]
+
+    def order():
+        return [run["id"] for run in sorted(client.get("runs").json()["runs"], key=lambda run: run["rank"])]
+
+    client.post(f"runs/{ids[3]}/move", json={"to": "up"})
+    assert order() == [ids[0], ids[1], ids[3], ids[2]]
+    client.post(f"runs/{ids[1]}/move", json={"to": "up"})
+    assert order() == [ids[1], ids[0], ids[3], ids[2]]
+    client.post(f"runs/{ids[2]}/move", json={"to": "front"})
+    assert order() == [ids[2], ids[1], ids[0], ids[3]]
+    assert client.post(f"runs/{ids[2]}/move", json={"to": "down"}).status_code == 400
+
+
+def test_numbers_tell_the_attempt_that_added_them(client, services, slug):
+    run_id = start(client)["id"]
+    add_points(services, slug, run_id, [(step, 1, "train", "loss", 1.0, 1.0) for step in (1, 2)])
+    assert client.get(f"runs/{run_id}/metrics").json()["attempt"] == 0
+    with services.database(slug).write() as db:
+        runs.cut_back(db, run_id, attempt=2, step=1, judged_step=0, epoch=0)
+    answer = client.get(f"runs/{run_id}/metrics").json()
+    assert (answer["attempt"], answer["series"]["train/loss"]["step"]) == (2, [1])
+
+
+def test_run_of_an_earlier_version_can_not_go_on_and_says_what_to_do(client, services, slug):
+    run_id = start(client)["id"]
+    client.post(f"runs/{run_id}/stop")
+    (services.files(slug).run(run_id) / "last.pt").write_bytes(b"old")
+    answer = client.post(f"runs/{run_id}/retry")
+    assert answer.status_code == 400
+    assert "earlier version" in answer.json()["error"]
+    assert f"run:{run_id}" in answer.json()["hint"]

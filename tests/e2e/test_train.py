@@ -237,3 +237,28 @@ def test_options_without_effect_are_out_of_sight(page, project):
     page.select_option("#option-schedule", "multistep")
     assert page.locator("[data-option=milestones]").is_visible()
     assert page.locator("[data-option=final_learning_rate]").is_hidden()
+
+
+def test_run_that_goes_on_is_drawn_from_its_saved_step(page, project, live):
+    """Numbers that were taken back must not stay in the curve, nor be missed because their ids come again."""
+    live.add_steps(1, 8)
+    open_page(page, project, f"&run={live.id}")
+    wait_for_points(page, 16)
+    with live.database.write() as db:
+        runs.cut_back(db, live.id, attempt=2, step=5, judged_step=0, epoch=0)
+    live.add_steps(6, 6)
+    wait_for_points(page, 12)
+    live.add_steps(7, 9)
+    wait_for_points(page, 18)
+
+
+def test_run_is_paused_and_its_way_back_is_offered(page, project, live):
+    open_page(page, project, f"&run={live.id}")
+    row = page.locator(f"[data-run='{live.id}']")
+    row.locator("[data-action=pause]").click()
+    page.wait_for_selector("anchorage-train[data-state=stopping]")
+    assert row.locator("[data-action=stop]").inner_text() == "Pausing…"
+    live.end("paused")
+    page.wait_for_selector("anchorage-train[data-state=paused]")
+    assert row.locator("[data-action=resume]").is_visible()
+    assert "Paused." in page.locator(".train-notice").inner_text()

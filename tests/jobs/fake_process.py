@@ -28,6 +28,26 @@ def patient(job: JobContext) -> dict:
     raise Stopped({"kept": "checkpoint"})
 
 
+def counting(job: JobContext) -> dict:
+    """A training that goes on from its file, and dies of SIGKILL after the steps in ``dies_after``, once each."""
+    path, died = (Path(job.payload["folder"], f"{name}-{job.job.id}") for name in ("count", "died"))
+    count = int(path.read_text()) if path.exists() else 0
+    Path(job.payload["folder"], "started").write_text(str(os.getpid()))
+    Path(job.payload["folder"], f"gpu-{job.job.id}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+    while count < job.payload["steps"]:
+        if job.should_stop():
+            raise Stopped({"count": count})
+        count += 1
+        job.note_step(count)
+        deaths = died.read_text().split() if died.exists() else []
+        if job.payload.get("dies_after", []).count(count) > deaths.count(str(count)):
+            died.write_text(" ".join([*deaths, str(count)]))
+            os.kill(os.getpid(), signal.SIGKILL)
+        path.write_text(str(count))
+        time.sleep(job.payload.get("pause_s", 0.0))
+    return {"count": count}
+
+
 def stubborn(job: JobContext) -> dict:
     """Hears neither the flag nor SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -58,7 +78,7 @@ HANDLERS = {
     name: f"fake_process:{name}"
     for name in ("quick", "patient", "stubborn", "crashing", "refusing", "disagreeing", "dying")
 }
-HANDLERS["train"] = HANDLERS["patient"]
+HANDLERS["train"] = "fake_process:counting"
 
 
 def main(role: str, root: str, *rest: str) -> int:
@@ -70,7 +90,7 @@ def main(role: str, root: str, *rest: str) -> int:
     def command(slug: str, job_id: int, attempt: int) -> list[str]:
         return [sys.executable, __file__, "job", root, slug, str(job_id), str(attempt)]
 
-    return 0 if Worker(workspace, command, idle_s=float(rest[0])).run() else 9
+    return 0 if Worker(workspace, command, float(rest[0]), rest[1:]).run() else 9
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ class Lab:
     def enqueue(self, kind: str, **payload: object) -> Job:
         return jobs.enqueue(self.database, kind, {"folder": str(self.workspace.root), **payload})
 
-    def start_worker(self, idle_s: float = 30) -> subprocess.Popen:
-        command = [sys.executable, str(FAKE), "worker", str(self.workspace.root), str(idle_s)]
+    def start_worker(self, idle_s: float = 30, gpus: tuple[str, ...] = ()) -> subprocess.Popen:
+        command = [sys.executable, str(FAKE), "worker", str(self.workspace.root), str(idle_s), *gpus]
         self.workers.append(subprocess.Popen(command, start_new_session=True))
         return self.workers[-1]
 

@@ -125,7 +125,7 @@ def test_job_whose_worker_and_process_died_is_found_at_the_next_launch(lab: Lab)
     worker.wait(5)
     wait_until(lambda: not is_held(lab.files.job_lock(job.id)), "the lock to be freed")
     assert lab.job(job).state == "running"
-    assert [item.job.id for item in queue.interrupt_orphans_if_no_worker(lab.workspace)] == [job.id]
+    assert [item.job.id for item in queue.settle_orphans_if_no_worker(lab.workspace)] == [job.id]
     assert lab.job(job).state == "interrupted"
 
 
@@ -133,14 +133,14 @@ def test_running_job_is_no_orphan(lab: Lab) -> None:
     job = lab.enqueue("patient")
     worker = lab.start_worker()
     lab.pid_of_started()
-    assert queue.interrupt_orphans_if_no_worker(lab.workspace) == []  # the worker holds the workspace
-    assert queue.interrupt_orphans(lab.workspace) == []  # the job holds its lock
+    assert queue.settle_orphans_if_no_worker(lab.workspace) == []  # the worker holds the workspace
+    assert queue.settle_orphans(lab.workspace) == []  # the job holds its lock
     assert lab.job(job).state == "running"
     assert worker.poll() is None
 
 
 def test_trainings_wait_for_each_other_and_short_work_does_not(lab: Lab) -> None:
-    first, second = lab.enqueue("train"), lab.enqueue("train")
+    first, second = (lab.enqueue("train", steps=10**6, pause_s=0.02) for _ in range(2))
     lab.start_worker()
     lab.pid_of_started()
     short = lab.enqueue("quick", value=2)
@@ -192,3 +192,106 @@ def test_job_inherits_no_open_files_of_the_worker(lab: Lab) -> None:
     lab.start_worker()
     paths = {file.path for file in psutil.Process(lab.pid_of_started()).open_files()}
     assert str(queue.worker_lock_path(lab.workspace)) not in paths
+
+
+def test_training_that_was_killed_goes_on_by_itself(lab: Lab) -> None:
+    job = lab.enqueue("train", steps=9, dies_after=[4, 7])
+    lab.start_worker()
+    ended = lab.wait_for_end(job)
+    assert (ended.state, ended.result, ended.attempt, ended.num_deaths) == ("done", {"count": 9}, 3, 2)
+
+
+def test_after_three_dead_attempts_a_training_is_failed_with_the_tail_of_its_log(lab: Lab) -> None:
+    job = lab.enqueue("train", steps=9, dies_after=[2, 4, 6, 8])
+    lab.start_worker()
+    ended = lab.wait_for_end(job)
+    assert (ended.state, ended.attempt) == ("failed", 3)
+    assert "3 attempts died. Its process was killed (SIGKILL)" in ended.error
+    assert f"job {job.id} (train), attempt 3" in ended.error
+    jobs.start_again(lab.database, job.id, ["failed"])
+    assert lab.wait_for_end(job).result == {"count": 9}
+
+
+def test_death_of_a_signal_twice_at_the_same_step_is_a_failure_that_says_so(lab: Lab) -> None:
+    job = lab.enqueue("train", steps=9, dies_after=[5, 5])
+    lab.start_worker()
+    ended = lab.wait_for_end(job)
+    assert (ended.state, ended.attempt) == ("failed", 2)
+    assert "died twice at the same step, after step 5" in ended.error
+
+
+def test_paused_training_leaves_at_a_safe_point_and_goes_on_when_it_is_resumed(lab: Lab) -> None:
+    job = lab.enqueue("train", steps=60, pause_s=0.02)
+    lab.start_worker()
+    lab.pid_of_started()
+    jobs.request_stop(lab.database, job.id, "paused")
+    wait_until(lambda: lab.job(job).state == "paused", "the pause")
+    assert 0 <= lab.job(job).result["count"] < 60
+    jobs.start_again(lab.database, job.id, ["paused"])
+    ended = lab.wait_for_end(job)
+    assert (ended.state, ended.attempt, ended.num_deaths) == ("done", 2, 0)
+
+
+def test_training_of_a_killed_worker_waits_for_the_next_one(lab: Lab) -> None:
+    job = lab.enqueue("train", steps=100, pause_s=0.02)
+    worker = lab.start_worker()
+    lab.pid_of_started()
+    worker.kill()
+    worker.wait(5)
+    wait_until(lambda: lab.job(job).state == "queued", "the job to leave")
+    lab.start_worker()
+    ended = lab.wait_for_end(job)
+    assert (ended.state, ended.attempt, ended.num_deaths) == ("done", 2, 0)
+
+
+def test_training_that_died_with_its_worker_goes_on_under_the_next_one(lab: Lab) -> None:
+    job = lab.enqueue("train", steps=100, pause_s=0.02)
+    worker = lab.start_worker()
+    pid = lab.pid_of_started()
+    worker.kill()
+    os.kill(pid, signal.SIGKILL)
+    worker.wait(5)
+    lab.start_worker()
+    ended = lab.wait_for_end(job)
+    assert (ended.state, ended.attempt, ended.num_deaths) == ("done", 2, 1)
+
+
+def test_machine_that_shuts_down_lets_a_training_save(lab: Lab) -> None:
+    """SIGTERM, as systems send it before they kill."""
+    job = lab.enqueue("train", steps=100, pause_s=0.02)
+    lab.start_worker()
+    os.kill(lab.pid_of_started(), signal.SIGTERM)
+    ended = lab.wait_for_end(job)
+    assert (ended.state, ended.attempt, ended.num_deaths) == ("done", 2, 0)
+
+
+def test_two_gpus_take_two_trainings_each_with_its_own(lab: Lab) -> None:
+    three = [lab.enqueue("train", steps=10**6, pause_s=0.02) for _ in range(3)]
+    lab.start_worker(gpus=("3", "GPU-b"))
+    paths = [lab.workspace.root / f"gpu-{job.id}" for job in three]
+    wait_until(lambda: all(path.exists() and path.read_text() for path in paths[:2]), "two to start")
+    assert {path.read_text() for path in paths[:2]} == {"3", "GPU-b"}
+    assert lab.job(three[2]).state == "queued"
+    freed = paths[0].read_text()
+    jobs.request_stop(lab.database, three[0].id)
+    wait_until(lambda: paths[2].exists() and paths[2].read_text(), "the third to start")
+    assert paths[2].read_text() == freed
+    for job in three[1:]:
+        jobs.request_stop(lab.database, job.id)
+    for job in three:
+        lab.wait_for_end(job)
+
+
+def test_with_one_gpu_a_job_sees_what_there_is(lab: Lab) -> None:
+    job = lab.enqueue("train", steps=1)
+    lab.start_worker(gpus=("0",))
+    lab.wait_for_end(job)
+    assert (lab.workspace.root / f"gpu-{job.id}").read_text() == os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+
+
+def test_queue_follows_the_rank(lab: Lab) -> None:
+    first, second = (lab.enqueue("train", steps=1) for _ in range(2))
+    jobs.set_rank(lab.database, second.id, first.rank - 1)
+    lab.start_worker()
+    lab.wait_for_end(first)
+    assert lab.job(second).started_at < lab.job(first).started_at

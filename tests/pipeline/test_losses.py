@@ -18,7 +18,7 @@ def loss_of(name, predicted, truth):
     coder = CODERS["box head"]
     starts = torch.tensor([[10.0, 10, 30, 40]])
     offsets = coder.encode_single(torch.tensor([predicted]), starts)
-    return float(box_loss(name)(offsets, starts, torch.tensor([truth]), coder))
+    return float(box_loss(name)(offsets, starts, torch.tensor([truth]), coder).sum())
 
 
 @pytest.mark.parametrize("coder", CODERS.values(), ids=CODERS.keys())
@@ -28,7 +28,7 @@ def test_box_losses_are_those_that_torchvision_calls_so(name, coder):
     starts, truth = (torch.cat([corners, corners + 5 + 40 * torch.rand(20, 2)], 1) for corners in torch.rand(2, 20, 2))
     offsets = torch.randn(20, 4)
     theirs = _box_loss(name, coder, starts, truth, offsets, {"beta": 1 / 9})
-    torch.testing.assert_close(box_loss(name)(offsets, starts, truth, coder), theirs, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(box_loss(name)(offsets, starts, truth, coder).sum(), theirs, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_smooth_l1_by_hand():
 def test_a_right_box_costs_nothing_and_no_box_at_all_neither(name):
     assert loss_of(name, [3.0, 4, 23, 54], [3.0, 4, 23, 54]) == pytest.approx(0, abs=1e-5)
     offsets = torch.zeros(0, 4, requires_grad=True)
-    nothing = box_loss(name)(offsets, torch.zeros(0, 4), torch.zeros(0, 4), CODERS["rpn"])
+    nothing = box_loss(name)(offsets, torch.zeros(0, 4), torch.zeros(0, 4), CODERS["rpn"]).sum()
     nothing.backward()
     assert nothing.item() == 0
 

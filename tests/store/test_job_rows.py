@@ -109,3 +109,46 @@ def test_interrupted_job_ended_with_its_last_heartbeat(database: ProjectDatabase
         db.execute("UPDATE job SET heartbeat_at = 1000.0 WHERE id = ?", [job.id])
     jobs.finish(database, job.id, job.attempt, "interrupted")
     assert jobs.get_job(database, job.id).ended_at == 1000.0
+
+
+def test_pause_and_cancel_of_what_waits_act_at_once(database: ProjectDatabase) -> None:
+    job = jobs.enqueue(database, "train", {})
+    assert jobs.request_stop(database, job.id, "paused").state == "paused"
+    assert jobs.claim(database, job.id) is None
+    assert jobs.request_stop(database, job.id).state == "cancelled"
+    assert jobs.start_again(database, job.id, ["cancelled"]).state == "queued"
+    assert jobs.claim(database, job.id).stop_as == ""
+
+
+def test_cancel_wins_over_pause(database: ProjectDatabase) -> None:
+    job = jobs.claim(database, jobs.enqueue(database, "train", {}).id)
+    jobs.request_stop(database, job.id, "paused")
+    assert jobs.request_stop(database, job.id).stop_as == "cancelled"
+    with pytest.raises(BadRequest, match="being cancelled"):
+        jobs.request_stop(database, job.id, "paused")
+
+
+def test_stop_that_was_asked_for_is_obeyed_by_a_job_that_leaves(database: ProjectDatabase) -> None:
+    job = jobs.claim(database, jobs.enqueue(database, "train", {}).id)
+    jobs.request_stop(database, job.id)
+    jobs.requeue(database, job.id, 1)
+    assert jobs.get_job(database, job.id).state == "cancelled"
+
+
+def test_only_what_ended_so_is_started_again(database: ProjectDatabase) -> None:
+    job = jobs.claim(database, jobs.enqueue(database, "train", {}).id)
+    jobs.requeue_dead(database, job.id, 1, 7, "killed")
+    again = jobs.claim(database, job.id)
+    assert (again.num_deaths, again.death_step, again.rank, again.error) == (1, 7, job.rank, "")
+    with pytest.raises(BadRequest, match="is running; only one that is failed or cancelled"):
+        jobs.start_again(database, job.id, ["failed", "cancelled"])
+    jobs.fail(database, job.id, 2, "x")
+    last = jobs.start_again(database, job.id, ["failed"])
+    assert (last.num_deaths, last.death_step, last.error, last.ended_at) == (0, None, "", None)
+    assert last.rank > job.rank
+
+
+def test_what_runs_is_not_moved(database: ProjectDatabase) -> None:
+    job = jobs.claim(database, jobs.enqueue(database, "train", {}).id)
+    with pytest.raises(BadRequest, match="only what waits"):
+        jobs.set_rank(database, job.id, 0.0)

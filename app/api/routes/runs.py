@@ -31,6 +31,12 @@ class Values(BaseModel):
     config: dict[str, Any]
 
 
+class Place(BaseModel):
+    """Where to move a waiting run: 'up' by one, or to the 'front'."""
+
+    to: str
+
+
 class NewName(BaseModel):
     """Another name for a run."""
 
@@ -71,9 +77,14 @@ def _add_run_routes(router: APIRouter, services: Services) -> None:
     @router.get("/runs/{run_id}/metrics")
     def get_metrics(slug: str, run_id: int, after: int = 0, names: str = "") -> dict[str, Any]:
         chosen = [name for name in names.split(",") if name] or None
-        points = training.metrics_after(services, slug, run_id, after, chosen, METRICS_PER_ANSWER)
+        points, attempt = training.metrics_after(services, slug, run_id, after, chosen, METRICS_PER_ANSWER)
         last = points[-1].id if points else after
-        return {"series": _columns(points), "last": last, "has_more": len(points) == METRICS_PER_ANSWER}
+        return {
+            "series": _columns(points),
+            "last": last,
+            "has_more": len(points) == METRICS_PER_ANSWER,
+            "attempt": attempt,
+        }
 
     @router.get("/runs/{run_id}/log")
     def get_log(slug: str, run_id: int) -> dict[str, str]:
@@ -82,6 +93,22 @@ def _add_run_routes(router: APIRouter, services: Services) -> None:
     @router.post("/runs/{run_id}/stop")
     def stop_run(slug: str, run_id: int) -> dict[str, Any]:
         return {"run": _run(training.stop_run(services, slug, run_id), None)}
+
+    @router.post("/runs/{run_id}/pause")
+    def pause_run(slug: str, run_id: int) -> dict[str, Any]:
+        return {"run": _run(training.pause_run(services, slug, run_id), None)}
+
+    @router.post("/runs/{run_id}/resume")
+    def resume_run(slug: str, run_id: int) -> dict[str, Any]:
+        return {"run": _run(training.resume_run(services, slug, run_id), None)}
+
+    @router.post("/runs/{run_id}/retry")
+    def retry_run(slug: str, run_id: int) -> dict[str, Any]:
+        return {"run": _run(training.retry_run(services, slug, run_id), None)}
+
+    @router.post("/runs/{run_id}/move")
+    def move_run(slug: str, run_id: int, body: Place) -> dict[str, Any]:
+        return {"run": _run(training.move_run(services, slug, run_id, body.to), None)}
 
     @router.patch("/runs/{run_id}")
     def rename_run(slug: str, run_id: int, body: NewName) -> dict[str, Any]:
@@ -131,6 +158,8 @@ def _run(run: Run, job: Job | None) -> dict[str, Any]:
         "epochs": run.config.get("epochs"),
         "started_at": job.started_at if job else None,
         "ended_at": job.ended_at if job else None,
+        "rank": job.rank if job else None,
+        "stop_as": job.stop_as if job else "",
         "is_silent": _is_silent(job),
     }
 

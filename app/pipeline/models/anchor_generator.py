@@ -4,6 +4,7 @@ They are set when the detector is built: cell anchors that are changed afterward
 of outputs, or, where torchvision keeps its own copies, have no effect at all.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,8 @@ from torchvision.models.detection.image_list import ImageList
 
 from app.pipeline.anchors import Shapes, level_shapes
 from app.pipeline.config import RunConfig
+
+MAX_SIZES = 16  # sizes of batches whose anchors are kept: a megabyte each at 512 pixels
 
 
 class ShapedAnchorGenerator(AnchorGenerator):
@@ -29,16 +32,34 @@ class ShapedAnchorGenerator(AnchorGenerator):
         sizes = tuple(tuple(of_level.prod(1).sqrt().tolist()) for of_level in sides)  # for the number of anchors
         super().__init__(sizes, aspect_ratios=((1.0,),) * len(sides))
         self.cell_anchors = [torch.cat([-of_level, of_level], dim=1) / 2 for of_level in sides]
+        self._made: OrderedDict[tuple, Tensor] = OrderedDict()
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Anchors of each image, float32 [sum of H_l W_l A, 4], xyxy pixels of the padded image.
+        """Anchors of each image, float32 [sum of H_l W_l A, 4], xyxy pixels of the padded image: not to be written to.
 
-        In mixed precision torchvision computes them in the dtype of the features; bfloat16 has 8 bits, and places
-        beyond 256 pixels would then be multiples of 2, beyond 512 of 4.
+        They are the same for all images, and for the next batch of that size.
         """
-        # Only shape, dtype and device of a map are looked at: an expanded view of one number has no pixels to convert.
-        stand_ins = [level.new_empty((), dtype=torch.float32).expand(level.shape) for level in feature_maps]
-        return super().forward(image_list, stand_ins)
+        canvas, device = tuple(image_list.tensors.shape[-2:]), feature_maps[0].device
+        grids = tuple(tuple(level.shape[-2:]) for level in feature_maps)
+        key = (canvas, grids, device)
+        anchors = self._made.pop(key, None)
+        if anchors is None:
+            with torch.inference_mode(False):  # training may go on with what a prediction made
+                anchors = self._make(canvas, grids).to(device)
+        self._made[key] = anchors
+        if len(self._made) > MAX_SIZES:
+            self._made.popitem(last=False)
+        return [anchors] * len(image_list.image_sizes)
+
+    def _make(self, canvas: tuple[int, int], grids: Sequence[tuple[int, int]]) -> Tensor:
+        """All anchors on a canvas (height, width) for grids of so many (rows, columns), on the CPU.
+
+        float32 even in mixed precision, where torchvision takes the dtype of the features: bfloat16 has 8 bits, and
+        places beyond 256 pixels would then be multiples of 2, beyond 512 of 4.
+        """
+        self.set_cell_anchors(torch.float32, torch.device("cpu"))
+        strides = [[torch.tensor(canvas[axis] // grid[axis]) for axis in (0, 1)] for grid in grids]
+        return torch.cat(self.grid_anchors(grids, strides))
 
 
 def build_anchor_generator(config: RunConfig, strides: Sequence[int]) -> ShapedAnchorGenerator:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, mobilenet_backbone, resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from app.pipeline.models.catalogue import Detector, find_detector, timm_name
+from app.pipeline.models.frozen_norm import fold_into_convolutions, freeze_layer
 
 PYRAMID_CHANNELS = 256
 MAX_NORM_GROUPS = 32  # as in the paper of group norm
@@ -183,23 +183,8 @@ def _listed(numbers: Any) -> str:
 # --- norm layers ---
 
 
-class _WithActivation:
-    """What timm's batch norm does after normalizing: dropout and activation are part of that layer."""
-
-    def adopt(self, layer: BatchNormAct2d) -> None:
-        self.drop, self.act = layer.drop, layer.act
-
-
-class FrozenBatchNormAct(FrozenBatchNorm2d, _WithActivation):
-    """timm's BatchNormAct2d with fixed statistics and weights; the same keys."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same."""
-        return self.act(self.drop(super().forward(x)))
-
-
-class GroupNormAct(nn.GroupNorm, _WithActivation):
-    """timm's BatchNormAct2d with groups of channels in place of the batch."""
+class GroupNormAct(nn.GroupNorm):
+    """timm's BatchNormAct2d, with its dropout and activation, and groups of channels in place of the batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same."""
@@ -208,7 +193,10 @@ class GroupNormAct(nn.GroupNorm, _WithActivation):
 
 def freeze_batch_norm(module: nn.Module) -> int:
     """Fix statistics and weights of all batch norm below ``module``, in place; returns how many layers."""
-    return _replace_batch_norm(module, _frozen)
+    count = _replace_batch_norm(module, freeze_layer)
+    if count:
+        fold_into_convolutions(module)
+    return count
 
 
 def use_group_norm(module: nn.Module) -> int:
@@ -217,14 +205,6 @@ def use_group_norm(module: nn.Module) -> int:
     Groups: 32, or the largest power of two that divides the channels. (Wu and He, Group Normalization, 2018.)
     """
     return _replace_batch_norm(module, _grouped)
-
-
-def _frozen(layer: nn.BatchNorm2d) -> nn.Module:
-    kind = FrozenBatchNormAct if isinstance(layer, BatchNormAct2d) else FrozenBatchNorm2d
-    frozen = kind(layer.num_features, eps=layer.eps)
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        setattr(frozen, name, getattr(layer, name).detach().clone())
-    return frozen
 
 
 def _grouped(layer: nn.BatchNorm2d) -> nn.Module:
@@ -243,7 +223,7 @@ def _replace_batch_norm(module: nn.Module, make: Callable[[nn.BatchNorm2d], nn.M
         if isinstance(child, nn.BatchNorm2d):
             made = make(child)
             if isinstance(child, BatchNormAct2d):
-                made.adopt(child)
+                made.drop, made.act = child.drop, child.act
             setattr(module, name, made)
             count += 1
         else:

@@ -6,6 +6,7 @@ B images, H x W the padded size; boxes are xyxy pixels of the resized image.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
 from app.pipeline.machine import Machine
-from app.pipeline.models.roi_pool import set_scales, use_matrix_roi_align
+from app.pipeline.models.matching import pad_targets, upload
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,10 +43,8 @@ class Batch:
 
 
 def place_model(model: FasterRCNN, machine: Machine) -> FasterRCNN:
-    """Bring ``model`` to the device in the layout, and with the pooling, that are fast there; keys stay the same."""
+    """Bring ``model`` to the device in the layout that is fast there; keys stay the same."""
     keep_head_outputs_in_float(model)
-    if machine.device.type == "cpu":
-        use_matrix_roi_align(model)
     return model.to(machine.device, memory_format=torch.channels_last)
 
 
@@ -66,7 +65,7 @@ def compute_losses(model: FasterRCNN, batch: Batch, machine: Machine, part: Part
 
     For a ``part`` only its two: for the RPN the box head is not run, for the heads what comes before has no gradients.
     """
-    targets = [{name: value.to(machine.device) for name, value in target.items()} for target in batch.targets]
+    targets = pad_targets(batch.targets, machine.device)
     images = _to_images(model, batch, machine)
     with machine.autocast():
         with torch.set_grad_enabled(torch.is_grad_enabled() and part != "heads"):
@@ -90,7 +89,7 @@ def detect(model: FasterRCNN, batch: Batch, machine: Machine) -> list[dict[str, 
 
 def _extract_features(model: FasterRCNN, images: Tensor) -> dict[str, Tensor]:
     features = model.backbone(images)
-    set_scales(model.roi_heads.box_roi_pool, features, (images.shape[-2], images.shape[-1]))
+    model.roi_heads.box_roi_pool.canvas = (images.shape[-2], images.shape[-1])
     return features
 
 
@@ -112,13 +111,23 @@ def normalize(
     C is the length of ``mean`` and ``std`` (of pixels in 0..1): 3, or 1 for the luminance.
     """
     # The bytes cross to the device, four times fewer than floats; a permuted view of HWC is channels-last already.
-    images = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+    images = upload(pixels, device).permute(0, 3, 1, 2).float()
     if len(mean) == 1 and images.shape[1] == 3:
         red, green, blue = LUMINANCE
         images = (images[:, :1] * red).add_(images[:, 1:2], alpha=green).add_(images[:, 2:], alpha=blue)
-    images.sub_(images.new_tensor(mean).mul_(255).view(1, -1, 1, 1))
-    images.div_(images.new_tensor(std).mul_(255).view(1, -1, 1, 1))
-    for image, (height, width) in zip(images, sizes, strict=True):
-        image[:, height:] = 0
-        image[:, :, width:] = 0
+    images.sub_(_of_channels(tuple(mean), device)).div_(_of_channels(tuple(std), device))
+    canvas = (images.shape[2], images.shape[3])
+    if any(size != canvas for size in sizes):
+        ends = upload(torch.tensor(sizes), device)
+        for axis, end in zip((2, 3), ends.unbind(1), strict=True):
+            shape = [-1 if at == axis else 1 for at in range(4)]
+            places = torch.arange(canvas[axis - 2], device=device).view(shape)
+            images.mul_(places < end.view(-1, 1, 1, 1))
     return images
+
+
+@lru_cache(maxsize=16)
+def _of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """``values`` of pixels in 0..1 as [1, C, 1, 1] of bytes; kept, so that a GPU gets them once."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).mul_(255).view(1, -1, 1, 1)

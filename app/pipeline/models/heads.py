@@ -1,21 +1,34 @@
-"""torchvision's RPN and RoI heads with losses of choice, and a detector composed of them.
+"""torchvision's RPN and box head with losses of choice, computed for a whole batch at once.
 
 Subclasses: nothing is patched, and state-dict keys stay torchvision's. With the default losses the four losses are
-torchvision's own numbers. B images, P sampled boxes on objects, K classes.
+torchvision's own numbers for the same samples. B images, A anchors, P proposals, S samples of an image, R regions in all,
+K classes.
 """
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
 from app.pipeline.config import RunConfig
-from app.pipeline.losses import BoxLoss, ClassLoss, box_loss, class_loss, inverse_frequency_weights
+from app.pipeline.losses import (
+    IGNORED,
+    BoxLoss,
+    ClassLoss,
+    box_loss,
+    class_loss,
+    inverse_frequency_weights,
+    sum_where,
+)
+from app.pipeline.models.box_coder import BatchedBoxCoder
+from app.pipeline.models.matching import PaddedTargets, match, pick, sample, upload
+from app.pipeline.models.proposals import Limits, Proposals, select_proposals
+from app.pipeline.models.roi_pool import BagRoIAlign
 
 
 class LossyRPN(RegionProposalNetwork):
@@ -24,38 +37,55 @@ class LossyRPN(RegionProposalNetwork):
     def __init__(self, *arguments: object, box_loss: BoxLoss, **named: object) -> None:
         super().__init__(*arguments, **named)
         self.box_loss = box_loss
+        self.box_coder = BatchedBoxCoder(self.box_coder.weights)
 
     def forward(
-        self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Proposals [N_i, 4] of each image (clipped, best first), and in training the two losses."""
+        self, images: ImageList, features: dict[str, Tensor], targets: PaddedTargets | None = None
+    ) -> tuple[Proposals, dict[str, Tensor]]:
+        """Proposals within each image, and in training the two losses."""
         maps = list(features.values())
         objectness, offsets = self.head(maps)
-        anchors = self.anchor_generator(images, maps)
+        anchors = self.anchor_generator(images, maps)[0]
         num_per_level = [level[0].numel() for level in objectness]
         scores, offsets = concat_box_prediction_layers(objectness, offsets)
-        # Proposals are the starting boxes of the second stage: no gradient goes back through them.
-        decoded = self.box_coder.decode(offsets.detach(), anchors).view(len(anchors), -1, 4)
-        proposals, _ = self.filter_proposals(decoded, scores, images.image_sizes, num_per_level)
+        scores, offsets = scores.view(-1, len(anchors)), offsets.view(-1, len(anchors), 4)
+        proposals = self._select(scores.detach(), offsets.detach(), anchors, num_per_level, images)
         if not self.training:
             return proposals, {}
         if targets is None:
             raise ValueError("the RPN needs targets in training mode, got None")
-        return proposals, self._losses(scores.flatten(), offsets, anchors, targets)
+        return proposals, self._losses(scores, offsets, anchors, targets)
 
-    def _losses(
-        self, scores: Tensor, offsets: Tensor, anchors: list[Tensor], targets: list[dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        """Both divided by the number of sampled anchors, as in torchvision; 0 where none could be sampled."""
-        labels, truth = self.assign_targets_to_anchors(anchors, targets)
-        on_objects, others = (torch.where(torch.cat(masks))[0] for masks in self.fg_bg_sampler(labels))
-        sampled = torch.cat([on_objects, others])
-        loss_boxes = self.box_loss(
-            offsets[on_objects], torch.cat(anchors)[on_objects], torch.cat(truth)[on_objects], self.box_coder
+    def _select(
+        self, scores: Tensor, offsets: Tensor, anchors: Tensor, num_per_level: Sequence[int], images: ImageList
+    ) -> Proposals:
+        """They are the starting boxes of the second stage: no gradient goes back through them."""
+        frames = upload(torch.tensor(images.image_sizes, dtype=torch.float32).flip(1), scores.device)
+        limits = Limits(
+            self.pre_nms_top_n(), self.post_nms_top_n(), self.nms_thresh, self.score_thresh, self.min_size
         )
-        wanted = torch.cat(labels)[sampled]
-        loss_scores = F.binary_cross_entropy_with_logits(scores[sampled], wanted, reduction="sum")
-        num = max(1, len(sampled))
+        return select_proposals(scores, offsets, anchors, num_per_level, frames, self.box_coder, limits)
+
+    def _losses(self, scores: Tensor, offsets: Tensor, anchors: Tensor, targets: PaddedTargets) -> dict[str, Tensor]:
+        """Both divided by the number of sampled anchors, as in torchvision; 0 where none could be sampled."""
+        thresholds = (self.proposal_matcher.high_threshold, self.proposal_matcher.low_threshold)
+        matches, labels = match(anchors[None], targets, *thresholds, keeps_best=True)
+        rows, is_sampled = sample(labels, self.fg_bg_sampler.batch_size_per_image, self.fg_bg_sampler.positive_fraction)
+        wanted = pick(labels, rows)
+        truth = pick(targets.boxes, pick(matches, rows))
+        loss_boxes = sum_where(
+            (is_sampled & (wanted > 0)).flatten(),
+            self.box_loss,
+            pick(offsets, rows).flatten(0, 1),
+            anchors[rows].flatten(0, 1),
+            truth.flatten(0, 1),
+            self.box_coder,
+        )
+        counted = is_sampled.to(scores.dtype)
+        loss_scores = F.binary_cross_entropy_with_logits(
+            pick(scores, rows), wanted.to(scores.dtype), weight=counted, reduction="sum"
+        )
+        num = counted.sum().clamp(min=1)
         return {"loss_objectness": loss_scores / num, "loss_rpn_box_reg": loss_boxes / num}
 
 
@@ -77,53 +107,70 @@ class LossyRoIHeads(RoIHeads):
         self.box_loss = box_loss
         self.class_loss = class_loss
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.box_coder = BatchedBoxCoder(self.box_coder.weights)
+        self.box_roi_pool = BagRoIAlign(self.box_roi_pool)
 
     def forward(
         self,
         features: dict[str, Tensor],
-        proposals: list[Tensor],
+        proposals: Proposals,
         image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None = None,
+        targets: PaddedTargets | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """Detections (boxes, labels, scores) of each image in eval mode, the two losses in training."""
         if self.training:
-            proposals, matches, labels, _ = self.select_training_samples(proposals, targets)
-        # All of these take zero regions: tested with both poolers and both heads.
-        logits, offsets = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
-        if self.training:
-            return [], self._losses(logits, offsets, proposals, labels, matches, targets)
-        found = self.postprocess_detections(logits, offsets, proposals, image_shapes)
+            if targets is None:
+                raise ValueError("the box head needs targets in training mode, got None")
+            return [], self._train(features, proposals, targets)
+        of_images = proposals.of_images()
+        images = [boxes.new_full((len(boxes),), index, dtype=torch.int64) for index, boxes in enumerate(of_images)]
+        logits, offsets = self._predict(features, torch.cat(of_images), torch.cat(images))
+        found = self.postprocess_detections(logits, offsets, of_images, image_shapes)
         names = ("boxes", "scores", "labels")
         return [dict(zip(names, one, strict=True)) for one in zip(*found, strict=True)], {}
 
+    def _predict(self, features: dict[str, Tensor], boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [R, K + 1] and offsets [R, 4 (K + 1)] of regions [R, 4]; R may be 0, with either head."""
+        return self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, images)))
+
+    def _train(self, features: dict[str, Tensor], proposals: Proposals, targets: PaddedTargets) -> dict[str, Tensor]:
+        boxes, labels, truth = (part.flatten(0, 1) for part in self._choose_samples(proposals, targets))
+        num_images = len(targets.boxes)
+        images = torch.arange(num_images, device=boxes.device)[:, None].expand(-1, len(boxes) // num_images).flatten()
+        if self._drops_empty_places(boxes.device):
+            used = torch.where(labels != IGNORED)[0]
+            boxes, labels, truth, images = boxes[used], labels[used], truth[used], images[used]
+        logits, offsets = self._predict(features, boxes, images)
+        return self._losses(logits, offsets, boxes, labels, truth)
+
+    def _drops_empty_places(self, device: torch.device) -> bool:
+        """Whether to ask how many regions there are: free on a CPU; batch norm would count empty places as regions."""
+        return device.type == "cpu" or any(isinstance(layer, nn.BatchNorm2d) for layer in self.box_head.modules())
+
+    def _choose_samples(self, proposals: Proposals, targets: PaddedTargets) -> tuple[Tensor, Tensor, Tensor]:
+        """Regions [B, S, 4], their labels [B, S] (IGNORED where there are not as many) and their objects [B, S, 4].
+
+        Objects themselves are among the proposals, so that the head sees some from the first step on.
+        """
+        boxes = torch.cat([proposals.boxes, targets.boxes], dim=1)
+        is_box = torch.cat([proposals.is_kept, targets.labels > 0], dim=1)
+        thresholds = (self.proposal_matcher.high_threshold, self.proposal_matcher.low_threshold)
+        matches, kinds = match(boxes, targets, *thresholds)
+        labels = torch.where(kinds > 0, pick(targets.labels, matches), kinds).masked_fill(~is_box, IGNORED)
+        rows, is_sampled = sample(labels, self.fg_bg_sampler.batch_size_per_image, self.fg_bg_sampler.positive_fraction)
+        truth = pick(targets.boxes, pick(matches, rows))
+        return pick(boxes, rows), pick(labels, rows).masked_fill(~is_sampled, IGNORED), truth
+
     def _losses(
-        self,
-        logits: Tensor,
-        offsets: Tensor,
-        proposals: list[Tensor],
-        labels: list[Tensor],
-        matches: list[Tensor],
-        targets: list[dict[str, Tensor]],
+        self, logits: Tensor, offsets: Tensor, boxes: Tensor, labels: Tensor, truth: Tensor
     ) -> dict[str, Tensor]:
         """Boxes divided by the number of sampled regions, as in torchvision; both 0 where there is none."""
-        wanted = torch.cat(labels)
-        if not len(wanted):
-            nothing = logits.sum() + offsets.sum()
-            return {"loss_classifier": nothing, "loss_box_reg": nothing}
-        on_objects = torch.where(wanted > 0)[0]
-        truth = [_rows(target["boxes"], rows) for target, rows in zip(targets, matches, strict=True)]
-        starts = torch.cat(proposals)
-        chosen = offsets.view(len(wanted), -1, 4)[on_objects, wanted[on_objects]]
-        loss_boxes = self.box_loss(
-            chosen, starts[on_objects], torch.cat(truth).to(starts.dtype)[on_objects], self.box_coder
-        )
-        loss_classes = self.class_loss(logits, wanted, self.class_weights)
-        return {"loss_classifier": loss_classes, "loss_box_reg": loss_boxes / len(wanted)}
-
-
-def _rows(boxes: Tensor, rows: Tensor) -> Tensor:
-    """``boxes[rows]``; zeros for an image without objects, whose regions are matched to its missing first box."""
-    return boxes[rows] if len(boxes) else boxes.new_zeros((len(rows), 4))
+        of_label = labels.clamp(min=0)[:, None, None].expand(-1, 1, 4)
+        chosen = offsets.view(len(labels), logits.shape[1], 4).gather(1, of_label)[:, 0]
+        loss_boxes = sum_where(labels > 0, self.box_loss, chosen, boxes, truth, self.box_coder)
+        num = (labels != IGNORED).sum().clamp(min=1)
+        loss_classes = self.class_loss(logits, labels, self.class_weights)
+        return {"loss_classifier": loss_classes, "loss_box_reg": loss_boxes / num}
 
 
 def use_losses(model: FasterRCNN, config: RunConfig, class_counts: Sequence[int] = ()) -> FasterRCNN:

@@ -23,7 +23,6 @@ from app.pipeline.evaluate.selection import selection_score
 from app.pipeline.models.weights import WeightsError, read_weights
 from app.pipeline.types import CheckpointSaved, RunContext
 
-LAST_NAME = "last.pt"
 NUM_BEST = 3
 
 

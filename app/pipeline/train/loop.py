@@ -22,7 +22,6 @@ from app.pipeline.models.forward import Batch, compute_losses, place_model
 from app.pipeline.models.weights import start_model
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import (
-    LAST_NAME,
     CheckpointError,
     CheckpointKeeper,
     Scores,
@@ -30,6 +29,7 @@ from app.pipeline.train.checkpoint import (
     tensors_of,
 )
 from app.pipeline.train.ema import AveragedModel
+from app.pipeline.train.files import LAST_NAME
 from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.optim import Updater, check_losses
 from app.pipeline.train.pace import Pace

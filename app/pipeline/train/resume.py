@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from app.pipeline.machine import Machine
-from app.pipeline.train.checkpoint import LAST_NAME, CheckpointError, save_checkpoint, sync_file, sync_folder
+from app.pipeline.train.checkpoint import CheckpointError, save_checkpoint, sync_file, sync_folder
+from app.pipeline.train.files import DIGESTS_NAME, LAST_NAME, PREVIOUS_NAME
 
-PREVIOUS_NAME = "previous.pt"
-DIGESTS_NAME = "last.sha256"
 FORMAT = 1  # raised when what is needed to go on changes its form
 _NUM_DIGESTS = 3  # of the file being placed, the one that it replaces, and the one before
 

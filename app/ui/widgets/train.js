@@ -28,6 +28,7 @@ class History {
   constructor() {
     this.series = new Map();
     this.last = 0;
+    this.attempt = null; // whose numbers these are: another one has taken back the end of them and tells it anew
     this.isComplete = false;
   }
 
@@ -36,6 +37,11 @@ class History {
     let answer;
     do {
       answer = await getJSON(projectURL(`/runs/${run.id}/metrics?after=${this.last}`));
+      if (this.attempt !== null && answer.attempt !== this.attempt) {
+        Object.assign(this, { series: new Map(), last: 0, attempt: null });
+        return this.load(run);
+      }
+      this.attempt = answer.attempt;
       for (const [key, columns] of Object.entries(answer.series)) this.add(key, columns);
       this.last = answer.last;
     } while (answer.has_more);
@@ -225,12 +231,13 @@ class AnchorageTrain extends HTMLElement {
   async loadHistory(run) {
     if (!this.histories.has(run.id)) this.histories.set(run.id, new History());
     const history = this.histories.get(run.id);
+    if (LIVE_STATES.includes(run.state)) history.isComplete = false; // one that was resumed, too
     if (!history.isComplete) await history.load(run);
   }
 
   async loadLog() {
     const run = this.focusRun();
-    if (!run || run.state === "queued" || (this.logText !== null && !LIVE_STATES.includes(this.logState))) return;
+    if (!run || run.state === "queued" || (this.logText !== null && run.state === this.logState && !LIVE_STATES.includes(this.logState))) return;
     const state = run.state;
     const { text } = await getJSON(projectURL(`/runs/${run.id}/log`));
     if (run.id !== this.focusId) return;
@@ -272,8 +279,9 @@ class AnchorageTrain extends HTMLElement {
     if (advice) parts.push(element("div", {}, ...advice.split(PLACE).map((text, index) => (index % 2 ? element("code", { title: "A click marks it for copying" }, text) : text))));
     if (rest.length) parts.push(element("details", {}, element("summary", {}, "Last lines of the log"), element("pre", { class: "a-mono" }, rest.join("\n"))));
     if (isStarting && !run.is_silent) parts.push("Starting: loading the detector and the images.");
-    if (run.state === "queued") parts.push("Waiting for its turn: trainings run one after the other.");
-    this.notice.className = `train-notice ${run.state === "failed" ? "bad" : run.is_silent || run.state === "interrupted" ? "warn" : ""}`;
+    if (run.state === "queued") parts.push(" Waiting for its turn: trainings run one after the other, one on each GPU.");
+    if (run.state === "paused") parts.push("Paused. Resume lets it go on from where it was saved, to the same result.");
+    this.notice.className = `train-notice ${run.state === "failed" ? "bad" : run.is_silent || ["interrupted", "paused"].includes(run.state) ? "warn" : ""}`;
     this.notice.replaceChildren(...parts);
     this.notice.hidden = parts.length === 0;
   }
@@ -282,10 +290,10 @@ class AnchorageTrain extends HTMLElement {
     const history = this.histories.get(run.id);
     const isLive = run.state === "running";
     const memory = history?.newest("system/memory_mb");
-    const took = run.started_at && (run.ended_at ?? Date.now() / 1000) - run.started_at;
+    const took = history?.series.get("train/loss")?.elapsed_s.at(-1) ?? (run.started_at && (run.ended_at ?? Date.now() / 1000) - run.started_at);
     const figures = [
       ["Epoch", `${run.epoch} / ${run.epochs}`],
-      isLive ? ["Time left", duration(run.progress.eta_s)] : ["Took", run.started_at ? duration(took) : "–"],
+      isLive ? ["Time left", duration(run.progress.eta_s)] : ["Took", took ? duration(took) : "–"],
       ["Images/s", shortNumber(history?.series.get("system/images_per_s")?.value.findLast((rate) => rate > 0))],
       ["Memory", memory ? `${(memory / 1000).toFixed(1)} GB` : "–"],
       ...bestFigures(run),

@@ -14,7 +14,8 @@ export function lineColor(index) {
 }
 
 export const LIVE_STATES = ["queued", "running", "stopping"];
-const CHIP_OF = { done: "good", failed: "danger", interrupted: "warn", cancelled: "", running: "live", stopping: "warn", queued: "" };
+const CAN_GO_ON = { paused: "resume", failed: "retry", cancelled: "retry", interrupted: "resume" };
+const CHIP_OF = { done: "good", failed: "danger", interrupted: "warn", paused: "warn", cancelled: "", running: "live", stopping: "warn", queued: "" };
 
 /** Seconds as "2 h 5 min", "3 min 20 s" or "12 s". */
 export function duration(seconds) {
@@ -35,7 +36,9 @@ export class RunTable {
   }
 
   /** Draw the rows; `shown` are the ids whose curves are drawn, `focus` the id that is looked at. */
-  update(runs, shown, focus) {
+  update(allRuns, shown, focus) {
+    const waiting = allRuns.filter((run) => run.state === "queued").sort((a, b) => a.rank - b.rank || a.id - b.id);
+    const runs = allRuns.map((run) => ({ ...run, canMove: waiting.indexOf(run) > 0 }));
     const state = JSON.stringify([runs, [...shown], focus, lineColor(0)]);
     if (state === this.state) return;
     this.state = state;
@@ -86,16 +89,25 @@ export class RunTable {
   actions(run) {
     const button = (action, title, text, fn) =>
       element("button", { type: "button", class: "a-button quiet small", "data-action": action, title, "aria-label": `${title}: ${run.name}`, onclick: (event) => { event.stopPropagation(); fn(); } }, text);
-    if (LIVE_STATES.includes(run.state)) {
-      const stop = button("stop", "Stop", run.state === "stopping" ? "Stopping…" : "Stop", () => this.stop(run));
-      stop.disabled = run.state === "stopping";
-      return [button("rename", "Rename", "✎", () => this.rename(run)), stop];
+    const rename = button("rename", "Rename", "✎", () => this.rename(run));
+    const go = (action, title, text, body) => button(action, title, text, () => this.act("POST", `/runs/${run.id}/${action.split("-")[0]}`, body));
+    if (run.state === "stopping") {
+      const isPausing = run.stop_as === "paused";
+      const waiting = button("stop", isPausing ? "Stop instead" : "Stop", isPausing ? "Pausing…" : "Stopping…", () => this.stop(run));
+      waiting.disabled = !isPausing;
+      return [rename, waiting];
     }
-    return [button("rename", "Rename", "✎", () => this.rename(run)), button("delete", "Delete", "✕", () => this.remove(run))];
+    if (LIVE_STATES.includes(run.state)) {
+      const moves = run.canMove ? [go("move-up", "Earlier by one", "↑", { to: "up" }), go("move-front", "Next in the queue", "⇈", { to: "front" })] : [];
+      return [...moves, rename, go("pause", "Pause: save and go on later", "Pause"), button("stop", "Stop", "Stop", () => this.stop(run))];
+    }
+    const action = CAN_GO_ON[run.state];
+    const again = action ? [action === "resume" ? go("resume", "Go on from the last checkpoint", "Resume") : go("retry", "Go on from the last checkpoint, or from the start without one", "Retry")] : [];
+    return [...again, rename, button("delete", "Delete", "✕", () => this.remove(run))];
   }
 
   async stop(run) {
-    const isSure = run.state === "queued" || (await ask(`Stop ${run.name}?`, "The checkpoints made so far are kept. A stopped run cannot be continued.", "Stop"));
+    const isSure = run.state === "queued" || (await ask(`Stop ${run.name}?`, "What it has made so far is kept. Retry lets it go on from there.", "Stop"));
     if (isSure) await this.act("POST", `/runs/${run.id}/stop`);
   }
 

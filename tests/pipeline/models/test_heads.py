@@ -1,16 +1,22 @@
 """The heads with losses of choice: torchvision's numbers by default, and no crash where nothing can be learned."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops.poolers import LevelMapper
 
 from app.pipeline.config import BOX_LOSSES, parse_config
 from app.pipeline.machine import Machine
 from app.pipeline.models import build
 from app.pipeline.models.build import build_model, constructor_arguments
-from app.pipeline.models.forward import Batch, _extract_features, compute_losses, detect, place_model
+from app.pipeline.models.forward import Batch, _extract_features, compute_losses, detect, normalize, place_model
 from app.pipeline.models.heads import use_losses
+from app.pipeline.models.matching import pad_targets
+from app.pipeline.models.proposals import Proposals
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny
 
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -49,19 +55,43 @@ def losses_and_gradients(model, batch):
     model.train()
     torch.manual_seed(7)
     losses = compute_losses(model, batch, CPU)
+    return losses, gradients_of(model, losses)
+
+
+def gradients_of(model, losses):
     sum(losses.values()).backward()
-    return losses, {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def test_by_default_losses_and_gradients_are_torchvisions():
-    ours = tiny_model()
+def torchvision_twin(model, config):
+    """torchvision's own detector with the same weights, and the same anchors for its four levels and the pooled one."""
+    twin = construct_tiny("", constructor_arguments(config, 2))
+    twin.load_state_dict(model.state_dict())
+    twin.rpn.anchor_generator = model.rpn.anchor_generator
+    twin.roi_heads.box_roi_pool.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    twin.roi_heads.box_roi_pool.map_levels = LevelMapper(2, 5)
+    return twin.train(model.training)
+
+
+def through_torchvision(model, batch):
+    """What torchvision's model answers, on the same pixels: its RPN and heads on normalized images."""
+    images = normalize(batch.pixels, batch.sizes, CPU.device)
+    features = model.backbone(images)
+    proposals, rpn_losses = model.rpn(ImageList(images, batch.sizes), features, batch.targets or None)
+    detections, roi_losses = model.roi_heads(features, proposals, batch.sizes, batch.targets or None)
+    return {**rpn_losses, **roi_losses} if model.training else detections
+
+
+@pytest.mark.parametrize("boxes", [BOXES, ([], BOXES[0], BOXES[1])], ids=["objects", "an image without objects"])
+def test_by_default_losses_and_gradients_are_torchvisions(boxes):
+    """All that may be sampled is sampled, so that chance has no part in it."""
+    everything = config_of(rpn_batch_size=4096, roi_batch_size=4096)
     torch.manual_seed(0)
-    theirs = construct_tiny("", constructor_arguments(config_of(), 2))
-    # Its anchors, as torchvision would make them for the four levels and the pooled one.
-    theirs.load_state_dict(ours.state_dict())
-    theirs.rpn.anchor_generator = ours.rpn.anchor_generator
-    found, gradients = losses_and_gradients(ours, batch_of(*BOXES))
-    expected, their_gradients = losses_and_gradients(theirs, batch_of(*BOXES))
+    ours = build_model(everything, 2).train()
+    theirs = torchvision_twin(ours, everything)
+    found, gradients = losses_and_gradients(ours, batch_of(*boxes))
+    expected = through_torchvision(theirs, batch_of(*boxes))
+    their_gradients = gradients_of(theirs, expected)
     assert list(found) == NAMES
     for name in NAMES:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-6)
@@ -72,10 +102,10 @@ def test_by_default_losses_and_gradients_are_torchvisions():
 
 def test_detections_are_torchvisions():
     ours = tiny_model().eval()
-    theirs = construct_tiny("", constructor_arguments(config_of(), 2)).eval()
-    theirs.load_state_dict(ours.state_dict())
-    theirs.rpn.anchor_generator = ours.rpn.anchor_generator
-    for found, expected in zip(detect(ours, batch_of([], []), CPU), detect(theirs, batch_of([], []), CPU), strict=True):
+    batch = replace(batch_of([], []), targets=[])
+    theirs = through_torchvision(torchvision_twin(ours, config_of()), batch)
+    for found, expected in zip(detect(ours, batch, CPU), theirs, strict=True):
+        assert len(found["boxes"]) > 10
         for name in ("boxes", "scores", "labels"):
             torch.testing.assert_close(found[name], expected[name])
 
@@ -124,8 +154,10 @@ def test_images_without_objects_train_with_every_loss(name):
 def test_a_region_of_size_zero_trains(name):
     model = place_model(tiny_model(box_loss=name), CPU).train()
     features = {key: level.requires_grad_() for key, level in features_of(model).items()}
-    proposals = [torch.tensor([[5.0, 5, 5, 5], [0, 5, 64, 5], [4, 4, 36, 30]])]
-    targets = batch_of(BOXES[0]).targets
+    proposals = Proposals(
+        torch.tensor([[[5.0, 5, 5, 5], [0, 5, 64, 5], [4, 4, 36, 30]]]), torch.ones(1, 3, dtype=torch.bool)
+    )
+    targets = pad_targets(batch_of(BOXES[0]).targets, CPU.device)
     _, losses = model.roi_heads(features, proposals, [(64, 64)], targets)
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
@@ -138,12 +170,13 @@ def features_of(model):
     return {key: level.detach() for key, level in _extract_features(model, images).items()}
 
 
-@pytest.mark.parametrize("is_placed", [True, False], ids=["matrix pooling", "torchvision's pooling"])
-def test_no_proposal_left_and_no_object_either(is_placed):
-    model = tiny_model()
-    model = place_model(model, CPU) if is_placed else model
-    features, none = features_of(model), [torch.zeros(0, 4)]
-    _, losses = model.train().roi_heads(features, none, [(64, 64)], batch_of([]).targets)
+NOTHING = Proposals(torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool))
+
+
+def test_no_proposal_left_and_no_object_either():
+    model = place_model(tiny_model(), CPU)
+    features, none = features_of(model), NOTHING
+    _, losses = model.train().roi_heads(features, none, [(64, 64)], pad_targets(batch_of([]).targets, CPU.device))
     sum(losses.values()).backward()
     assert [loss.item() for loss in losses.values()] == [0, 0]
     detections, _ = model.eval().roi_heads(features, none, [(64, 64)])
@@ -156,7 +189,8 @@ def test_nothing_to_pool_leaves_the_statistics_of_the_second_head_alone():
     model = tiny_model()
     model.roi_heads.box_head = FastRCNNConvFCHead((16, 7, 7), [8], [32], norm_layer=torch.nn.BatchNorm2d)
     features = features_of(model)
-    _, losses = model.train().roi_heads(features, [torch.zeros(0, 4)], [(64, 64)], batch_of([]).targets)
+    targets = pad_targets(batch_of([]).targets, CPU.device)
+    _, losses = model.train().roi_heads(features, NOTHING, [(64, 64)], targets)
     sum(losses.values()).backward()
     assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
 

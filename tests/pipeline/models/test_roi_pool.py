@@ -1,12 +1,13 @@
-"""The CPU's RoIAlign must give torchvision's numbers, forward and backward."""
+"""Our RoIAlign must give torchvision's numbers, forward and backward."""
 
 import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import LevelMapper
 
 from app.pipeline.config import parse_config
 from app.pipeline.models.build import build_model
-from app.pipeline.models.roi_pool import MatrixRoIAlign, set_scales
+from app.pipeline.models.roi_pool import BagRoIAlign
 
 NAMES = ["0", "1", "2", "3"]
 
@@ -36,15 +37,25 @@ BOXES = {
 }
 
 
+def by_torchvision(features, boxes, canvas, size=7):
+    pooler = MultiScaleRoIAlign(NAMES, output_size=size, sampling_ratio=2)
+    pooler.scales, pooler.map_levels = [1 / 4, 1 / 8, 1 / 16, 1 / 32], LevelMapper(2, 5)
+    return pooler(features, boxes, [canvas] * len(boxes))
+
+
+def by_ours(features, boxes, canvas, size=7):
+    pooler = BagRoIAlign(MultiScaleRoIAlign(NAMES, output_size=size, sampling_ratio=2))
+    pooler.canvas = canvas
+    return pooler(features, torch.cat(boxes), torch.tensor([i for i, own in enumerate(boxes) for _ in own]).long())
+
+
 @pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES.keys())
 def test_pooling_equals_torchvision_forward_and_backward(boxes):
     canvas = (160, 256)
     results = []
-    for kind in (lambda pooler: pooler, MatrixRoIAlign):
+    for pool in (by_torchvision, by_ours):
         features = features_of(canvas, 2)
-        pooler = kind(MultiScaleRoIAlign(NAMES, output_size=7, sampling_ratio=2))
-        set_scales(pooler, features, canvas)
-        pooled = pooler(features, boxes, [canvas, canvas])
+        pooled = pool(features, boxes, canvas)
         (pooled * torch.linspace(-1, 1, pooled.numel()).view(pooled.shape)).sum().backward()
         gradients = [features[name].grad for name in NAMES]
         results.append((pooled.detach(), [torch.zeros(()) if g is None else g for g in gradients]))
@@ -57,27 +68,29 @@ def test_pooling_equals_torchvision_forward_and_backward(boxes):
 
 def test_scales_follow_the_canvas_not_the_images():
     """torchvision's own guess doubles the scale when the images fill half of the padded canvas."""
-    features = features_of((128, 128), 1)
-    pooler = MultiScaleRoIAlign(NAMES, output_size=7, sampling_ratio=2)
-    set_scales(pooler, features, (128, 128))
-    assert pooler.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    features, boxes = features_of((128, 128), 1), [random_boxes(20, (64, 64), 4)]
+    ours = by_ours(features, boxes, (128, 128))
+    torch.testing.assert_close(ours, by_torchvision(features, boxes, (128, 128)), atol=2e-5, rtol=1e-4)
+
+
+def test_maps_of_one_scale_use_the_first():
+    """As MobileNet's do; so does torchvision."""
+    maps = {"0": torch.randn(1, 4, 8, 8), "1": torch.randn(1, 4, 8, 8)}
+    boxes = [random_boxes(20, (256, 256), 5)]
+    pooler = MultiScaleRoIAlign(["0", "1"], output_size=7, sampling_ratio=2)
+    theirs = pooler(maps, boxes, [(256, 256)])
+    torch.testing.assert_close(by_ours(maps, boxes, (256, 256)), theirs, atol=2e-5, rtol=1e-4)
 
 
 def test_no_region_at_all_gives_an_empty_batch():
     features = features_of((64, 64), 1)
-    pooler = MatrixRoIAlign(MultiScaleRoIAlign(NAMES, output_size=7, sampling_ratio=2))
-    set_scales(pooler, features, (64, 64))
-    assert pooler(features, [torch.zeros(0, 4)], [(64, 64)]).shape == (0, 8, 7, 7)
+    assert by_ours(features, [torch.zeros(0, 4)], (64, 64)).shape == (0, 8, 7, 7)
 
 
 @pytest.mark.parametrize("size", [14, 28])
 def test_finer_pooling_equals_torchvision_too(size):
-    features = features_of((160, 256), 2)
-    poolers = [MultiScaleRoIAlign(NAMES, output_size=size, sampling_ratio=2) for _ in range(2)]
-    poolers[1] = MatrixRoIAlign(poolers[1])
-    for pooler in poolers:
-        set_scales(pooler, features, (160, 256))
-    theirs, ours = (pooler(features, BOXES["random boxes reach all levels"], [(160, 256)] * 2) for pooler in poolers)
+    features, boxes = features_of((160, 256), 2), BOXES["random boxes reach all levels"]
+    theirs, ours = (pool(features, boxes, (160, 256), size) for pool in (by_torchvision, by_ours))
     assert ours.shape == (107, 8, size, size)
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
 

@@ -1,0 +1,115 @@
+"""The RPN's best boxes: the first stage's answer, padded to as many for each image.
+
+B images, L levels, A anchors of all levels, N candidates (the best of each level), P proposals.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import nms
+
+from app.pipeline.models.matching import box_overlaps, pick
+
+ROUNDS_AT_ONCE = 16  # more than boxes are found to hang on each other: 6 to 14
+ROWS_AT_ONCE = 256  # of the overlaps between candidates, to bound their memory
+
+
+class Proposals(NamedTuple):
+    """Boxes float32 [B, P, 4] (xyxy pixels, within the images), the best first, and which of them are one: [B, P]."""
+
+    boxes: Tensor
+    is_kept: Tensor
+
+    def of_images(self) -> list[Tensor]:
+        """Boxes [N_i, 4] of each image, without empty places. Waits for the device."""
+        return [boxes[is_kept] for boxes, is_kept in zip(self.boxes, self.is_kept, strict=True)]
+
+
+class Limits(NamedTuple):
+    """How proposals are chosen: candidates of a level, proposals of an image, NMS, lowest score and side in pixels."""
+
+    num_candidates: int
+    num_proposals: int
+    nms_threshold: float
+    min_score: float
+    min_side_px: float
+
+
+def select_proposals(
+    scores: Tensor,
+    offsets: Tensor,
+    anchors: Tensor,
+    num_per_level: Sequence[int],
+    frames: Tensor,
+    coder: BoxCoder,
+    limits: Limits,
+) -> Proposals:
+    """The best boxes of each image after NMS within each level, as torchvision's ``filter_proposals`` chooses them.
+
+    scores [B, A] before the sigmoid, offsets [B, A, 4], anchors [A, 4], frames [B, 2] the (width, height) of the
+    images. Only candidates are decoded, a few thousand of all anchors.
+    """
+    scores, rows, counts = _best_of_levels(scores, num_per_level, limits.num_candidates)
+    boxes = coder.decode_single(pick(offsets, rows), anchors[rows])
+    boxes = torch.minimum(boxes.clamp(min=0), frames.repeat(1, 2)[:, None])
+    is_kept = ((boxes[..., 2:] - boxes[..., :2]) >= limits.min_side_px).all(dim=-1)
+    is_kept &= scores.sigmoid() >= limits.min_score
+    # What is too small overlaps nothing as a box of no size, so that it takes no other box with it.
+    is_kept &= suppress(boxes * is_kept[..., None], counts, limits.nms_threshold)
+    keys, rows = scores.masked_fill(~is_kept, -torch.inf).topk(min(limits.num_proposals, scores.shape[1]), dim=1)
+    return Proposals(pick(boxes, rows), keys > -torch.inf)
+
+
+def _best_of_levels(scores: Tensor, num_per_level: Sequence[int], num: int) -> tuple[Tensor, Tensor, list[int]]:
+    """Scores and rows [B, N] of the best of each level, level by level, the best first; and how many of each."""
+    best, rows, counts, start = [], [], [], 0
+    for count in num_per_level:
+        top = scores[:, start : start + count].topk(min(num, count), dim=1)
+        best.append(top.values)
+        rows.append(top.indices + start)
+        counts.append(top.values.shape[1])
+        start += count
+    return torch.cat(best, dim=1), torch.cat(rows, dim=1), counts
+
+
+def suppress(boxes: Tensor, counts: Sequence[int], threshold: float) -> Tensor:
+    """What greedy NMS keeps, bool [B, N], of boxes [B, N, 4], ``counts`` of each level and the best of it first."""
+    on_cpu = boxes.device.type == "cpu"
+    return (suppress_in_turn if on_cpu else suppress_together)(boxes, counts, threshold)
+
+
+def suppress_in_turn(boxes: Tensor, counts: Sequence[int], threshold: float) -> Tensor:
+    """By torchvision's NMS, image by image and level by level: the fastest on a CPU."""
+    is_kept = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    ranks = torch.arange(boxes.shape[1], 0, -1, dtype=torch.float32, device=boxes.device)
+    for own_boxes, own_kept in zip(boxes, is_kept, strict=True):
+        for level, kept in zip(own_boxes.split(list(counts)), own_kept.split(list(counts)), strict=True):
+            kept[nms(level, ranks[: len(level)], threshold)] = True
+    return is_kept
+
+
+def suppress_together(boxes: Tensor, counts: Sequence[int], threshold: float) -> Tensor:
+    """All images and levels at once, the same result to the bit: for a GPU, which waits once instead of B x L times.
+
+    A box is kept unless a better one that is kept overlaps it. Started from "all are kept", each round settles at least
+    the best box that is not yet settled; what a round does not change is the answer of greedy NMS.
+    """
+    num_images, most = len(boxes), max(counts)
+    levels = [torch.nn.functional.pad(part, (0, 0, 0, most - part.shape[1])) for part in boxes.split(list(counts), 1)]
+    boxes = torch.stack(levels, dim=1).flatten(0, 1)
+    hits = torch.empty(len(boxes), most, most, dtype=torch.float16, device=boxes.device)
+    for start in range(0, most, ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        hits[:, rows] = box_overlaps(boxes[:, rows], boxes) > threshold
+    hits.tril_(-1)  # a place is hit by better ones only: hits are symmetric
+    kept = torch.ones(len(boxes), most, 1, dtype=torch.float16, device=boxes.device)
+    is_settled = False
+    while not is_settled:
+        for _ in range(ROUNDS_AT_ONCE):
+            before, kept = kept, (hits @ kept == 0).half()
+        is_settled = torch.equal(before, kept)
+    by_level = kept.view(num_images, len(counts), most) > 0
+    return torch.cat([by_level[:, level, :count] for level, count in enumerate(counts)], dim=1)
