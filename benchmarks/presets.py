@@ -24,9 +24,8 @@ from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.presets import PRESETS
 from app.pipeline.train.loop import Run
 from app.pipeline.types import RunContext
-from app.services import dataset
+from app.services import dataset, training
 from app.services.context import Services
-from app.services.training import build_config
 from app.store.files import Workspace
 
 PROJECT = "presets"
@@ -53,14 +52,15 @@ def main() -> None:
 def row(workspace: Path, preset: str, budget_s: float) -> str:
     """Train and judge with one preset; its line of the table."""
     services = Services(Workspace(workspace))
-    config = build_config(services, PROJECT, {"pretrained": "none"}, preset)
+    config = training.build_config(services, PROJECT, {"pretrained": "none"}, preset)
     steps_per_epoch, step_s = probe(services, workspace, config)
     changes = fitted_length(config, int(budget_s / (steps_per_epoch * step_s)))
     words = [word for name, value in changes.items() for word in ("--set", f"{name}={json.dumps(value)}")]
     run = command(workspace, "train", "--project", PROJECT, "--preset", preset, "--set", "pretrained=none", *words)
     cpu_s = watch(workspace, run["run"], budget_s)
     figures = command(workspace, "evaluate", "--project", PROJECT, "--run", str(run["run"]))
-    steps, epochs = progress(services, run["run"])
+    steps = training.metrics_after(services, PROJECT, run["run"], names=["loss"])[-1].step
+    epochs = training.get_run(services, PROJECT, run["run"]).epoch
     size = "as is" if config.resize == "as_is" else config.image_size
     scores = "".join(f"{figures[name]:8.3f}" for name in ("map", "map50", "f1"))
     return f"{preset:<28}{size:>5}{config.batch_size:>6}{steps:>7}{epochs:>8}{cpu_s:>7.0f}{scores}"
