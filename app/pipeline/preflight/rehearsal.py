@@ -74,7 +74,8 @@ def judge_time(measured: Measured, config: RunConfig, num_batches: int, num_vali
     text += f", {duration(found.save)} of saving."
     text += " Another training was under way meanwhile: alone it goes faster." if is_shared else ""
     level: Level = "amber" if found.total > LONG_RUN_S else "green"
-    return Verdict("time", level, text)
+    facts = {"seconds": found.total, "batch_s": measured.batch_s, "predict_s": measured.predict_s}
+    return Verdict("time", level, text, facts=facts)
 
 
 def judge_disk(measured: Measured, folder: Path) -> Verdict:
