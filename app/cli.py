@@ -21,12 +21,14 @@ from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.pipeline.data.json_file import utf8_problem
 from app.records import SPLITS, Job, Run
 from app.services import (
+    benchmark,
     ensembling,
     exporting,
     importing,
     label_export,
     models,
     predicting,
+    preflight,
     projects,
     review,
     suggestions,
@@ -106,17 +108,12 @@ def _add_dataset_commands(commands: "argparse._SubParsersAction[_Parser]") -> No
 
 def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _add_command(commands, "train", train, "train a detector in the background")
-    command.add_argument("--preset", default="", metavar="NAME", help="start from a ready-made set of options")
-    command.add_argument("--config", type=Path, metavar="FILE", help="JSON of options, such as a run's config.json")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="assignments",
-        metavar="key=value",
-        help="one option; can be repeated",
-    )
+    _add_options(command)
     command.add_argument("--wait", action="store_true", help="wait for the end, with progress on standard error")
+
+    command = _add_command(commands, "preflight", check_before, "check a run before it is started, in a minute")
+    _add_options(command)
+    command.set_defaults(as_text=_preflight_as_text)
 
     _add_command(commands, "runs", list_runs, "list the runs of a project")
     _add_run(_add_command(commands, "pause", pause, "let a run leave at a safe point, to go on later"))
@@ -135,6 +132,10 @@ def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> N
     )
     command.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for gray images, 3 for color (3)")
     command.set_defaults(as_text=_models_as_text)
+    command = _add_command(
+        commands, "benchmark", run_benchmark, "measure this machine, in two minutes at most", needs_project=False
+    )
+    command.set_defaults(as_text=_benchmark_as_text)
 
 
 def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -187,8 +188,7 @@ def export_labels(services: Services, values: argparse.Namespace) -> dict[str, A
 def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`train`: queue a run, and with ``--wait`` see it through; a run that does not end well is an error."""
     slug = projects.find_project(services, values.project)
-    options = _with_absolute_paths({**_read_options(values.config), **parse_assignments(values.assignments)})
-    run = training.start_run(services, slug, options, values.preset)
+    run = training.start_run(services, slug, _options(values), values.preset)
     if values.wait:
         run = training.wait_for(services, slug, run.id, _show_job())
         if run.state != "done":
@@ -196,6 +196,13 @@ def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
                 f"Run {run.id} ended as {run.state}: {(run.error or 'it was stopped').rstrip('.')}.", "See its log."
             )
     return {"project": slug, **_run_result(services, slug, run.id)}
+
+
+def check_before(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`preflight`: the verdicts on a run with these options; red ones are no failure of the command."""
+    slug = projects.find_project(services, values.project)
+    result = preflight.check_and_wait(services, slug, _options(values), values.preset, _show_job())
+    return {"project": slug, **result}
 
 
 def list_runs(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -245,6 +252,11 @@ def list_models(services: Services, values: argparse.Namespace) -> dict[str, Any
     return {"models": models.list_catalogue(values.classes, values.channels)}
 
 
+def run_benchmark(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`benchmark`: kept in the workspace for estimates of time."""
+    return benchmark.run_benchmark(services, _progress_of("detectors"))
+
+
 def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`evaluate`: predicts first where that was not done yet."""
     slug = projects.find_project(services, values.project)
@@ -287,6 +299,11 @@ def _figures(result: dict[str, Any], values: argparse.Namespace) -> dict[str, An
 def _run_result(services: Services, slug: str, run_id: int) -> dict[str, Any]:
     run = training.get_run(services, slug, run_id)
     return {"name": run.name, **training.describe_result(services, slug, run_id)}
+
+
+def _options(values: argparse.Namespace) -> dict[str, Any]:
+    """The options of ``--config`` with those of ``--set`` laid over them."""
+    return _with_absolute_paths({**_read_options(values.config), **parse_assignments(values.assignments)})
 
 
 def _read_options(path: Path | None) -> dict[str, Any]:
@@ -346,6 +363,19 @@ def _require_writable(folder: Path) -> None:
         raise argparse.ArgumentTypeError(f"{existing} is no folder")
     if not os.access(existing, os.W_OK):
         raise argparse.ArgumentTypeError(f"nothing can be written in {existing}")
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", default="", metavar="NAME", help="start from a ready-made set of options")
+    command.add_argument("--config", type=Path, metavar="FILE", help="JSON of options, such as a run's config.json")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="assignments",
+        metavar="key=value",
+        help="one option; can be repeated",
+    )
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -427,6 +457,17 @@ def _as_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _benchmark_as_text(result: dict[str, Any]) -> str:
+    """One line a detector and size: images a second in training, the speed-up, seconds an image in prediction."""
+    head = f"{'model':<40}{'size':>6}{'images/s':>10}{'plain':>8}{'speed-up':>10}{'predict s':>11}"
+    lines = [head]
+    for one in result["models"]:
+        rates = f"{one['train_images_per_s']:>10.2f}{one['reference_images_per_s']:>8.2f}"
+        lines.append(f"{one['model']:<40}{one['image_size']:>6}{rates}{one['speedup']:>10.2f}{one['predict_s']:>11.3f}")
+    lines += [f"left out: {name} ({reason})" for name, reason in result["left_out"].items()]
+    return "\n".join([*lines, f"on {result['models'][0]['device']}; plain is torchvision's own step in float32"])
+
+
 def _models_as_text(result: dict[str, Any]) -> str:
     """One line a model: name, parameters, published weights (those that are here in capitals)."""
     lines = []
@@ -434,6 +475,15 @@ def _models_as_text(result: dict[str, Any]) -> str:
         weights = " ".join(part.upper() if part in model["cached"] else part for part in model["pretrained"])
         lines.append(f"{model['name']:<40}{model['parameters'] / 1e6:>8.2f} M  {weights or '-'}")
     return "\n".join([*lines, "timm/NAME: any backbone of timm that gives feature pyramids"])
+
+
+def _preflight_as_text(result: dict[str, Any]) -> str:
+    """One line a check: level, title, what was found, and what would mend it."""
+    lines = []
+    for verdict in result["verdicts"]:
+        lines.append(f"{verdict['level']:<6}{verdict['title']:<22}{verdict['text']}")
+        lines += [f"{'':<28}--set {name}={_option_as_text(value)}" for name, value in verdict["fix"].items()]
+    return "\n".join(lines)
 
 
 def _presets_as_text(result: dict[str, Any]) -> str:
