@@ -33,7 +33,7 @@ JOB_PROCESS_ENTRIES = {
     "app.services.job_handlers",
     "app.services.export_handlers",
     "app.jobs.handlers",
-    "app.jobs.helper_process",
+    "app.jobs.helper_warm_up",
     "app.pipeline.device_check",
 }
 # The part of the pipeline that the web process uses.

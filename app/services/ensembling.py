@@ -87,13 +87,18 @@ def choose_members(
             f"An ensemble has {MIN_MEMBERS} to {MAX_MEMBERS} members; there are {len(members)}.",
             "Train for more epochs, so that there are several checkpoints to choose from.",
         )
-    datasets = {review.load_truth(services, slug, member.run_id).sha256 for member in members}
+    require_one_dataset(services, slug, [member.run_id for member in members])
+    return members
+
+
+def require_one_dataset(services: Services, slug: str, run_ids: Sequence[int]) -> None:
+    """Raise BadRequest unless the runs were trained on the very same images and labels."""
+    datasets = {review.load_truth(services, slug, run_id).sha256 for run_id in run_ids}
     if len(datasets) > 1:
         raise BadRequest(
             "The chosen checkpoints were trained on different datasets: labels or images changed between their runs.",
             "Choose checkpoints of one run, or train again on the labels as they are now.",
         )
-    return members
 
 
 def _best(checkpoints: list[Checkpoint], top: int) -> list[Checkpoint]:
@@ -252,23 +257,30 @@ def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> 
     return [asdict(item) for item in review.list_sets(services, slug, run_id) if item.kind == "ensemble"]
 
 
+def wait_until_done(services: Services, slug: str, job: Job, on_change: Callable[[Job], None] | None = None) -> Job:
+    """Wait for a fusing or a lab; raises UserError unless it ends well."""
+    ended = jobs.wait_for(services, slug, job.id, on_change)
+    if ended.state != "done":
+        raise UserError(f"Fusing ended as {ended.state}: {ended.error or 'stopped'}", "The job's log says more.")
+    return ended
+
+
 def fuse_run(
     services: Services,
     slug: str,
-    run_id: int,
+    run_id: int | None,
     split: str = "valid",
     top: int = 3,
     on_change: Callable[[Job], None] | None = None,
+    checkpoint_ids: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Fuse a run's best checkpoints and wait for it: the ensemble's figures as :func:`review.evaluation` gives them,
-    with ``members`` (the rows beside it), ``verdict`` and ``is_gain``. Raises UserError when the job failed."""
-    queued = request_ensemble(services, slug, run_id=run_id, split=split, top=top)
-    job = jobs.wait_for(services, slug, queued.id, on_change)
-    if job.state != "done":
-        raise UserError(f"Fusing ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
+    """Fuse a run's best checkpoints, or chosen ones, and wait: the ensemble's figures as :func:`review.evaluation`
+    gives them, with ``members`` (the rows beside it), ``verdict`` and ``is_gain``. Raises UserError when it failed."""
+    queued = request_ensemble(services, slug, run_id=run_id, checkpoint_ids=checkpoint_ids, split=split, top=top)
+    job = wait_until_done(services, slug, queued, on_change)
     compared = comparison(services, slug, job.result["set"])
     return {
-        "run": run_id,
+        "run": compared["run"],
         **review.evaluation(services, slug, compared["set"]),
         "members": compared["rows"][:-1],
         "verdict": compared["verdict"],

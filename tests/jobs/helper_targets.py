@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import threading
+import time
 
 from app.errors import UserError
 
@@ -45,3 +47,13 @@ def die():
 
 def hang():
     threading.Event().wait()
+
+
+def is_fusing_compiled(within_s):
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        module = sys.modules.get("app.pipeline.fusion.kernels")
+        if module is not None and getattr(module, "fuse_rows", None) is not None and module.fuse_rows.signatures:
+            return True
+        time.sleep(0.05)
+    return False
