@@ -184,14 +184,16 @@ def _iou(first: np.ndarray, first_area: float, second: np.ndarray, second_area: 
 
 
 @compiled
-def _closest(box: np.ndarray, area: float, others: np.ndarray, areas: np.ndarray, length: int, least: float) -> int:
-    """The first of those that overlap ``box`` most, by an IoU of more than ``least``; -1 without."""
+def _closest(
+    box: np.ndarray, area: float, others: np.ndarray, areas: np.ndarray, length: int, least: float
+) -> tuple[int, float]:
+    """The first of those that overlap ``box`` most, by an IoU of more than ``least``, and that IoU; -1 without."""
     best, best_iou = -1, least
     for index in range(length):
         iou = _iou(others[index], areas[index], box, area)
         if iou > best_iou:
             best, best_iou = index, iou
-    return best
+    return best, best_iou
 
 
 @compiled
@@ -219,7 +221,7 @@ def _fuse_weighted(
     made = 0
     for row in rows:
         box, score, area = boxes[row], scores[row], _area(boxes[row])
-        cluster = _closest(box, area, out_boxes, areas, made, iou_threshold)
+        cluster, _ = _closest(box, area, out_boxes, areas, made, iou_threshold)
         if cluster < 0:
             cluster = made
             made += 1
@@ -296,9 +298,9 @@ def _merge_weighted(
     made = 0
     for row in rows:
         box, area = boxes[row], _area(boxes[row])
-        cluster = _closest(box, area, best, areas, made, iou_threshold)
+        cluster, iou = _closest(box, area, best, areas, made, iou_threshold)
         if cluster < 0:
-            cluster = made
+            cluster, iou = made, 1.0
             made += 1
             areas[cluster] = area
             total[cluster] = 0.0
@@ -306,7 +308,7 @@ def _merge_weighted(
             for side in range(4):
                 best[cluster, side] = box[side]
                 corners[cluster, side] = 0.0
-        share = scores[row] * _iou(box, area, best[cluster], areas[cluster])
+        share = scores[row] * iou
         total[cluster] += share
         for side in range(4):
             corners[cluster, side] = np.float32(np.float64(corners[cluster, side]) + share * box[side])
