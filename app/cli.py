@@ -209,17 +209,11 @@ def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
 
 
 def list_runs(services: Services, values: argparse.Namespace) -> dict[str, Any]:
-    """`runs`: newest first, each with the numbers of its checkpoints."""
+    """`runs`: newest first."""
     slug = projects.find_project(services, values.project)
     return {
         "project": slug,
-        "runs": [
-            {
-                **_run_result(services, slug, run.id),
-                "checkpoints": [item.id for item in training.checkpoints(services, slug, run.id)],
-            }
-            for run in training.list_runs(services, slug)
-        ],
+        "runs": [_run_result(services, slug, run.id) for run in training.list_runs(services, slug)],
     }
 
 
@@ -497,15 +491,20 @@ def _lab_as_text(result: dict[str, Any]) -> str:
     lines.append(
         f"{'':<40}{'tuned':>8}{'judged':>8}" + "".join(f"{name:>10}" for name in names) + f"{'ms/image':>10}  options"
     )
-    rows = [(row["name"], row["predict_ms"], "", row) for row in result["members"]]
+    rows = [(row["name"], _cost(row["predict_ms"]), "", row) for row in result["members"]]
     rows += [
-        (ensemble_lab.NAMES[row["method"]], row["cost_ms"], _fusion_as_text(row["options"]), row)
+        (
+            ensemble_lab.NAMES[row["method"]],
+            _cost(row["cost_ms"], f"+{row['fuse_ms']:.2f}"),
+            _fusion_as_text(row["options"]),
+            row,
+        )
         for row in result["methods"]
     ]
     for name, cost, options, row in rows:
         figures = "".join(f"{row['judged'][figure]:>10.4f}" for figure in names)
         score = f"{row['tuned']['score']:>8.4f}{row['judged']['score']:>8.4f}"
-        lines.append(f"{name[:39]:<40}{score}{figures}{'-' if cost is None else f'{cost:.2f}':>10}  {options}".rstrip())
+        lines.append(f"{name[:39]:<40}{score}{figures}{cost:>10}  {options}".rstrip())
     lines += ["", "What each member brings to the best method, by score and mAP:"]
     members = result["members"]
     for member, row in zip(members, result["contributions"], strict=True):
@@ -513,6 +512,11 @@ def _lab_as_text(result: dict[str, Any]) -> str:
     needed = ", ".join(members[index]["name"] for index in result["smallest"]["members"])
     lines.append(f"Fewest members within {100 * result['near_best']:g} mAP points of the best: {needed}")
     return "\n".join(lines)
+
+
+def _cost(milliseconds: float | None, unknown: str = "-") -> str:
+    """Of an image; where the members were not measured, what fusing adds."""
+    return unknown if milliseconds is None else f"{milliseconds:.2f}"
 
 
 def _fusion_as_text(options: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ def warm_up() -> None:
 
 
 def _compile_fusion() -> None:
-    from app.pipeline.fusion import kernels
+    from app.pipeline.fusion import judging_kernel, kernels
 
     kernels.warm_up()
+    judging_kernel.warm_up()
     logger.info("fusing is compiled")

@@ -52,8 +52,9 @@ def hang():
 def is_fusing_compiled(within_s):
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        module = sys.modules.get("app.pipeline.fusion.kernels")
-        if module is not None and getattr(module, "fuse_rows", None) is not None and module.fuse_rows.signatures:
+        module = sys.modules.get("app.pipeline.fusion.judging_kernel")  # the second of the two
+        function = getattr(module, "judge_rows", None)
+        if function is not None and function.signatures:
             return True
         time.sleep(0.05)
     return False

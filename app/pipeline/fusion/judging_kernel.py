@@ -125,3 +125,9 @@ def _average_precision(outcome: np.ndarray, places: np.ndarray, num_truth: int) 
         if index < length:
             total += precision[index]
     return total / NUM_RECALLS
+
+
+def warm_up() -> None:
+    """Compile, or load from disk, what :func:`judge_rows` needs for the one set of types it is called with."""
+    one, box = np.array([1]), np.array([[0.0, 0.0, 1.0, 1.0]])
+    judge_rows(one - 1, one, one, box, np.array([0, 0, 1]), box, np.array([False]), one, np.array([0.5]))

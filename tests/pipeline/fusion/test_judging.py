@@ -6,6 +6,7 @@ import pytest
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.evaluate.coco_numbers import evaluate
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
+from app.pipeline.fusion import judging_kernel
 from app.pipeline.fusion.judging import Judge
 from app.pipeline.types import Detections
 
@@ -64,6 +65,14 @@ def test_nothing_found_is_zero_and_nothing_to_find_is_minus_one():
     bare, found = make_case(2, num_boxes=1)
     figures = Judge(bare).judge(DetectionColumns.from_detections(bare, found))
     assert (figures.map, figures.map50, figures.f1) == (-1, -1, -1)
+
+
+def test_what_is_compiled_beforehand_serves_every_call():
+    judging_kernel.warm_up()
+    truth, found = make_case(4)
+    Judge(truth).judge(DetectionColumns.from_detections(truth, found))
+    Judge(truth).judge(DetectionColumns.from_detections(truth, {}))
+    assert len(judging_kernel.judge_rows.signatures) == 1
 
 
 def test_f1_at_a_threshold_counts_scores_that_reach_it():

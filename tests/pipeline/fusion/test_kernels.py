@@ -12,8 +12,10 @@ import ensemble_boxes
 import numpy as np
 import pytest
 
-from app.pipeline.ensemble import CONF_TYPES, FusionOptions, fuse_columns
+from app.pipeline.ensemble import CONF_TYPES, METHODS, FusionOptions, fuse_columns
+from app.pipeline.fusion import kernels
 from app.pipeline.fusion.columns import MemberColumns
+from app.pipeline.types import Detections
 
 WEIGHTED = [("wbf", conf_type) for conf_type in CONF_TYPES]
 SORTING = ("ensemble_boxes_wbf", "ensemble_boxes_nmw")
@@ -173,6 +175,18 @@ def test_soft_nms_keeps_the_boxes_of_the_library_and_gives_the_lowered_scores():
         kept = by_library(columns, image, FusionOptions(method="soft_nms"))
         assert table(boxes, 0 * scores, labels).tobytes() == table(kept[0], 0 * kept[1], kept[2]).tobytes()
         assert (np.sort(scores) < np.sort(kept[1])).any()
+
+
+def test_what_is_compiled_beforehand_serves_every_call():
+    kernels.warm_up()
+    columns = make_columns(8)
+    for method in METHODS:
+        fuse_columns(columns.of_members([0, 1]).of_images(np.arange(6) < 3), FusionOptions(method=method))
+    stored = {1: Detections(*(np.frombuffer(part) for part in (b"", b"", b"")))}  # arrays that cannot be written
+    fuse_columns(
+        MemberColumns.from_detections([stored], [SimpleNamespace(image_id=1, width=9, height=9)]), FusionOptions()
+    )
+    assert len(kernels.fuse_rows.signatures) == 1
 
 
 def test_without_a_place_to_keep_compiled_code_it_is_compiled_anew(monkeypatch, caplog):
