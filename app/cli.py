@@ -22,6 +22,7 @@ from app.pipeline.data.json_file import utf8_problem
 from app.records import SPLITS, Job, Run
 from app.services import (
     benchmark,
+    ensemble_lab,
     ensembling,
     exporting,
     importing,
@@ -145,9 +146,18 @@ def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
         "--results", type=_output_file, metavar="FILE", help="write the predictions as COCO results JSON"
     )
 
-    command = _add_command(commands, "ensemble", ensemble, "fuse a run's best checkpoints and judge the result")
-    _add_run_and_split(command)
-    command.add_argument("--top", type=int, default=3, metavar="N", help="how many checkpoints (3)")
+    command = _add_command(commands, "ensemble", ensemble, "fuse checkpoints and judge the result")
+    members = command.add_mutually_exclusive_group(required=True)
+    members.add_argument("--run", type=_run_id, metavar="ID", help="the best checkpoints of this run")
+    members.add_argument("--checkpoints", type=_ids, metavar="ID,ID", help="these, of any runs; `runs` lists them")
+    members.add_argument("--sets", type=_ids, metavar="ID,ID", help="these stored predictions; with --tune")
+    _add_split(command)
+    command.add_argument("--top", type=int, default=3, metavar="N", help="how many checkpoints of a run (3)")
+    command.add_argument(
+        "--tune",
+        action="store_true",
+        help="tune every method on half of the images, judge on the other half, and say which members are needed",
+    )
 
     command = _add_command(commands, "predict", predict, "find objects in a picture or a folder of pictures")
     _add_run(command)
@@ -269,14 +279,35 @@ def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
 
 
 def ensemble(services: Services, values: argparse.Namespace) -> dict[str, Any]:
-    """`ensemble`: the figures of the fused predictions, and those of the members beside them."""
+    """`ensemble`: the figures of the fused predictions, and those of the members beside them; `--tune`: the lab's."""
     slug = projects.find_project(services, values.project)
-    result = ensembling.fuse_run(services, slug, values.run, values.split, values.top, _show_job())
+    if values.tune:
+        return _tune_ensemble(services, slug, values)
+    if values.sets:
+        raise BadRequest("Stored predictions are fused by the lab only.", "Add --tune, or name --checkpoints.")
+    result = ensembling.fuse_run(
+        services, slug, values.run, values.split, values.top, _show_job(), checkpoint_ids=values.checkpoints
+    )
     return {
         "project": slug,
         **_figures(result, values),
         **{name: result[name] for name in ("members", "verdict", "is_gain")},
     }
+
+
+def _tune_ensemble(services: Services, slug: str, values: argparse.Namespace) -> dict[str, Any]:
+    values.as_text = _lab_as_text
+    result = ensemble_lab.run(
+        services,
+        slug,
+        _show_job(),
+        run_id=values.run,
+        checkpoint_ids=values.checkpoints or (),
+        set_ids=values.sets or (),
+        top=values.top,
+        split=values.split,
+    )
+    return {"project": slug, **result}
 
 
 def predict(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -293,7 +324,7 @@ def export(services: Services, values: argparse.Namespace) -> dict[str, Any]:
 
 def _figures(result: dict[str, Any], values: argparse.Namespace) -> dict[str, Any]:
     names = ("map", "map50", "map75", "f1", "f1_threshold", "per_class", "coco")
-    return {"run": values.run, "split": values.split, **{name: result[name] for name in names}}
+    return {"run": result["run"], "split": values.split, **{name: result[name] for name in names}}
 
 
 def _run_result(services: Services, slug: str, run_id: int) -> dict[str, Any]:
@@ -329,9 +360,22 @@ def _with_absolute_paths(options: dict[str, Any]) -> dict[str, Any]:
 
 def _run_id(text: str) -> int:
     """A run's number, as SQLite can hold it."""
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) < 2**63:
+    if not _is_id(text):
         raise argparse.ArgumentTypeError(f"there is no run {text[:40]!r}: `runs` lists their numbers")
     return int(text)
+
+
+def _ids(text: str) -> list[int]:
+    """Numbers with commas between them."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(map(_is_id, parts)):
+        raise argparse.ArgumentTypeError(f"numbers with commas between them are needed, such as 3,5; got {text[:40]!r}")
+    return [int(part) for part in parts]
+
+
+def _is_id(text: str) -> bool:
+    """Whether it is a number above 0 that SQLite can hold."""
+    return text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**63
 
 
 def _given_path(text: str) -> Path:
@@ -386,6 +430,10 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 def _add_run_and_split(command: argparse.ArgumentParser) -> None:
     _add_run(command)
+    _add_split(command)
+
+
+def _add_split(command: argparse.ArgumentParser) -> None:
     command.add_argument("--split", choices=SPLITS, default="valid", help="the images to judge on (valid)")
 
 
@@ -484,6 +532,47 @@ def _preflight_as_text(result: dict[str, Any]) -> str:
         lines.append(f"{verdict['level']:<6}{verdict['title']:<22}{verdict['text']}")
         lines += [f"{'':<28}--set {name}={_option_as_text(value)}" for name, value in verdict["fix"].items()]
     return "\n".join(lines)
+
+
+def _lab_as_text(result: dict[str, Any]) -> str:
+    """The verdict, then members and methods in one table: figures on the judging half, score on both."""
+    names = ("map", "map50", "map75", "f1", "threshold")
+    lines = [result["verdict"], ""]
+    lines.append(
+        f"{'':<40}{'tuned':>8}{'judged':>8}" + "".join(f"{name:>10}" for name in names) + f"{'ms/image':>10}  options"
+    )
+    rows = [(row["name"], _cost(row["predict_ms"]), "", row) for row in result["members"]]
+    rows += [
+        (
+            ensemble_lab.NAMES[row["method"]],
+            _cost(row["cost_ms"], f"+{row['fuse_ms']:.2f}"),
+            _fusion_as_text(row["options"]),
+            row,
+        )
+        for row in result["methods"]
+    ]
+    for name, cost, options, row in rows:
+        figures = "".join(f"{row['judged'][figure]:>10.4f}" for figure in names)
+        score = f"{row['tuned']['score']:>8.4f}{row['judged']['score']:>8.4f}"
+        lines.append(f"{name[:39]:<40}{score}{figures}{cost:>10}  {options}".rstrip())
+    lines += ["", "What each member brings to the best method, by score and mAP:"]
+    members = result["members"]
+    for member, row in zip(members, result["contributions"], strict=True):
+        lines.append(f"  {member['name'][:38]:<38}{row['score']:>+9.4f}{row['map']:>+9.4f}")
+    needed = ", ".join(members[index]["name"] for index in result["smallest"]["members"])
+    lines.append(f"Fewest members within {100 * result['near_best']:g} mAP points of the best: {needed}")
+    return "\n".join(lines)
+
+
+def _cost(milliseconds: float | None, unknown: str = "-") -> str:
+    """Of an image; where the members were not measured, what fusing adds."""
+    return unknown if milliseconds is None else f"{milliseconds:.2f}"
+
+
+def _fusion_as_text(options: dict[str, Any]) -> str:
+    iou = "" if options["method"] == "soft_nms" else f"IoU {options['iou_threshold']:g}, "
+    weights = " ".join(f"{weight:g}" for weight in options["weights"])
+    return f"{iou}skip below {options['skip_threshold']:g}, weights {weights}"
 
 
 def _presets_as_text(result: dict[str, Any]) -> str:

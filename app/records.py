@@ -102,7 +102,7 @@ class Job:
     """A piece of long work in the queue of a project."""
 
     id: int
-    kind: str  # import, train, predict, ensemble, export
+    kind: str  # import, train, predict, ensemble, ensemble_lab, export
     state: str  # queued, running, stopping, paused, done, failed, cancelled, interrupted
     attempt: int
     payload: dict[str, Any]

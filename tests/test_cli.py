@@ -11,10 +11,12 @@ import pytest
 from app import cli
 from app.errors import UserError
 from app.records import Run
-from app.services import jobs, projects, run_checks, suggestions
+from app.services import ensemble_lab, jobs, projects, run_checks, suggestions
 from app.services.context import Services
+from app.store import jobs as job_store
 from app.store.files import Workspace
 from tests.services.export_maker import Export
+from tests.services.review_project import make_review_project
 
 
 @pytest.fixture
@@ -125,6 +127,52 @@ def test_weights_file_is_meant_from_where_the_command_is_given(run, dataset, tmp
     monkeypatch.setattr(cli.training, "start_run", lambda s, slug, options, preset: given.append(options) or 1 / 0)
     run("train", "--project", "x", "--set", "pretrained=file", "--set", "weights_file=mine.pth")
     assert given[0]["weights_file"] == str(tmp_path / "mine.pth")
+
+
+@pytest.fixture
+def fused(tmp_path, monkeypatch):
+    """A project with predictions, whose ensemble labs are done as soon as somebody waits for them."""
+
+    def do_it(services, slug, job_id, on_change=None):
+        database = services.database(slug)
+        job = job_store.claim(database, job_id)
+        job_store.finish(database, job_id, job.attempt, "done", ensemble_lab.carry_out(services, slug, job.payload))
+        return job_store.get_job(database, job_id)
+
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    monkeypatch.setattr(jobs, "wait_for", do_it)
+    return make_review_project(tmp_path / "projects", num_valid=16)
+
+
+def test_ensemble_is_tuned_and_taken_apart(run, fused, capsys):
+    first, second, *_ = fused.checkpoint_ids
+    words = ["ensemble", "--project", fused.slug, "--checkpoints", f"{first},{second}", "--tune"]
+    code, result, _ = run(*words, "--json")
+    assert code == 0
+    assert [row["checkpoint_id"] for row in result["members"]] == [first, second]
+    assert {row["method"] for row in result["methods"]} == {"wbf", "nms", "soft_nms", "nmw"}
+    assert result["verdict"].startswith("Gain" if result["is_gain"] else "No gain")
+    assert cli.main(["--projects", str(fused.services.workspace.root), *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == result["verdict"]
+    wbf = next(line for line in lines if line.startswith("WBF "))
+    assert f"{result['methods'][0]['judged']['map']:.4f}" in wbf and "weights" in wbf
+    assert "Fewest members within 0.2 mAP points" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--checkpoints", "1,x", "--tune"], "numbers with commas"),
+        (["--checkpoints", "1,2", "--run", "1"], "not allowed with"),
+        (["--sets", "1,2"], "by the lab only"),
+        (["--checkpoints", "1,99", "--tune"], "no checkpoint 99"),
+        ([], "is required"),
+    ],
+)
+def test_members_that_cannot_be_fused_are_bad_use(run, fused, words, error):
+    code, result, _ = run("ensemble", "--project", fused.slug, *words, "--json")
+    assert code == 2 and error in result["error"]
 
 
 @pytest.mark.parametrize("command", ["evaluate", "ensemble", "export", "predict"])

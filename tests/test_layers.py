@@ -34,7 +34,7 @@ JOB_PROCESS_ENTRIES = {
     "app.services.export_handlers",
     "app.services.preflight_handler",
     "app.jobs.handlers",
-    "app.jobs.helper_process",
+    "app.jobs.helper_warm_up",
     "app.pipeline.device_check",
 }
 # The part of the pipeline that the web process uses.

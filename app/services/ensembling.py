@@ -1,16 +1,20 @@
 """Fusing the predictions of several checkpoints, and judging the ensemble beside its members."""
 
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from pydantic import ValidationError
 from sqlite_utils import Database
 
 from app.errors import BadRequest, Cancelled, UserError
-from app.pipeline.ensemble import FusionOptions, fuse
+from app.pipeline.data.snapshot import Sample
+from app.pipeline.ensemble import FusionOptions, fuse_columns
 from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, selection_score
+from app.pipeline.fusion.columns import MemberColumns
 from app.pipeline.types import Detections
 from app.records import Checkpoint, Job, PredictionSet
 from app.services import jobs, review
@@ -20,6 +24,7 @@ from app.store import predictions, runs
 FIGURES = ("map", "map50", "map75", "f1")
 MIN_MEMBERS = 2
 MAX_MEMBERS = 20
+IMAGES_AT_ONCE = 200
 SMALLEST_GAIN = 0.001  # of the score; less would not show in three decimals
 
 
@@ -82,13 +87,18 @@ def choose_members(
             f"An ensemble has {MIN_MEMBERS} to {MAX_MEMBERS} members; there are {len(members)}.",
             "Train for more epochs, so that there are several checkpoints to choose from.",
         )
-    datasets = {review.load_truth(services, slug, member.run_id).sha256 for member in members}
+    require_one_dataset(services, slug, [member.run_id for member in members])
+    return members
+
+
+def require_one_dataset(services: Services, slug: str, run_ids: Sequence[int]) -> None:
+    """Raise BadRequest unless the runs were trained on the very same images and labels."""
+    datasets = {review.load_truth(services, slug, run_id).sha256 for run_id in run_ids}
     if len(datasets) > 1:
         raise BadRequest(
             "The chosen checkpoints were trained on different datasets: labels or images changed between their runs.",
             "Choose checkpoints of one run, or train again on the labels as they are now.",
         )
-    return members
 
 
 def _best(checkpoints: list[Checkpoint], top: int) -> list[Checkpoint]:
@@ -111,34 +121,52 @@ def carry_out(
 ) -> dict[str, Any]:
     """Do a queued fusing inside its job: predict what is missing, fuse, store, judge; returns :func:`comparison`.
 
-    predict(checkpoint_id, split) makes and stores a member's predictions; ``write`` opens the job's transaction.
+    predict(checkpoint_id, split) makes and stores a member's predictions; ``write`` opens the job's transaction. Fused
+    pieces wait in a file: memory stays flat, and the database is locked only while they are written.
     Raises Cancelled when asked to stop; then nothing of the ensemble is stored.
     """
     options = parse_options(payload["options"])
     members = _predicted_members(services, slug, payload, predict, on_progress)
     snapshot = review.load_truth(services, slug, payload["run_id"])
     samples = snapshot.split(payload["split"])
-    database = services.database(slug)
-    found = [predictions.read_detections(database, member.id) for member in members]
-    fused: dict[int, Detections] = {}
-    for done, sample in enumerate(samples):
-        if should_stop():
-            raise Cancelled("Fusing was stopped; nothing of the ensemble was stored.")
-        each = [detections.get(sample.image_id, Detections.empty()) for detections in found]
-        fused[sample.image_id] = fuse(each, sample.width, sample.height, options)
-        on_progress(done + 1, len(samples), "Fusing")
-    with write() as db:
-        set_id = predictions.store_predictions(
-            db,
-            run_id=payload["run_id"],
-            split=payload["split"],
-            detections=fused,
-            snapshot_sha256=snapshot.sha256,
-            name=f"{options.method.upper().replace('_', '-')} of {len(members)}",
-            members=[member.id for member in members],
-            options=options.model_dump(mode="json"),
-        )
+    with TemporaryFile(dir=services.files(slug).folder) as pieces:
+        for start in range(0, len(samples), IMAGES_AT_ONCE):
+            if should_stop():
+                raise Cancelled("Fusing was stopped; nothing of the ensemble was stored.")
+            piece = samples[start : start + IMAGES_AT_ONCE]
+            pickle.dump(_fuse_piece(services, slug, members, piece, options), pieces)
+            on_progress(start + len(piece), len(samples), "Fusing")
+        pieces.seek(0)
+        with write() as db:
+            set_id = predictions.store_predictions(
+                db,
+                run_id=payload["run_id"],
+                split=payload["split"],
+                detections=_read_pieces(pieces),
+                snapshot_sha256=snapshot.sha256,
+                name=f"{options.method.upper().replace('_', '-')} of {len(members)}",
+                members=[member.id for member in members],
+                options=options.model_dump(mode="json"),
+            )
     return comparison(services, slug, set_id)
+
+
+def _fuse_piece(
+    services: Services, slug: str, members: Sequence[PredictionSet], samples: Sequence[Sample], options: FusionOptions
+) -> list[tuple[int, Detections]]:
+    image_ids = [sample.image_id for sample in samples]
+    database = services.database(slug)
+    found = [predictions.read_detections(database, member.id, image_ids) for member in members]
+    fused = fuse_columns(MemberColumns.from_detections(found, samples), options)
+    return list(zip(image_ids, fused.to_detections(), strict=True))
+
+
+def _read_pieces(file: IO[bytes]) -> Iterator[tuple[int, Detections]]:
+    while True:
+        try:
+            yield from pickle.load(file)
+        except EOFError:
+            return
 
 
 def _predicted_members(
@@ -229,23 +257,30 @@ def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> 
     return [asdict(item) for item in review.list_sets(services, slug, run_id) if item.kind == "ensemble"]
 
 
+def wait_until_done(services: Services, slug: str, job: Job, on_change: Callable[[Job], None] | None = None) -> Job:
+    """Wait for a fusing or a lab; raises UserError unless it ends well."""
+    ended = jobs.wait_for(services, slug, job.id, on_change)
+    if ended.state != "done":
+        raise UserError(f"Fusing ended as {ended.state}: {ended.error or 'stopped'}", "The job's log says more.")
+    return ended
+
+
 def fuse_run(
     services: Services,
     slug: str,
-    run_id: int,
+    run_id: int | None,
     split: str = "valid",
     top: int = 3,
     on_change: Callable[[Job], None] | None = None,
+    checkpoint_ids: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Fuse a run's best checkpoints and wait for it: the ensemble's figures as :func:`review.evaluation` gives them,
-    with ``members`` (the rows beside it), ``verdict`` and ``is_gain``. Raises UserError when the job failed."""
-    queued = request_ensemble(services, slug, run_id=run_id, split=split, top=top)
-    job = jobs.wait_for(services, slug, queued.id, on_change)
-    if job.state != "done":
-        raise UserError(f"Fusing ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
+    """Fuse a run's best checkpoints, or chosen ones, and wait: the ensemble's figures as :func:`review.evaluation`
+    gives them, with ``members`` (the rows beside it), ``verdict`` and ``is_gain``. Raises UserError when it failed."""
+    queued = request_ensemble(services, slug, run_id=run_id, checkpoint_ids=checkpoint_ids, split=split, top=top)
+    job = wait_until_done(services, slug, queued, on_change)
     compared = comparison(services, slug, job.result["set"])
     return {
-        "run": run_id,
+        "run": compared["run"],
         **review.evaluation(services, slug, compared["set"]),
         "members": compared["rows"][:-1],
         "verdict": compared["verdict"],

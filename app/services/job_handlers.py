@@ -10,7 +10,7 @@ from app.errors import BadRequest
 from app.jobs.context import JobContext, Stopped
 from app.jobs.handlers import predict_split
 from app.pipeline.config import parse_config
-from app.services import ensembling, importing, uploads
+from app.services import ensemble_lab, ensembling, importing, uploads
 from app.services.context import Services
 from app.store import timings
 
@@ -43,6 +43,13 @@ def ensemble(job: JobContext) -> dict[str, Any]:
         write=job.write,
         on_progress=job.set_progress,
         should_stop=job.should_stop,
+    )
+
+
+def run_ensemble_lab(job: JobContext) -> dict[str, Any]:
+    """Tune, judge and take apart an ensemble of stored predictions; the result is the lab."""
+    return ensemble_lab.carry_out(
+        Services(job.workspace), job.slug, job.payload, on_progress=job.set_progress, should_stop=job.should_stop
     )
 
 

@@ -22,6 +22,7 @@ HANDLERS = {
     "predict": "app.jobs.handlers:predict",
     "import": "app.services.job_handlers:import_dataset",
     "ensemble": "app.services.job_handlers:ensemble",
+    "ensemble_lab": "app.services.job_handlers:run_ensemble_lab",
     "measure": "app.services.job_handlers:measure",
     "preflight": "app.services.preflight_handler:check",
     "export": "app.services.export_handlers:export",

@@ -150,7 +150,7 @@ def wait_for(
 
 def describe_result(services: Services, slug: str, run_id: int) -> dict[str, Any]:
     """A run for machines: run (id), state, attempt, pid, error, epoch (finished ones; also as epochs), best (figures
-    and file, or None) and the kept checkpoints (path and figures; the best first, the last one at the end).
+    and file, or None) and the kept checkpoints (id, path and figures; the best first, the last one at the end).
     """
     run = get_run(services, slug, run_id)
     kept = [item for item in checkpoints(services, slug, run_id) if item.score is not None]
@@ -175,7 +175,7 @@ def describe_result(services: Services, slug: str, run_id: int) -> dict[str, Any
 def _describe_checkpoint(services: Services, slug: str, item: Checkpoint) -> dict[str, Any]:
     path = services.files(slug).run(item.run_id) / item.file_name
     figures = {name: getattr(item, name) for name in ("epoch", "map50", "f1", "score", "is_last")}
-    return {"path": str(path), **figures}
+    return {"id": item.id, "path": str(path), **figures}
 
 
 def _start_again(services: Services, slug: str, run_id: int, states: tuple[str, ...]) -> Run:

@@ -45,11 +45,14 @@ def get_job(database: ProjectDatabase, job_id: int) -> Job:
     return _job(row)
 
 
-def list_jobs(database: ProjectDatabase, states: Sequence[str] | None = None, limit: int = 100) -> list[Job]:
-    """Jobs, newest first; only those in ``states`` if given."""
-    where = f"WHERE state IN ({', '.join('?' * len(states))})" if states is not None else ""
+def list_jobs(
+    database: ProjectDatabase, states: Sequence[str] | None = None, limit: int = 100, kind: str | None = None
+) -> list[Job]:
+    """Jobs, newest first; only those in ``states`` and of ``kind`` if given."""
+    where = f"state IN ({', '.join('?' * len(states))})" if states is not None else "1"
+    sql = f"SELECT * FROM job WHERE {where} AND (? IS NULL OR kind = ?) ORDER BY id DESC LIMIT ?"
     with database.read() as db:
-        rows = rows_of(db, f"SELECT * FROM job {where} ORDER BY id DESC LIMIT ?", [*(states or ()), limit])
+        rows = rows_of(db, sql, [*(states or ()), kind, kind, limit])
     return [_job(row) for row in rows]
 
 

@@ -6,7 +6,7 @@ Every score is kept; thresholds belong to whoever reads.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def store_predictions(
     *,
     run_id: int,
     split: str,
-    detections: Mapping[int, Detections],
+    detections: Mapping[int, Detections] | Iterable[tuple[int, Detections]],
     snapshot_sha256: str,
     checkpoint_id: int | None = None,
     name: str = "",
@@ -35,8 +35,10 @@ def store_predictions(
     """Store predictions by image id inside the caller's write transaction and return the set's id.
 
     With ``checkpoint_id`` they are that checkpoint's and replace the ones it had on the split; without, they are those
-    of an ensemble of the sets ``members`` and replace an earlier one of the same members and options.
+    of an ensemble of the sets ``members`` and replace an earlier one of the same members and options. Pairs of id and
+    detections are taken one by one, so that they need not all be in memory.
     """
+    pairs = detections.items() if isinstance(detections, Mapping) else detections
     kind = "ensemble" if checkpoint_id is None else "checkpoint"
     values = [kind, run_id, checkpoint_id, split, json.dumps(list(members)), json.dumps(options or {}, sort_keys=True)]
     if checkpoint_id is None:
@@ -55,7 +57,7 @@ def store_predictions(
     set_id = int(cursor.lastrowid)
     db.conn.executemany(
         "INSERT INTO prediction (set_id, image_id, boxes, scores, labels) VALUES (?, ?, ?, ?, ?)",
-        ((set_id, image_id, *_to_blobs(found)) for image_id, found in detections.items()),
+        ((set_id, image_id, *_to_blobs(found)) for image_id, found in pairs),
     )
     return set_id
 

@@ -1,15 +1,17 @@
 import subprocess
 import sys
+from collections import namedtuple
 
-import ensemble_boxes
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from app.pipeline.ensemble import FusionError, FusionOptions, fuse
+from app.pipeline.ensemble import FusionError, FusionOptions, fuse, fuse_columns
+from app.pipeline.fusion.columns import MemberColumns
 from app.pipeline.types import Detections
 
 BOX = [100, 50, 200, 150]
+Picture = namedtuple("Picture", "image_id width height")
 METHODS = ("wbf", "nms", "soft_nms", "nmw")
 
 
@@ -118,12 +120,6 @@ def test_bad_input_is_refused_with_the_reason(members, size, options, reason):
         fuse(members, *size, options)
 
 
-def test_a_library_that_exits_does_not_end_the_process(monkeypatch):
-    monkeypatch.setattr(ensemble_boxes, "weighted_boxes_fusion", lambda *_, **__: sys.exit())
-    with pytest.raises(FusionError, match="refused"):
-        fuse([one()], 400, 300, FusionOptions())
-
-
 @pytest.mark.parametrize(
     "values", [{"iou": 0.5}, {"method": "best"}, {"iou_threshold": 1.5}, {"skip_threshold": -1}, {"weights": (0,)}]
 )
@@ -132,9 +128,56 @@ def test_unknown_options_and_values_are_refused(values):
         FusionOptions(**values)
 
 
-def test_evaluation_and_fusion_do_not_load_torch():
+def test_scores_of_nothing_are_left_out_and_give_no_box_without_a_place():
+    members = [Detections([BOX, [0, 0, 9, 9]], [0.0, 0.5], [1, 1]), one(score=0.0)]
+    assert fuse(members, 400, 300, FusionOptions()).scores.tolist() == pytest.approx([0.25])
+
+
+def test_a_score_shown_as_the_threshold_reaches_it():
+    assert len(fuse([one(score=0.7)], 400, 300, FusionOptions(skip_threshold=0.7))) == 1  # as float32 it is .69999999
+
+
+def test_many_images_at_once_are_fused_as_one_by_one():
+    pictures = [Picture(5, 300, 200), Picture(2, 100, 400), Picture(9, 50, 50)]
+    members = [make_member(seed, pictures) for seed in range(3)]
+    del members[1][2]  # a member without an entry for an image has found nothing in it
+    options = FusionOptions(weights=(1, 2, 0.5), skip_threshold=0.1)
+    together = fuse_columns(MemberColumns.from_detections(members, pictures), options).to_detections()
+    for picture, fused in zip(pictures, together, strict=True):
+        each = [member.get(picture.image_id, Detections.empty()) for member in members]
+        alone = fuse(each, picture.width, picture.height, options)
+        assert len(alone) > 0
+        for name in ("boxes", "scores", "labels"):
+            np.testing.assert_array_equal(getattr(fused, name), getattr(alone, name))
+
+
+def test_parts_of_columns_are_the_columns_of_the_parts():
+    pictures = [Picture(5, 300, 200), Picture(2, 100, 400), Picture(9, 50, 50)]
+    members = [make_member(seed, pictures) for seed in range(3)]
+    columns = MemberColumns.from_detections(members, pictures)
+    part = columns.of_members([2, 0]).of_images(np.array([True, False, True]))
+    wanted = MemberColumns.from_detections([members[0], members[2]], [pictures[0], pictures[2]])
+    for name in ("first", "boxes", "scores", "labels", "sizes"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(wanted, name))
+    np.testing.assert_array_equal(part.members, 1 - wanted.members)  # named 2, 0: the third is member 0
+
+
+def make_member(seed, pictures):
+    rng = np.random.default_rng(seed)
+    found = {}
+    for picture in pictures:
+        corner = rng.uniform(0, 0.7, (12, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(0.05, 0.3, (12, 2))], axis=1)
+        scale = [picture.width, picture.height] * 2
+        found[picture.image_id] = Detections(boxes * scale, rng.random(12), rng.integers(1, 3, 12))
+    return found
+
+
+@pytest.mark.parametrize("first", ["app.pipeline.ensemble", "app.services.ensembling", "app.api.routes.review"])
+def test_numba_waits_for_the_first_fusing_and_torch_stays_out(first):
     code = (
-        "import sys, numpy as np\n"
+        f"import sys, {first}\n"
+        "assert 'numba' not in sys.modules\n"
         "import app.pipeline.evaluate.coco_numbers, app.pipeline.ensemble as e\n"
         "from app.pipeline.types import Detections\n"
         "e.fuse([Detections([[0, 0, 5, 5]], [0.5], [1])], 9, 9, e.FusionOptions())\n"

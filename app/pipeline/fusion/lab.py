@@ -1,0 +1,194 @@
+"""The ensemble lab: methods tuned on one half of the images and judged on the other, and what each member is good for.
+
+Nothing that was chosen is judged where it was chosen: weights, IoU, skip threshold, score threshold, the best method
+and the smallest subset come from the tuning half; the figures that count are those of the judging half. Imports no
+torch.
+
+Legend: T members; a half is a part of the images with their labels and every member's detections on them.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from app.pipeline.data.categories import CategoryMap
+from app.pipeline.data.snapshot import Sample
+from app.pipeline.data.split import SplitItem, group_aware_split
+from app.pipeline.ensemble import METHODS, FusionOptions, fuse_columns
+from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
+from app.pipeline.evaluate.selection import selection_score
+from app.pipeline.fusion.columns import MemberColumns
+from app.pipeline.fusion.judging import Figures, Judge
+from app.pipeline.fusion.tune import tune
+from app.pipeline.types import Detections
+
+NEAR_BEST = 0.002  # of mAP, 0.2 points of 100: a smaller ensemble may be that much worse than the best
+MOST_FOR_ALL_SUBSETS = 6  # members; beyond, subsets are found by leaving out one after the other
+TIMED_ROUNDS = 3
+
+Tick = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """Images with labels, and the members' detections on them as they are and as fusing wants them."""
+
+    judge: Judge
+    members: tuple[DetectionColumns, ...]
+    columns: MemberColumns
+
+    @classmethod
+    def of(
+        cls, samples: Sequence[Sample], categories: CategoryMap, members: Sequence[Mapping[int, Detections]]
+    ) -> "Half":
+        """From the samples of this half; members may have further images."""
+        truth = GroundTruth.from_samples(samples, categories)
+        ids = [sample.image_id for sample in samples]
+        own = [{image_id: member[image_id] for image_id in ids if image_id in member} for member in members]
+        return cls(
+            Judge(truth),
+            tuple(DetectionColumns.from_detections(truth, each) for each in own),
+            MemberColumns.from_detections(own, samples),
+        )
+
+    def figures_of(self, chosen: Sequence[int], options: FusionOptions, threshold: float | None = None) -> Figures:
+        """Figures of some members fused; of one member, those of its own detections as they are."""
+        if len(chosen) == 1:
+            return self.judge.judge(self.members[chosen[0]], threshold)
+        columns = self.columns if len(chosen) == self.columns.num_members else self.columns.of_members(chosen)
+        weights = tuple(options.weights[index] for index in chosen) if options.weights else ()
+        return self._judge_fused(columns, options.model_copy(update={"weights": weights}), threshold)
+
+    def seconds_to_fuse(self, options: FusionOptions) -> float:
+        """Of an image: the quickest of a few rounds, since anything else on the machine only adds."""
+        rounds = []
+        for _ in range(TIMED_ROUNDS):
+            began = time.perf_counter()
+            fuse_columns(self.columns, options)
+            rounds.append(time.perf_counter() - began)
+        return min(rounds) / self.columns.num_images
+
+    def _judge_fused(self, columns: MemberColumns, options: FusionOptions, threshold: float | None) -> Figures:
+        fused = fuse_columns(columns, options)
+        rows = DetectionColumns(
+            fused.image_index,
+            fused.to_pixels().astype(np.float64),
+            np.clip(fused.scores, 0, 1).astype(np.float32).astype(np.float64),  # as they would be stored
+            fused.labels.astype(np.int64),
+        )
+        return self.judge.judge(rows, threshold)
+
+
+def split_in_halves(samples: Sequence[Sample], sources: Mapping[int, str], seed: int) -> np.ndarray:
+    """Which samples are for tuning, bool [I]; the others judge. Images of one source stay together.
+
+    sources: image id to the key of its source; an image without one, or with "", is a source of its own. Classes are
+    spread as evenly as the sources allow; the same seed gives the same halves.
+    """
+    items = [
+        SplitItem(sources.get(sample.image_id) or f"{sample.image_id}/", frozenset(sample.labels.tolist()))
+        for sample in samples
+    ]
+    return np.array([name == "tune" for name in group_aware_split(items, {"tune": 0.5, "judge": 0.5}, seed)])
+
+
+def run_lab(
+    tuning: Half, judging: Half, metric: str, methods: Sequence[str] = METHODS, tick: Tick = lambda message: None
+) -> dict[str, Any]:
+    """Tune and judge every method, and take the best ensemble apart; ``tick`` is called before each trial.
+
+    ``members``: of each, ``tuned`` and ``judged`` (Figures as dicts with ``score``, by the selection ``metric``).
+    ``methods``: method, options, ``plain`` (judged with the options as they come), tuned, judged, fuse_ms (an image).
+    ``best``: index in ``methods``, the best on the tuning half. ``contributions``: of each member, the judged figures
+    of the best method without it (``without``) and what it brings (``score`` and ``map``, the whole less that).
+    ``smallest``: the fewest members whose mAP on the tuning half is within NEAR_BEST of the best subset's: ``members``
+    (indices), tuned, judged, and ``num_tried``. Judged F1 uses the score threshold of the tuning half.
+    """
+    everyone = range(len(tuning.members))
+    measure = _Measure(tuning, judging, metric, tick)
+    rows = [measure.method(method, everyone) for method in methods]
+    best = max(range(len(rows)), key=lambda index: rows[index]["tuned"]["score"])
+    options = FusionOptions.model_validate(rows[best]["options"])
+    return {
+        "members": [measure.both([index], options) for index in everyone],
+        "methods": rows,
+        "best": best,
+        "contributions": measure.contributions(everyone, options, rows[best]["judged"]),
+        "smallest": measure.smallest(everyone, options),
+    }
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Trials on both halves."""
+
+    tuning: Half
+    judging: Half
+    metric: str
+    tick: Tick
+
+    def both(self, chosen: Sequence[int], options: FusionOptions) -> dict[str, Any]:
+        """``tuned`` and ``judged`` figures of some members fused."""
+        tuned = self._try(self.tuning, chosen, options)
+        judged = self._try(self.judging, chosen, options, tuned.threshold)
+        return {"tuned": self._as_dict(tuned), "judged": self._as_dict(judged)}
+
+    def method(self, method: str, everyone: Sequence[int]) -> dict[str, Any]:
+        plain = FusionOptions(method=method)
+
+        def score(options: FusionOptions) -> float:
+            return self._score(self._try(self.tuning, everyone, options))
+
+        options = tune(plain, len(everyone), score)
+        return {
+            "method": method,
+            "options": options.model_dump(mode="json"),
+            "plain": self.both(everyone, plain)["judged"],
+            **self.both(everyone, options),
+            "fuse_ms": 1000 * self.judging.seconds_to_fuse(options),
+        }
+
+    def contributions(
+        self, everyone: Sequence[int], options: FusionOptions, whole: Mapping[str, float]
+    ) -> list[dict[str, Any]]:
+        rows = []
+        for left_out in everyone:
+            others = [index for index in everyone if index != left_out]
+            without = self.both(others, options)["judged"]
+            rows.append({"without": without, **{name: whole[name] - without[name] for name in ("score", "map")}})
+        return rows
+
+    def smallest(self, everyone: Sequence[int], options: FusionOptions) -> dict[str, Any]:
+        tried = {chosen: self._try(self.tuning, chosen, options).map for chosen in self._subsets(everyone, options)}
+        enough = max(tried.values()) - NEAR_BEST
+        chosen = min((item for item in tried if tried[item] >= enough), key=lambda item: (len(item), -tried[item]))
+        return {"members": list(chosen), "num_tried": len(tried), **self.both(chosen, options)}
+
+    def _subsets(self, everyone: Sequence[int], options: FusionOptions) -> Iterable[tuple[int, ...]]:
+        """All of them; of many members, those left when the most dispensable one leaves each time."""
+        if len(everyone) <= MOST_FOR_ALL_SUBSETS:
+            for size in range(1, len(everyone) + 1):
+                yield from combinations(everyone, size)
+            return
+        left = tuple(everyone)
+        yield left
+        while len(left) > 1:
+            fewer = [tuple(index for index in left if index != out) for out in left]
+            left = max(fewer, key=lambda chosen: self._try(self.tuning, chosen, options).map)
+            yield left
+
+    def _try(
+        self, half: Half, chosen: Sequence[int], options: FusionOptions, threshold: float | None = None
+    ) -> Figures:
+        self.tick(options.method)
+        return half.figures_of(chosen, options, threshold)
+
+    def _score(self, figures: Figures) -> float:
+        return selection_score(self.metric, asdict(figures))
+
+    def _as_dict(self, figures: Figures) -> dict[str, float]:
+        return {**asdict(figures), "score": self._score(figures)}

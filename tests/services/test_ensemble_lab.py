@@ -1,0 +1,153 @@
+import pytest
+
+from app.errors import BadRequest, Cancelled, NotFound
+from app.services import ensemble_lab, jobs, models
+from app.store import jobs as job_store
+from app.store import predictions, settings
+from tests.services.review_project import make_review_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "ensure_worker", lambda services: None)
+        yield make_review_project(tmp_path_factory.mktemp("lab"), num_valid=25)
+
+
+@pytest.fixture(scope="module")
+def result(project):
+    """A lab over the three checkpoints, done and stored as its job does it."""
+    job = request(project)
+    database = project.services.database(project.slug)
+    running = job_store.claim(database, job.id)
+    found = carry_out(project, job)
+    job_store.finish(database, job.id, running.attempt, "done", found)
+    return {"job": job.id, **ensemble_lab.lab(project.services, project.slug, job.id)}
+
+
+def request(project, **given):
+    return ensemble_lab.request_lab(
+        project.services, project.slug, **{"checkpoint_ids": project.checkpoint_ids[:3], **given}
+    )
+
+
+def carry_out(project, job, **given):
+    return ensemble_lab.carry_out(project.services, project.slug, job.payload, **given)
+
+
+def test_every_method_is_tuned_on_one_half_and_judged_on_the_other(result):
+    assert [row["method"] for row in result["methods"]] == ["wbf", "nms", "soft_nms", "nmw"]
+    assert result["num_tuning_images"] + result["num_judging_images"] == 25
+    assert abs(result["num_tuning_images"] - result["num_judging_images"]) <= 1
+    for row in result["methods"]:
+        assert {"map", "map50", "map75", "f1", "threshold", "score"} <= set(row["judged"])
+        assert row["judged"]["threshold"] == row["tuned"]["threshold"]
+        assert row["judged"]["map"] != row["tuned"]["map"]
+        assert row["fuse_ms"] > 0
+        assert max(row["options"]["weights"]) == 1 and len(row["options"]["weights"]) == 3
+    best = result["methods"][result["best"]]
+    assert best["tuned"]["score"] == max(row["tuned"]["score"] for row in result["methods"])
+
+
+def test_contribution_is_the_whole_less_the_ensemble_without_the_member(result):
+    whole = result["methods"][result["best"]]["judged"]
+    assert len(result["contributions"]) == 3
+    for row in result["contributions"]:
+        assert row["map"] == pytest.approx(whole["map"] - row["without"]["map"])
+    assert len({row["score"] for row in result["contributions"]}) == 3
+
+
+def test_smallest_subset_is_within_two_tenths_of_a_point_of_the_best(result):
+    assert result["near_best"] == 0.002
+    assert result["smallest"]["num_tried"] == 7
+    chosen = result["smallest"]
+    assert chosen["tuned"]["map"] >= result["methods"][result["best"]]["tuned"]["map"] - 0.002
+
+
+def test_verdict_compares_with_the_best_member_on_images_that_tuning_did_not_see(result):
+    best = max(row["judged"]["score"] for row in result["members"])
+    assert result["gain"] == pytest.approx(result["methods"][result["best"]]["judged"]["score"] - best)
+    assert result["is_gain"] == (result["gain"] >= 0.001)
+    assert result["verdict"].startswith("Gain: " if result["is_gain"] else "No gain: ")
+    assert f"{best:.3f} for the best member" in result["verdict"]
+
+
+def test_labs_are_read_again_by_number_newest_first(project, result):
+    listed = ensemble_lab.list_labs(project.services, project.slug)
+    assert [lab["id"] for lab in listed] == [result["job"]]
+    assert listed[0]["verdict"] == result["verdict"]
+    with pytest.raises(NotFound, match="no finished lab"):
+        ensemble_lab.lab(project.services, project.slug, 1)
+
+
+def test_the_same_predictions_thrice_are_no_gain_and_one_member_is_enough(project, tmp_path, monkeypatch):
+    copies = make_review_project(tmp_path, num_valid=12)
+    database = copies.services.database(copies.slug)
+    best = predictions.read_detections(database, copies.set_ids[0])
+    for checkpoint_id in copies.checkpoint_ids[1:3]:
+        with database.write() as db:
+            predictions.store_predictions(
+                db,
+                run_id=copies.run_id,
+                split="valid",
+                detections=best,
+                snapshot_sha256="a" * 64,
+                checkpoint_id=checkpoint_id,
+            )
+    found = carry_out(copies, request(copies))
+    assert (found["is_gain"], len(found["smallest"]["members"])) == (False, 1)
+    assert found["verdict"].startswith("No gain: ")
+
+
+def test_cost_is_that_of_all_members_and_of_fusing_where_the_model_was_measured(project):
+    database = project.services.database(project.slug)
+    job = request(project)
+    assert carry_out(project, job)["methods"][0]["cost_ms"] is None
+    with database.write() as db:
+        db.execute("UPDATE run SET config = ?", ['{"model": "small", "image_size": 320}'])
+        settings.put(db, models.TIMINGS, {"small": {"predict_s": 0.05, "image_size": 320}})
+    found = carry_out(project, job)
+    assert [row["predict_ms"] for row in found["members"]] == [50, 50, 50]
+    assert found["methods"][0]["cost_ms"] == pytest.approx(150 + found["methods"][0]["fuse_ms"])
+    with database.write() as db:
+        settings.put(db, models.TIMINGS, {"small": {"predict_s": 0.05, "image_size": 640}})
+    assert carry_out(project, job)["members"][0]["predict_ms"] is None
+
+
+def test_stored_sets_of_any_kind_can_be_members(project):
+    payload = request(project, checkpoint_ids=(), set_ids=project.set_ids[:2]).payload
+    assert payload["set_ids"] == project.set_ids[:2]
+    assert request(project, checkpoint_ids=(), run_id=project.run_id).payload["set_ids"] == project.set_ids
+
+
+def test_progress_never_goes_back_and_a_stop_ends_it(project):
+    seen = []
+    carry_out(project, request(project), on_progress=lambda *step: seen.append(step))
+    assert [step[0] for step in seen] == sorted(step[0] for step in seen)
+    assert seen[-1][0] == seen[-1][1]
+    assert sum(1 for step in seen if step[0] == step[1]) < len(seen) / 3  # the end was not reached long before
+    with pytest.raises(Cancelled):
+        carry_out(project, request(project), should_stop=lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"checkpoint_ids": [1]}, "there are 1"),
+        ({"checkpoint_ids": [1, 1]}, "there are 1"),
+        ({"split": "test"}, "no stored predictions on the test split"),
+        ({"checkpoint_ids": (), "set_ids": [1, 2], "split": "test"}, "of the valid split"),
+        ({"checkpoint_ids": (), "run_id": None}, "Name a run"),
+    ],
+)
+def test_labs_that_cannot_work_are_refused_before_they_are_queued(project, given, reason):
+    with pytest.raises(BadRequest, match=reason):
+        request(project, **given)
+
+
+def test_a_split_of_one_source_cannot_be_halved(tmp_path):
+    project = make_review_project(tmp_path, num_valid=4)
+    with project.services.database(project.slug).write() as db:
+        db.execute("UPDATE image SET source_key = 'one' WHERE split = 'valid'")
+    with pytest.raises(BadRequest, match="too few labelled images of different sources"):
+        request(project)
