@@ -14,7 +14,7 @@ import numpy as np
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.curves import BestF1, ThresholdCurve
 from app.pipeline.evaluate.engine import PrecisionRecall, compute_precision_recall
-from app.pipeline.evaluate.matching import Matches, match_columns
+from app.pipeline.evaluate.matching import match_columns
 from app.pipeline.evaluate.overlaps import mean_best_iou
 from app.pipeline.types import Detections
 
@@ -79,11 +79,11 @@ def evaluate_columns(truth: GroundTruth, columns: DetectionColumns) -> Evaluatio
     caps = _choose_caps(truth, columns)
     numbers = compute_precision_recall(truth, columns, caps)
     matches = match_columns(truth, columns, F1_IOU)
-    curve = ThresholdCurve.from_outcomes(
-        columns.scores[~matches.is_ignored],
-        matches.is_true_positive[~matches.is_ignored],
-        int((~truth.is_crowd).sum()),
-    )
+    # Sorted once: all that is made of these rows is then in order of score already.
+    counted = np.argsort(-columns.scores, kind="stable")
+    counted = counted[~matches.is_ignored[counted]]
+    outcomes = _Counted(columns.scores[counted], matches.is_true_positive[counted], columns.labels[counted])
+    curve = ThresholdCurve.from_outcomes(outcomes.scores, outcomes.is_right, int((~truth.is_crowd).sum()))
     best = curve.best()
     is_kept = (columns.scores >= best.threshold) & ~matches.is_ignored
     coco = _coco_figures(numbers, caps)
@@ -95,7 +95,7 @@ def evaluate_columns(truth: GroundTruth, columns: DetectionColumns) -> Evaluatio
         f1_threshold=best.threshold,
         precision_at=best.precision,
         recall_at=best.recall,
-        per_class=_class_rows(truth, columns, matches, numbers),
+        per_class=_class_rows(truth, outcomes, numbers),
         coco=coco,
         mean_best_iou=asdict(mean_best_iou(truth, columns, is_kept)),
         count_difference=_count_differences(truth, columns, is_kept),
@@ -151,18 +151,24 @@ def _count_differences(truth: GroundTruth, columns: DetectionColumns, is_kept: n
     return {"difference": values.tolist(), "images": images.tolist(), "mean": float(difference.mean())}
 
 
-def _class_rows(
-    truth: GroundTruth, columns: DetectionColumns, matches: Matches, numbers: PrecisionRecall
-) -> list[dict[str, Any]]:
-    counted = np.flatnonzero(~matches.is_ignored)
-    by_label = counted[np.argsort(columns.labels[counted], kind="stable")]
-    ends = np.searchsorted(columns.labels[by_label], np.arange(1, len(truth.categories) + 2))
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """Detections that count, by falling score: scores float64, is_right bool and labels int64, [S] each."""
+
+    scores: np.ndarray
+    is_right: np.ndarray
+    labels: np.ndarray
+
+
+def _class_rows(truth: GroundTruth, outcomes: _Counted, numbers: PrecisionRecall) -> list[dict[str, Any]]:
+    by_label = np.argsort(outcomes.labels, kind="stable")
+    ends = np.searchsorted(outcomes.labels[by_label], np.arange(1, len(truth.categories) + 2))
     num_truth = np.bincount(truth.labels[~truth.is_crowd], minlength=len(truth.categories) + 1)
     rows = []
     for label in _labels(truth):
         chosen = by_label[ends[label - 1] : ends[label]]
-        outcomes = columns.scores[chosen], matches.is_true_positive[chosen]
-        rows.append(_class_row(truth, ThresholdCurve.from_outcomes(*outcomes, int(num_truth[label])), numbers, label))
+        curve = ThresholdCurve.from_outcomes(outcomes.scores[chosen], outcomes.is_right[chosen], int(num_truth[label]))
+        rows.append(_class_row(truth, curve, numbers, label))
     return rows
 
 
