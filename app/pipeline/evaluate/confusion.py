@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth, position_in_image
+from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.matching import match_columns, match_whatever_class
 
 BACKGROUND = 0
@@ -41,29 +41,14 @@ class ConfusionMatrix:
         cell = cell + self._labels(self.detections.labels, self.detection_of)
         return np.bincount(cell, minlength=size * size).reshape(size, size)
 
-    def cell(self, truth_label: int, predicted_label: int) -> list[dict[str, int | float | None]]:
-        """The pairs of a cell, the surest detections first: image_id, truth and detection (places among the image's
-        labelled boxes and among its detections, None for the background) and score (None without a detection)."""
+    def cell(self, truth_label: int, predicted_label: int) -> tuple[np.ndarray, np.ndarray]:
+        """``truth_of`` and ``detection_of`` of the pairs of a cell, the surest detections first."""
         is_in = (self._labels(self.truth.labels, self.truth_of) == truth_label) & (
             self._labels(self.detections.labels, self.detection_of) == predicted_label
         )
         truth_rows, detection_rows = self.truth_of[is_in], self.detection_of[is_in]
-        score = np.where(detection_rows >= 0, self._at(self.detections.scores, detection_rows), -1.0)
-        truth_place = position_in_image(self.truth.image_index)
-        detection_place = position_in_image(self.detections.image_index)
-        entries = []
-        for number in np.argsort(-score, kind="stable").tolist():
-            labelled, found = int(truth_rows[number]), int(detection_rows[number])
-            image = self.truth.image_index[labelled] if labelled >= 0 else self.detections.image_index[found]
-            entries.append(
-                {
-                    "image_id": int(self.truth.image_ids[image]),
-                    "truth": int(truth_place[labelled]) if labelled >= 0 else None,
-                    "detection": int(detection_place[found]) if found >= 0 else None,
-                    "score": float(score[number]) if found >= 0 else None,
-                }
-            )
-        return entries
+        order = np.argsort(-self._at(self.detections.scores, detection_rows), kind="stable")
+        return truth_rows[order], detection_rows[order]
 
     def to_json(self) -> dict[str, Any]:
         """score_threshold, iou_threshold, labels (names, the background first) and counts (rows of lists)."""
@@ -79,7 +64,7 @@ class ConfusionMatrix:
 
     @staticmethod
     def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """``values[rows]``, anything where the row is -1."""
+        """``values[rows]``, 0 where the row is -1."""
         return np.append(values, values.dtype.type(0))[rows]
 
 

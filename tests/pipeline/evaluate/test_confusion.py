@@ -25,12 +25,13 @@ def test_cells_count_what_was_taken_for_what():
     assert matrix.counts.tolist() == [[0, 1, 0], [0, 1, 1], [1, 0, 0]]
 
 
-def test_cells_name_their_images_and_boxes():
+def test_cells_name_their_boxes_the_surest_first():
     matrix = confuse(*made_case(), score_threshold=0.1)
-    assert matrix.cell(1, 2) == [{"image_id": 7, "truth": 1, "detection": 0, "score": pytest.approx(0.9)}]
-    assert matrix.cell(2, 0) == [{"image_id": 7, "truth": 2, "detection": None, "score": None}]
-    assert [(row["image_id"], row["detection"]) for row in matrix.cell(0, 1)] == [(8, 1), (8, 0)]  # the surest first
-    assert matrix.cell(2, 1) == []
+    cells = {(t, p): [rows.tolist() for rows in matrix.cell(t, p)] for t in range(3) for p in range(3)}
+    assert cells[1, 2] == [[1], [0]]
+    assert cells[2, 0] == [[2], [-1]]
+    assert cells[0, 1] == [[-1, -1], [3, 2]]
+    assert cells[2, 1] == [[], []]
 
 
 def test_own_class_goes_before_a_larger_overlap_with_another():
@@ -66,4 +67,4 @@ def test_cells_hold_as_many_pairs_as_they_count():
     truth = replace(truth, is_crowd=np.zeros(len(truth.labels), bool))
     matrix = confuse(truth, DetectionColumns.from_detections(truth, detections), 0.2)
     size = len(truth.categories) + 1
-    assert [[len(matrix.cell(t, p)) for p in range(size)] for t in range(size)] == matrix.counts.tolist()
+    assert [[len(matrix.cell(t, p)[0]) for p in range(size)] for t in range(size)] == matrix.counts.tolist()
