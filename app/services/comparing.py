@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.errors import BadRequest
-from app.pipeline.config import parse_config
+from app.pipeline.config import GROUPS, parse_config
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.error_budget import spend_errors
@@ -131,10 +131,11 @@ def _share_images(snapshots: list[Snapshot], found: list[dict[int, Detections]],
 def _differing_options(first: Run, second: Run) -> list[dict[str, Any]]:
     """Options as the form orders them; runs of earlier versions have the defaults of what they do not name."""
     defaults = parse_config({}).model_dump(mode="json")
+    in_form = [name for group in GROUPS for name in group.model_fields]
     values = [defaults | run.config for run in (first, second)]
     return [
         {"option": name, "first": values[0].get(name), "second": values[1].get(name)}
-        for name in dict.fromkeys([*values[0], *values[1]])
+        for name in dict.fromkeys([*in_form, *values[0], *values[1]])
         if values[0].get(name) != values[1].get(name)
     ]
 
