@@ -32,6 +32,7 @@ JOB_PROCESS_ENTRIES = {
     "app.services.job_process",
     "app.services.job_handlers",
     "app.services.export_handlers",
+    "app.services.soup_handler",
     "app.jobs.handlers",
     "app.jobs.helper_process",
     "app.pipeline.device_check",
@@ -48,6 +49,10 @@ TORCH_FREE = (
     "app.pipeline.data.snapshot",
     "app.pipeline.evaluate.coco_numbers",
     "app.pipeline.evaluate.matching",
+    "app.pipeline.evaluate.bootstrap",
+    "app.pipeline.evaluate.confusion",
+    "app.pipeline.evaluate.error_budget",
+    "app.pipeline.evaluate.label_audit",
 )
 
 

@@ -24,6 +24,7 @@ HANDLERS = {
     "ensemble": "app.services.job_handlers:ensemble",
     "measure": "app.services.job_handlers:measure",
     "export": "app.services.export_handlers:export",
+    "soup": "app.services.soup_handler:mix",
     "predict_files": "app.services.export_handlers:predict_files",
 }
 
