@@ -22,7 +22,10 @@ MAY_IMPORT = {
     "services": {"jobs", "store", "pipeline"},
     "ui": {"services", "pipeline"},
     "api": {"ui", "services", "jobs", "store", "pipeline"},
-    "cli": {"services", "store", "pipeline", "doctor"},
+    "cli": {"cli_arguments", "cli_judging", "cli_progress", "services", "store", "pipeline", "doctor"},
+    "cli_judging": {"cli_arguments", "cli_progress", "services", "pipeline"},
+    "cli_arguments": {"services"},
+    "cli_progress": set(),
     "__main__": {"cli", "doctor"},
     "doctor": set(),
 }

@@ -28,6 +28,8 @@ def set_notes(services: Services, slug: str, run_id: int, changes: dict[str, str
         if len(text) > MAX_LENGTH:
             raise BadRequest(f"The {part} may have {MAX_LENGTH} characters, got {len(text)}.")
     notes = get_notes(services, slug, run_id) | {part: text.strip() for part, text in changes.items()}
+    if not changes:
+        return notes
     with replacing(services.files(slug).run(run_id) / _FILE_NAME) as path:
         path.write_bytes(orjson.dumps(notes, option=orjson.OPT_INDENT_2))
     return notes
