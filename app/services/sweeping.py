@@ -93,9 +93,9 @@ def _soup_of(
         raise UserError(f"The {recipe} soup ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
     with database.write() as db:
         runs.remove_checkpoints(db, run_id, [item.file_name for item in before])
-    for item in before:
-        (folder / item.file_name).unlink(missing_ok=True)
-        members_path(folder / item.file_name).unlink(missing_ok=True)
+    for path in folder.glob(f"soup-{recipe}-*"):
+        if path.stem != Path(file_name).stem:
+            path.unlink()
     return runs.get_checkpoint(database, int(job.result["checkpoint_id"]))
 
 

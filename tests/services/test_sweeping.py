@@ -46,7 +46,7 @@ class InlineJob:
 def project(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
     monkeypatch.setattr(build, "construct", construct_tiny)
-    project = make_review_project(tmp_path, num_valid=3, num_test=2)
+    project = make_review_project(tmp_path, num_valid=2, num_test=2)
     folder = project.services.files(project.slug).run(project.run_id)
     categories = load_snapshot(folder / "dataset.json").categories
     config = parse_config({**TINY, "max_detections": 10})
@@ -96,7 +96,7 @@ def test_everything_kept_and_two_soups_stand_in_one_table(project):
     assert again == swept
 
 
-def test_a_soup_is_a_checkpoint_but_never_the_best_by_itself(project):
+def test_a_soup_is_a_checkpoint_never_the_best_by_itself_and_made_anew_for_other_weights(project):
     sweeping.sweep_run(project.services, project.slug, project.run_id)
     database = project.services.database(project.slug)
     kept = runs.list_checkpoints(database, project.run_id)
@@ -105,13 +105,10 @@ def test_a_soup_is_a_checkpoint_but_never_the_best_by_itself(project):
     soup = next(item for item in kept if item.soup == "uniform")
     assert exporting.request_weights(project.services, project.slug, soup.id, "pth").payload["checkpoint_id"] == soup.id
 
-
-def test_new_weights_make_new_soups_and_remove_the_old(project):
-    sweeping.sweep_run(project.services, project.slug, project.run_id)
     folder = project.services.files(project.slug).run(project.run_id)
     before = {path.name for path in folder.glob("soup-*")}
-    with project.services.database(project.slug).write() as db:
-        runs.remove_checkpoints(db, project.run_id, ["epoch-2.pt"])
+    with database.write() as db:
+        runs.remove_checkpoints(db, project.run_id, ["epoch-2.pt"])  # as when a better one takes its place
     swept = sweeping.sweep_run(project.services, project.slug, project.run_id)
     after = {path.name for path in folder.glob("soup-*")}
     assert len(before) == len(after) == 4 and not before & after

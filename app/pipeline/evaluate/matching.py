@@ -156,10 +156,12 @@ def count_errors(
 
 def box_ious(first: np.ndarray, second: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
     """IoU of corresponding rows, float64 [P]; with a crowd box the union is the first box alone. 0 without area."""
-    sides = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
-    intersection = np.prod(np.clip(sides, 0, None), axis=1)
-    area = np.prod(first[:, 2:] - first[:, :2], axis=1)
-    union = np.where(is_crowd, area, area + np.prod(second[:, 2:] - second[:, :2], axis=1) - intersection)
+    width = np.minimum(first[:, 2], second[:, 2]) - np.maximum(first[:, 0], second[:, 0])
+    height = np.minimum(first[:, 3], second[:, 3]) - np.maximum(first[:, 1], second[:, 1])
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)  # by columns: np.prod over two is five times slower
+    union = (first[:, 2] - first[:, 0]) * (first[:, 3] - first[:, 1])
+    other = (second[:, 2] - second[:, 0]) * (second[:, 3] - second[:, 1])
+    union = np.where(is_crowd, union, union + other - intersection)
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
