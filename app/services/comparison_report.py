@@ -116,7 +116,7 @@ def to_markdown(blocks: list[Block]) -> str:
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#1a232e;max-width:760px;margin:32px auto;padding:0 16px}"
     "table{border-collapse:collapse}td,th{border-bottom:1px solid #d9dee4;padding:4px 12px 4px 0;text-align:left;"
-    "vertical-align:top;overflow-wrap:anywhere}p{white-space:pre-line}svg{max-width:100%;height:auto}figure{margin:0}"
+    "vertical-align:top;overflow-wrap:break-word}td:first-child{white-space:nowrap}p{white-space:pre-line}svg{max-width:100%;height:auto}figure{margin:0}"
 )
 
 

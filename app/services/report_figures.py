@@ -28,7 +28,8 @@ def draw_lines(title: str, x_title: str, y_title: str, series: Sequence[Series])
         y, x = number / 4, right * number / 4
         parts.append(_line(_LEFT, _down(y), WIDTH_PX - _RIGHT, _down(y), _GRID))
         parts.append(_text(_LEFT - 8, _down(y) + 4, f"{y:g}", "end"))
-        parts.append(_text(_across(x, 0, right), HEIGHT_PX - _BOTTOM + 18, f"{x:.3g}", "middle"))
+        anchor = "end" if number == 4 else "middle"
+        parts.append(_text(_across(x, 0, right), HEIGHT_PX - _BOTTOM + 18, f"{x:.3g}", anchor))
     for number, (_, xs, ys) in enumerate(series):
         points = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
         dash = ' stroke-dasharray="6 4"' if number else ""
@@ -47,7 +48,7 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]]) 
     for number in (-1, -0.5, 0.5, 1):
         at = _across(number * reach, -reach, reach)
         parts += [_line(at, _TOP, at, height - _BOTTOM, _GRID)]
-        parts += [_text(at, height - _BOTTOM + 18, f"{number * reach:+.3f}", "middle")]
+        parts += [_text(at, height - _BOTTOM + 18, f"{number * reach:+.3f}", "end" if number == 1 else "middle")]
     for number, (name, difference, low, high) in enumerate(rows):
         y = _TOP + ROW_PX * (number + 0.5)
         begin, end = (_across(value, -reach, reach) for value in (low, high))

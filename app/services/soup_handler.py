@@ -62,11 +62,11 @@ def _judge_of(job: JobContext, run_id: int, folder: Path, num_trials: int) -> An
 
     def score(path: Path) -> float:
         nonlocal done
-        job.set_progress(done, num_trials, "trying members")
         found = dict(load_detector(path).predict_samples(samples, job.run_context(lambda event: None)))
         if job.should_stop():
             raise Stopped
         done += 1
+        job.set_progress(done, num_trials, "trying members")
         readable = [sample for sample in samples if sample.image_id in found]
         result = evaluate(GroundTruth.from_samples(readable, snapshot.categories), found)
         return selection_score(metric, {name: getattr(result, name) for name in ("map", "map50", "map75", "f1")})
