@@ -6,22 +6,34 @@ is ``{"error", "hint"}`` there, and one line on standard error without it.
 
 import argparse
 import logging
-import os
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
 
+from app import cli_judging
+from app.cli_arguments import CommandParser as _Parser
+from app.cli_arguments import add_command as _add_command
+from app.cli_arguments import add_run as _add_run
+from app.cli_arguments import add_run_and_split as _add_run_and_split
+from app.cli_arguments import add_split as _add_split
+from app.cli_arguments import given_path as _given_path
+from app.cli_arguments import ids as _ids
+from app.cli_arguments import output_file as _output_file
+from app.cli_arguments import output_folder as _output_folder
+from app.cli_arguments import run_id as _run_id
+from app.cli_progress import progress_of as _progress_of
+from app.cli_progress import show_job as _show_job
 from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.pipeline.data.json_file import utf8_problem
-from app.records import SPLITS, Job, Run
+from app.records import Run
 from app.services import (
     benchmark,
+    diagnosing,
     ensemble_lab,
     ensembling,
     exporting,
@@ -39,11 +51,8 @@ from app.services.context import Services
 from app.store.files import Workspace
 
 DEFAULT_PROJECTS = Path("projects")
-LINE_EVERY_S = 2.0  # of progress, where standard error is no terminal
 
 logger = logging.getLogger(__name__)
-
-Command = Callable[[Services, argparse.Namespace], dict[str, Any]]
 
 DONE, FAILED, BAD_USE = 0, 1, 2
 
@@ -76,14 +85,6 @@ def main(arguments: list[str] | None = None) -> int:
     return DONE
 
 
-class _Parser(argparse.ArgumentParser):
-    """Bad use is an error like any other: one line, or JSON."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise BadRequest in place of printing the usage and leaving."""
-        raise BadRequest(f"{self.prog}: {message}.", f"See `{self.prog} --help`.")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; the documentation's list of commands is checked against it."""
     parser = _Parser(prog="python -m app", description="Label, train and judge Faster R-CNN detectors.")
@@ -93,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_dataset_commands(commands)
     _add_training_commands(commands)
     _add_using_commands(commands)
+    cli_judging.add_commands(commands)
     return parser
 
 
@@ -142,6 +144,7 @@ def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> N
 def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _add_command(commands, "evaluate", evaluate, "judge a run's best checkpoint on a split")
     _add_run_and_split(command)
+    command.set_defaults(as_text=_evaluation_as_text)
     command.add_argument(
         "--results", type=_output_file, metavar="FILE", help="write the predictions as COCO results JSON"
     )
@@ -275,7 +278,8 @@ def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     if values.results is not None:
         review.write_results(services, slug, result["set"]["id"], values.results)
         answer["left_out_images"] = review.images_left_out(services, slug, result["set"]["id"])
-    return answer
+    beyond = {name: result[name] for name in ("mean_best_iou", "count_difference")}
+    return {**answer, **beyond, **diagnosing.diagnose(services, slug, result["set"]["id"])}
 
 
 def ensemble(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -358,57 +362,6 @@ def _with_absolute_paths(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "weights_file": str(Path(name).expanduser().absolute())} if name else options
 
 
-def _run_id(text: str) -> int:
-    """A run's number, as SQLite can hold it."""
-    if not _is_id(text):
-        raise argparse.ArgumentTypeError(f"there is no run {text[:40]!r}: `runs` lists their numbers")
-    return int(text)
-
-
-def _ids(text: str) -> list[int]:
-    """Numbers with commas between them."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(map(_is_id, parts)):
-        raise argparse.ArgumentTypeError(f"numbers with commas between them are needed, such as 3,5; got {text[:40]!r}")
-    return [int(part) for part in parts]
-
-
-def _is_id(text: str) -> bool:
-    """Whether it is a number above 0 that SQLite can hold."""
-    return text.isascii() and text.isdigit() and 0 < int(text[:20]) < 2**63
-
-
-def _given_path(text: str) -> Path:
-    """A path that was really given: '' would mean the folder the command is given in."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("a path is needed, found an empty text")
-    return Path(text)
-
-
-def _output_file(text: str) -> Path:
-    """A file that can be written; refused before the work and not after it."""
-    path = Path(text)
-    if not text or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is a folder: name a file in it")
-    _require_writable(path.absolute().parent)
-    return path
-
-
-def _output_folder(text: str) -> Path:
-    """A folder that can be made and written to."""
-    path = Path(text)
-    _require_writable(path.absolute())
-    return path
-
-
-def _require_writable(folder: Path) -> None:
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
-    if not existing.is_dir():
-        raise argparse.ArgumentTypeError(f"{existing} is no folder")
-    if not os.access(existing, os.W_OK):
-        raise argparse.ArgumentTypeError(f"nothing can be written in {existing}")
-
-
 def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", default="", metavar="NAME", help="start from a ready-made set of options")
     command.add_argument("--config", type=Path, metavar="FILE", help="JSON of options, such as a run's config.json")
@@ -420,64 +373,6 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="one option; can be repeated",
     )
-
-
-def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--run", type=_run_id, required=True, metavar="ID", help="the run's number, as `runs` lists it"
-    )
-
-
-def _add_run_and_split(command: argparse.ArgumentParser) -> None:
-    _add_run(command)
-    _add_split(command)
-
-
-def _add_split(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--split", choices=SPLITS, default="valid", help="the images to judge on (valid)")
-
-
-def _add_command(
-    commands: "argparse._SubParsersAction[_Parser]", name: str, function: Command, text: str, needs_project: bool = True
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.set_defaults(command=function)
-    if needs_project:
-        command.add_argument("--project", required=True, metavar="NAME", help="a project's name or its folder's name")
-    # SUPPRESS: a missing --json here must not undo the one before the command.
-    command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    return command
-
-
-def _progress_of(what: str) -> Callable[[int, int], None]:
-    """A line on standard error that counts up, where somebody looks at it."""
-
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if done >= total else ""
-            sys.stderr.write(f"\r{done} of {total} {what}{end}")
-            sys.stderr.flush()
-
-    return show
-
-
-def _show_job() -> Callable[[Job], None]:
-    """Tell on standard error how a job goes: one line that changes on a terminal, else a line now and then."""
-    last = {"state": "", "at": 0.0}
-
-    def show(job: Job) -> None:
-        is_due = time.monotonic() - last["at"] >= LINE_EVERY_S
-        if job.state == last["state"] and not is_due and not sys.stderr.isatty():
-            return
-        last.update(state=job.state, at=time.monotonic())
-        done, total = job.progress.get("done", 0), job.progress.get("total", 0)
-        share = f" {100 * done / total:.0f} %" if total else ""
-        text = f"{job.kind} {job.state}{share} {job.progress.get('message', '')}".rstrip()
-        end = "\n" if job.is_finished or not sys.stderr.isatty() else ""
-        sys.stderr.write(f"\r{text:<79}{end}" if sys.stderr.isatty() else text + end)
-        sys.stderr.flush()
-
-    return show
 
 
 def _fail(message: str, hint: str, is_json: bool, is_bad_use: bool) -> int:
@@ -514,6 +409,12 @@ def _benchmark_as_text(result: dict[str, Any]) -> str:
         lines.append(f"{one['model']:<40}{one['image_size']:>6}{rates}{one['speedup']:>10.2f}{one['predict_s']:>11.3f}")
     lines += [f"left out: {name} ({reason})" for name, reason in result["left_out"].items()]
     return "\n".join([*lines, f"on {result['models'][0]['device']}; plain is torchvision's own step in float32"])
+
+
+def _evaluation_as_text(result: dict[str, Any]) -> str:
+    """The figures as everywhere, with the error budget and the confusion matrix as tables below."""
+    figures = {name: value for name, value in result.items() if name not in ("error_budget", "confusion")}
+    return "\n".join([_as_text(figures), *cli_judging.diagnosis_as_text(result)])
 
 
 def _models_as_text(result: dict[str, Any]) -> str:

@@ -177,6 +177,12 @@ class Checkpoint:
     score: float | None  # 0.5 mAP50 + 0.5 F1
     is_last: bool
 
+    @property
+    def soup(self) -> str:
+        """Which soup of other checkpoints it is (uniform, greedy); "" for one that was trained."""
+        prefix, _, rest = self.file_name.partition("-")
+        return rest.partition("-")[0] if prefix == "soup" else ""
+
 
 @dataclass(frozen=True, slots=True)
 class PredictionSet:

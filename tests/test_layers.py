@@ -22,7 +22,10 @@ MAY_IMPORT = {
     "services": {"jobs", "store", "pipeline"},
     "ui": {"services", "pipeline"},
     "api": {"ui", "services", "jobs", "store", "pipeline"},
-    "cli": {"services", "store", "pipeline", "doctor"},
+    "cli": {"cli_arguments", "cli_judging", "cli_progress", "services", "store", "pipeline", "doctor"},
+    "cli_judging": {"cli_arguments", "cli_progress", "services", "pipeline"},
+    "cli_arguments": {"services"},
+    "cli_progress": set(),
     "__main__": {"cli", "doctor"},
     "doctor": set(),
 }
@@ -33,6 +36,7 @@ JOB_PROCESS_ENTRIES = {
     "app.services.job_handlers",
     "app.services.export_handlers",
     "app.services.preflight_handler",
+    "app.services.soup_handler",
     "app.jobs.handlers",
     "app.jobs.helper_warm_up",
     "app.pipeline.device_check",
@@ -49,6 +53,10 @@ TORCH_FREE = (
     "app.pipeline.data.snapshot",
     "app.pipeline.evaluate.coco_numbers",
     "app.pipeline.evaluate.matching",
+    "app.pipeline.evaluate.bootstrap",
+    "app.pipeline.evaluate.confusion",
+    "app.pipeline.evaluate.error_budget",
+    "app.pipeline.evaluate.label_audit",
 )
 
 

@@ -256,6 +256,8 @@ def best_checkpoint(services: Services, slug: str, run_id: int) -> Checkpoint:
 
 def checkpoint_name(checkpoint: Checkpoint) -> str:
     """How a checkpoint is called on the screen."""
+    if checkpoint.soup:
+        return f"Soup ({checkpoint.soup})"
     return f"Epoch {checkpoint.epoch}" + (" (last)" if checkpoint.is_last else "")
 
 

@@ -89,6 +89,15 @@ class DetectionColumns:
             labels=labels,
         )
 
+    def select(self, keep: np.ndarray) -> "DetectionColumns":
+        """The rows picked by ``keep`` (bool [D]), in their order."""
+        return DetectionColumns(self.image_index[keep], self.boxes[keep], self.scores[keep], self.labels[keep])
+
+
+def position_in_image(image_index: np.ndarray) -> np.ndarray:
+    """The place of each row among those of its image, from 0; int64, for ``image_index`` ascending."""
+    return np.arange(len(image_index)) - np.searchsorted(image_index, image_index, side="left")
+
 
 def _refuse_unknown_images(truth: GroundTruth, detections: Mapping[int, Detections]) -> None:
     unknown = sorted(set(detections) - set(truth.image_ids.tolist()))

@@ -37,7 +37,8 @@ def compute_precision_recall(truth: GroundTruth, detections: DetectionColumns, c
     return PrecisionRecall(np.asarray(result["precision"]), np.asarray(result["recall"]))
 
 
-def _run_hotcoco(truth: GroundTruth, detections: DetectionColumns, caps: list[int]) -> dict[str, Any]:
+def build_hotcoco(truth: GroundTruth, detections: DetectionColumns) -> "hotcoco.COCOeval":
+    """hotcoco's judge with both sides loaded, not yet run."""
     xywh = _to_xywh(truth.boxes)
     labelled = hotcoco.COCO.from_arrays(
         _image_records(truth),
@@ -48,7 +49,11 @@ def _run_hotcoco(truth: GroundTruth, detections: DetectionColumns, caps: list[in
         area=xywh[:, 2] * xywh[:, 3],
         iscrowd=truth.is_crowd,
     )
-    evaluation = hotcoco.COCOeval(labelled, labelled.load_res(_result_rows(detections)), "bbox")
+    return hotcoco.COCOeval(labelled, labelled.load_res(_result_rows(detections)), "bbox")
+
+
+def _run_hotcoco(truth: GroundTruth, detections: DetectionColumns, caps: list[int]) -> dict[str, Any]:
+    evaluation = build_hotcoco(truth, detections)
     evaluation.params.max_dets = caps
     evaluation.evaluate()
     evaluation.accumulate()

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,6 +27,38 @@ def assert_equals_pycocotools(truth, detections):
     np.testing.assert_allclose(list(result.coco.values()), oracle.stats, rtol=0, atol=1e-9)
     precision = oracle.eval["precision"][0, :, :, 0, -1].T
     np.testing.assert_allclose(list(result.curves["precision"].values()), precision, rtol=0, atol=1e-9)
+    assert_classes_equal_pycocotools(result, oracle)
+    if not truth.is_crowd.any():
+        assert_overlaps_and_counts_equal_pycocotools(truth, result, oracle)
+
+
+def assert_classes_equal_pycocotools(result, oracle):
+    """AP and AR of each class, over all sizes and by size."""
+    for row in result.per_class:
+        for area, size in enumerate(("", "s", "m", "l")):
+            for kind, values in (("ap", oracle.eval["precision"]), ("ar", oracle.eval["recall"])):
+                measured = values[..., row["label"] - 1, area, -1]
+                expected = measured[measured > -1].mean() if (measured > -1).any() else -1
+                assert row[kind + size] == pytest.approx(expected, abs=1e-9)
+
+
+def assert_overlaps_and_counts_equal_pycocotools(truth, result, oracle):
+    """Mean best IoU from its overlaps, and the histogram of counts, at the best threshold; without crowds."""
+    best_of_predictions, best_of_truth, difference = [], [], np.zeros(truth.num_images, int)
+    for image in range(truth.num_images):
+        for label in range(1, len(truth.categories) + 1):
+            scores = np.sort([item["score"] for item in oracle._dts[image, label]])[::-1]
+            is_kept = scores >= result.f1_threshold
+            num_truth = len(oracle._gts[image, label])
+            difference[image] += is_kept.sum() - num_truth
+            ious = np.reshape(oracle.ious[image, label], (len(scores), num_truth))[is_kept]
+            best_of_predictions += ious.max(axis=1, initial=0).tolist()
+            best_of_truth += ious.max(axis=0, initial=0).tolist()
+    expected = [np.mean(best) if best else -1 for best in (best_of_predictions, best_of_truth)]
+    assert list(result.mean_best_iou.values()) == pytest.approx(expected, abs=1e-9)
+    values, images = np.unique(difference, return_counts=True)
+    assert result.count_difference["difference"] == values.tolist()
+    assert result.count_difference["images"] == images.tolist()
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -141,3 +174,18 @@ def test_labels_beyond_the_classes_are_refused():
 def test_no_images_are_refused():
     with pytest.raises(EvaluationError, match="no images"):
         GroundTruth.from_samples([], make_categories(1))
+
+
+@pytest.mark.parametrize("seed", range(75, 90))
+def test_figures_beyond_the_twelve_equal_pycocotools_without_crowds(seed):
+    truth, detections = random_case(seed)
+    if any(len(found) for found in detections.values()):
+        assert_equals_pycocotools(replace(truth, is_crowd=np.zeros(len(truth.labels), bool)), detections)
+
+
+def test_what_falls_into_crowds_is_not_counted():
+    boxes = [[0, 0, 10, 10], [20, 20, 60, 60]]
+    truth = GroundTruth.from_samples([make_sample(1, boxes, [1, 1], [False, True])], make_categories(1))
+    result = evaluate(truth, {1: Detections([boxes[0], [25, 25, 35, 35]], [0.9, 0.9], [1, 1])})
+    assert result.count_difference == {"difference": [0], "images": [1], "mean": 0}
+    assert result.mean_best_iou == {"per_prediction": 1, "per_truth": 1}

@@ -1,0 +1,231 @@
+"""A comparison of two runs as one file to read or send: HTML or Markdown, figures inside, nothing loaded.
+
+What the report says is made once, as blocks; each format writes the blocks in its own way.
+"""
+
+from base64 import b64encode
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app.errors import BadRequest
+from app.pipeline.evaluate.selection import TITLES
+from app.services.report_figures import draw_bars, draw_intervals, draw_lines
+from app.services.run_notes import PARTS
+from app.store.files import replacing
+
+SUFFIXES = (".html", ".md")
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading of a level, 1 the title's."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Text; line breaks stay."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts below their heads."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing (SVG text) with what it shows in words."""
+
+    title: str
+    svg: str
+
+
+Block = Heading | Paragraph | Table | Figure
+
+
+def check_report_path(path: Path) -> None:
+    """Raise BadRequest unless the name tells HTML or Markdown."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise BadRequest(f"A report is an .html or an .md file; got {path.name!r}.")
+
+
+def write_report(comparison: dict[str, Any], project: str, path: Path) -> None:
+    """Write what :func:`comparing.compare_runs` gave to ``path``, whole or not at all. Raises BadRequest."""
+    check_report_path(path)
+    blocks = compose(comparison, project)
+    text = to_html(blocks) if path.suffix.lower() == ".html" else to_markdown(blocks)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def compose(comparison: dict[str, Any], project: str) -> list[Block]:
+    """The report's blocks, from the verdict down to the notes."""
+    names = tuple(f"{item['name']} ({item['run']})" for item in comparison["runs"])
+    blocks: list[Block] = [
+        Heading(1, f"{names[0]} and {names[1]}"),
+        Paragraph(comparison["verdict"]),
+        Paragraph(_about(comparison, project)),
+        Heading(2, "Figures"),
+        _figures_table(comparison, names),
+        Figure("Differences with their 95 % intervals", _draw_differences(comparison)),
+        Paragraph(
+            "The intervals come from resampling the images (paired bootstrap): both runs are judged on the same draws. "
+            "An interval without 0 is a difference beyond chance. The smallest detectable difference is the one that "
+            "images like these would show in four of five cases."
+        ),
+        Heading(2, "Options that differ"),
+        *_options(comparison, names),
+        Heading(2, "Curves"),
+        *_curves(comparison, names),
+        Heading(2, "What keeps AP50 down"),
+        *_budgets(comparison, names),
+        Heading(2, "Notes"),
+    ]
+    for name, item in zip(names, comparison["runs"], strict=True):
+        blocks.append(Heading(3, name))
+        blocks += [Paragraph(f"{part.capitalize()}: {item['notes'][part] or '–'}") for part in PARTS]
+    return blocks
+
+
+def to_html(blocks: list[Block]) -> str:
+    """One self-contained page."""
+    title = next(block.text for block in blocks if isinstance(block, Heading))
+    body = "\n".join(_block_as_html(block) for block in blocks)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def to_markdown(blocks: list[Block]) -> str:
+    """Markdown whose figures are inside as data."""
+    return "\n\n".join(_block_as_markdown(block) for block in blocks) + "\n"
+
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;color:#1a232e;max-width:760px;margin:32px auto;padding:0 16px}"
+    "table{border-collapse:collapse}td,th{border-bottom:1px solid #d9dee4;padding:4px 12px 4px 0;text-align:left;"
+    "vertical-align:top;overflow-wrap:break-word}td:first-child{white-space:nowrap}p{white-space:pre-line}svg{max-width:100%;height:auto}figure{margin:0}"
+)
+
+
+def _block_as_html(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
+    if isinstance(block, Paragraph):
+        return f"<p>{escape(block.text)}</p>"
+    if isinstance(block, Figure):
+        return f"<figure>{block.svg}</figure>"
+    heads = "".join(f"<th>{escape(head)}</th>" for head in block.heads)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in block.rows)
+    return f"<table>\n<tr>{heads}</tr>\n{rows}</table>"
+
+
+def _block_as_markdown(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {_plain(block.text)}"
+    if isinstance(block, Paragraph):
+        return "  \n".join(_plain(line) for line in block.text.splitlines())
+    if isinstance(block, Figure):
+        return f"![{_plain(block.title)}](data:image/svg+xml;base64,{b64encode(block.svg.encode()).decode()})"
+    lines = [block.heads, ("---",) * len(block.heads), *block.rows]
+    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    for mark in "\\`*_[]<>|#":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())
+
+
+def _about(comparison: dict[str, Any], project: str) -> str:
+    text = f"Project {project}, split {comparison['split']}: {comparison['images']} images that both runs have."
+    if comparison["left_out"]:
+        text += f" {comparison['left_out']} images that only one of them has are left out."
+    if comparison["relabeled"]:
+        text += f" {comparison['relabeled']} images were labeled anew between the runs; the newer labels are used."
+    return text
+
+
+def _figures_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
+    rows = []
+    for figure, item in comparison["differences"].items():
+        rows.append(
+            (
+                TITLES[figure],
+                f"{item['first']:.3f} ({item['first_low']:.3f} to {item['first_high']:.3f})",
+                f"{item['second']:.3f} ({item['second_low']:.3f} to {item['second_high']:.3f})",
+                f"{item['difference']:+.3f} ({item['low']:+.3f} to {item['high']:+.3f})",
+                f"{100 * item['share_better']:.1f} %",
+                f"{item['detectable']:.3f}",
+            )
+        )
+    heads = ("", *names, "Difference", "Second better in", "Smallest detectable")
+    return Table(heads, tuple(rows))
+
+
+def _draw_differences(comparison: dict[str, Any]) -> str:
+    rows = [
+        (TITLES[figure], item["difference"], item["low"], item["high"])
+        for figure, item in comparison["differences"].items()
+    ]
+    return draw_intervals("Second less first, with 95 % intervals", rows)
+
+
+def _options(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
+    if not comparison["config"]:
+        return [Paragraph("None: the runs were set alike.")]
+    rows = [(item["option"], _value(item["first"]), _value(item["second"])) for item in comparison["config"]]
+    return [Table(("Option", *names), tuple(rows))]
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 (any JSON value)
+    return value or "–" if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
+    curves = [item["curves"] for item in comparison["runs"]]
+    if not all(each["best"] for each in curves):
+        return [Paragraph("At least one of the runs was never validated.")]
+    blocks: list[Block] = []
+    for x_name, title, scale in (("epoch", "epochs", 1.0), ("elapsed_s", "minutes of training", 1 / 60)):
+        series = []
+        for name, each in zip(names, curves, strict=True):
+            points = [
+                (x * scale, y)
+                for x, y in zip(each[x_name], each["map50"], strict=True)
+                if x is not None and y is not None
+            ]
+            series.append((name, [x for x, _ in points], [y for _, y in points]))
+        blocks.append(Figure(f"mAP50 by {title}", draw_lines(f"By {title}", title, TITLES["map50"], series)))
+    reached = comparison["reached"]
+    if reached:
+        both = " and ".join(
+            f"epoch {reached[side]['epoch']} after {reached[side]['elapsed_s'] / 60:.1f} minutes"
+            for side in ("first", "second")
+        )
+        blocks.append(Paragraph(f"An mAP50 of {reached['map50']:.3f} was first reached in {both}, in this order."))
+    return blocks
+
+
+def _budgets(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
+    budgets = [item["error_budget"] for item in comparison["runs"]]
+    kinds = [
+        (first["kind"], first["d_ap50"], second["d_ap50"])
+        for first, second in zip(*(each["kinds"] for each in budgets), strict=True)
+    ]
+    title = "AP50 gained by mending one kind alone"
+    advice = tuple((row["kind"], row["advice"]) for row in budgets[0]["kinds"])
+    return [Figure(title, draw_bars(title, (names[0], names[1]), kinds)), Table(("Kind", "What helps"), advice)]

@@ -1,0 +1,119 @@
+"""Figures of a report as SVG text that stands on its own: no script, no font, no address of anywhere else.
+
+Colors are those of the screen's light theme; the first of two is blue, the second orange and dashed, so that they
+differ without color too.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+WIDTH_PX, HEIGHT_PX = 640, 280
+ROW_PX = 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 44
+_COLORS = ("#0072b2", "#d55e00")
+_TEXT, _GRID = "#1a232e", "#d9dee4"
+
+Series = tuple[str, Sequence[float], Sequence[float]]  # name, x, y
+
+
+def draw_lines(title: str, x_title: str, y_title: str, series: Sequence[Series]) -> str:
+    """Two curves over a common x; y from 0 to 1."""
+    right = max((x for _, xs, _ in series for x in xs), default=1.0) or 1.0
+
+    def place(x: float, y: float) -> str:
+        return f"{_across(x, 0, right):.1f},{_down(y):.1f}"
+
+    parts = []
+    for number in range(5):
+        y, x = number / 4, right * number / 4
+        parts.append(_line(_LEFT, _down(y), WIDTH_PX - _RIGHT, _down(y), _GRID))
+        parts.append(_text(_LEFT - 8, _down(y) + 4, f"{y:g}", "end"))
+        anchor = "end" if number == 4 else "middle"
+        parts.append(_text(_across(x, 0, right), HEIGHT_PX - _BOTTOM + 18, f"{x:.3g}", anchor))
+    for number, (_, xs, ys) in enumerate(series):
+        points = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
+        dash = ' stroke-dasharray="6 4"' if number else ""
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{_COLORS[number]}" stroke-width="2"{dash}/>')
+        parts += [_dot(place(x, y), number) for x, y in zip(xs, ys, strict=True)] if len(xs) < 60 else []
+    parts.append(_text(WIDTH_PX / 2, HEIGHT_PX - 8, x_title, "middle"))
+    return _frame(f"{title}: {y_title}", parts + _legend([name for name, _, _ in series]), HEIGHT_PX)
+
+
+def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]]) -> str:
+    """Name, difference, low and high of each row, around a line at 0."""
+    reach = max((abs(value) for _, *values in rows for value in values), default=0.0) * 1.1 or 1.0
+    height = _TOP + ROW_PX * len(rows) + _BOTTOM
+    zero = _across(0, -reach, reach)
+    parts = [_line(zero, _TOP, zero, height - _BOTTOM, _TEXT)]
+    for number in (-1, -0.5, 0.5, 1):
+        at = _across(number * reach, -reach, reach)
+        parts += [_line(at, _TOP, at, height - _BOTTOM, _GRID)]
+        parts += [_text(at, height - _BOTTOM + 18, f"{number * reach:+.3f}", "end" if number == 1 else "middle")]
+    for number, (name, difference, low, high) in enumerate(rows):
+        y = _TOP + ROW_PX * (number + 0.5)
+        begin, end = (_across(value, -reach, reach) for value in (low, high))
+        color = _COLORS[1 if difference > 0 else 0]
+        parts.append(_line(begin, y, end, y, color, 3))
+        parts.append(_dot(f"{_across(difference, -reach, reach):.1f},{y:.1f}", 1 if difference > 0 else 0, 5))
+        parts.append(_text(_LEFT - 8, y + 4, name, "end"))
+    return _frame(title, parts, height)
+
+
+def draw_bars(title: str, names: tuple[str, str], rows: Sequence[tuple[str, float, float]]) -> str:
+    """Name and two values of each row, as a pair of bars from 0."""
+    reach = max((value for _, *values in rows for value in values), default=0.0) * 1.15 or 1.0
+    left, height = 130, _TOP + ROW_PX * len(rows) + 16
+    parts = []
+    for number, (name, *values) in enumerate(rows):
+        top = _TOP + ROW_PX * number + 4
+        parts.append(_text(left - 8, top + ROW_PX / 2, name, "end"))
+        for place, value in enumerate(values):
+            width = (WIDTH_PX - left - 60) * value / reach
+            y = top + place * 13
+            parts.append(
+                f'<rect x="{left}" y="{y}" width="{width:.1f}" height="11" fill="{_COLORS[place]}"'
+                f' fill-opacity="{1 if place == 0 else 0.75}"/>'
+            )
+            parts.append(_text(left + width + 6, y + 10, f"{value:.3f}", "start"))
+    return _frame(title, parts + _legend(names), height)
+
+
+def _across(value: float, low: float, high: float) -> float:
+    return _LEFT + (WIDTH_PX - _LEFT - _RIGHT) * (value - low) / (high - low)
+
+
+def _down(value: float) -> float:
+    return HEIGHT_PX - _BOTTOM - (HEIGHT_PX - _TOP - _BOTTOM) * value
+
+
+def _legend(names: Sequence[str]) -> list[str]:
+    parts = []
+    for number, name in enumerate(names):
+        x = WIDTH_PX - 300 + 150 * number
+        parts.append(_line(x, 16, x + 22, 16, _COLORS[number], 3, "6 4" if number else ""))
+        parts.append(_text(x + 28, 20, name if len(name) <= 18 else f"{name[:17]}…", "start"))
+    return parts
+
+
+def _frame(title: str, parts: Sequence[str], height: float) -> str:
+    # The namespace is a name, not an address that anything is loaded from.
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH_PX} {height:.0f}" width="{WIDTH_PX}" role="img"'
+        f' aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="12">'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>{_text(8, 20, title, "start")}{"".join(parts)}</svg>'
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, color: str, width: float = 1, dash: str = "") -> str:
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    place = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    return f'<line {place} stroke="{color}" stroke-width="{width:g}"{dashed}/>'
+
+
+def _dot(place: str, number: int, radius: float = 2.5) -> str:
+    x, y = place.split(",")
+    return f'<circle cx="{x}" cy="{y}" r="{radius:g}" fill="{_COLORS[number]}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{_TEXT}">{escape(text)}</text>'

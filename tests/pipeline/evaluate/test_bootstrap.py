@@ -1,0 +1,105 @@
+"""Resampled figures are those of the resampled set; intervals say what they should where the answer is known."""
+
+import numpy as np
+import pytest
+
+from app.pipeline.evaluate.bootstrap import Outcomes, compare_sets, draw_images
+from app.pipeline.evaluate.coco_numbers import evaluate
+from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
+from app.pipeline.types import Detections
+from tests.pipeline.evaluate.evaluation_cases import make_categories, make_sample, random_case
+
+
+def repeat_images(truth, detections, drawn):
+    """The resampled set itself: every image as often as it was drawn, under new ids."""
+    samples, found = [], {}
+    for position, times in enumerate(drawn.tolist()):
+        rows = truth.image_index == position
+        for _ in range(times):
+            new_id = len(samples) + 1
+            samples.append(make_sample(new_id, truth.boxes[rows], truth.labels[rows], truth.is_crowd[rows]))
+            if int(truth.image_ids[position]) in detections:
+                found[new_id] = detections[int(truth.image_ids[position])]
+    return GroundTruth.from_samples(samples, truth.categories), found
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_resampled_figures_equal_judging_the_resampled_set(seed):
+    """Random cases have crowds, classes without truth, and many equal scores inside an image and across images."""
+    truth, detections = random_case(seed)
+    outcomes = Outcomes.of(truth, DetectionColumns.from_detections(truth, detections))
+    draws = next(draw_images(truth.num_images, 4, seed))
+    figures = outcomes.figures(draws)
+    for row, drawn in enumerate(draws):
+        expected = evaluate(*repeat_images(truth, detections, drawn))
+        for name, values in figures.items():
+            assert values[row] == pytest.approx(getattr(expected, name), abs=1e-9), name
+
+
+def test_every_image_once_gives_the_figures_themselves():
+    truth, detections = random_case(17)
+    figures = Outcomes.of(truth, DetectionColumns.from_detections(truth, detections)).figures(
+        np.ones((1, truth.num_images), np.uint16)
+    )
+    expected = evaluate(truth, detections)
+    assert {name: values[0] for name, values in figures.items()} == pytest.approx(
+        {name: getattr(expected, name) for name in figures}, abs=1e-12
+    )
+
+
+def test_draws_come_in_pieces_of_whole_resamples(monkeypatch):
+    whole = next(draw_images(7, 10, seed=3))
+    monkeypatch.setattr("app.pipeline.evaluate.bootstrap._DRAWS_AT_ONCE", 21)
+    pieces = list(draw_images(7, 10, seed=3))
+    assert [len(piece) for piece in pieces] == [3, 3, 3, 1]
+    assert (np.concatenate(pieces) == whole).all()
+    assert (whole.sum(axis=1) == 7).all()
+
+
+BOX = [0, 0, 10, 10]
+
+
+def one_box_images(found):
+    """Images with one object each; ``found`` says of each whether a set finds it."""
+    truth = GroundTruth.from_samples([make_sample(n, [BOX], [1]) for n in range(len(found))], make_categories(1))
+    detections = {n: Detections([BOX], [0.9], [1]) for n, is_found in enumerate(found) if is_found}
+    return truth, DetectionColumns.from_detections(truth, detections)
+
+
+def test_a_set_compared_with_itself_differs_by_nothing():
+    truth, columns = one_box_images([True, False] * 20)
+    for difference in compare_sets(truth, columns, columns, 200).values():
+        assert (difference.difference, difference.low, difference.high) == (0, 0, 0)
+        assert (difference.share_better, difference.detectable, difference.is_clear) == (0.5, 0, False)
+
+
+def test_pairing_takes_out_what_both_sets_share():
+    """Both find the same half, the second one image more: alone each swings by .1, their difference by .01."""
+    first = np.arange(100) % 2 == 0
+    second = first.copy()
+    second[1] = True
+    truth, first_columns = one_box_images(first)
+    _, second_columns = one_box_images(second)
+    difference = compare_sets(truth, first_columns, second_columns, 1000, seed=1)["map50"]
+    assert difference.first_high - difference.first_low > 0.15
+    assert difference.high - difference.low < 0.05
+    assert difference.low >= 0 and difference.share_better > 0.5
+
+
+def test_the_interval_has_the_width_of_the_binomial_distribution():
+    """Recall of one-object images is a mean of coins: its standard error is sqrt(p (1 - p) / n)."""
+    truth, nothing = one_box_images([False] * 400)
+    _, half = one_box_images([True, False] * 200)
+    difference = compare_sets(truth, nothing, half, 2000, seed=2)["map50"]
+    error = np.sqrt(0.25 / 400)
+    assert difference.is_clear
+    assert (difference.high - difference.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.08)
+    assert difference.detectable / (2.8016 * error) == pytest.approx(1, abs=0.08)
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    truth, detections = random_case(2)
+    columns = DetectionColumns.from_detections(truth, detections)
+    half = DetectionColumns(columns.image_index, columns.boxes + 1.0, columns.scores, columns.labels)
+    assert compare_sets(truth, columns, half, 50, seed=5) == compare_sets(truth, columns, half, 50, seed=5)
+    assert compare_sets(truth, columns, half, 50, seed=5) != compare_sets(truth, columns, half, 50, seed=6)

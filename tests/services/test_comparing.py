@@ -1,0 +1,162 @@
+import re
+import xml.etree.ElementTree as ET
+from base64 import b64decode
+
+import orjson
+import pytest
+
+from app.errors import BadRequest, NotFound
+from app.services import comparing, comparison_report, dataset, jobs, run_notes
+from app.store import jobs as job_store
+from app.store import predictions, runs
+from tests.services.review_project import make_review_project
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    return make_review_project(tmp_path)
+
+
+def add_run(project, config, set_id, curve, name="Second run"):
+    """A run on the same dataset whose best checkpoint predicted what is stored as ``set_id``."""
+    database, services = project.services.database(project.slug), project.services
+    with database.write() as db:
+        run_id = runs.create_run(db, job_store.enqueue(db, "train", {}).id, name, config)
+        db.execute("UPDATE job SET state = 'done'")
+        checkpoint_id = runs.put_checkpoint(
+            db, run_id, epoch=3, step=9, file_name="best.pt", sha256="c" * 64, map50=0.5, f1=0.5, score=0.5,
+            is_last=False,
+        )  # fmt: skip
+        runs.append_metrics(
+            db,
+            [
+                (run_id, epoch * 3, epoch, split, metric, value, 10.0 * epoch)
+                for epoch, value in enumerate(curve, start=1)
+                for split, metric in (("valid", "map50"), ("valid", "f1"), ("train", "f1"))
+            ],
+        )
+    dataset.write_snapshot(services, project.slug, services.files(project.slug).run(run_id) / "dataset.json")
+    found = predictions.read_detections(database, set_id)
+    with database.write() as db:
+        predictions.store_predictions(
+            db, run_id=run_id, split="valid", detections=found, snapshot_sha256="a" * 64, checkpoint_id=checkpoint_id
+        )
+    return run_id
+
+
+@pytest.fixture
+def second(project):
+    return add_run(project, {"epochs": 3, "learning_rate": 0.01, "model": "<b>x</b>"}, project.set_ids[2], [0.1, 0.6])
+
+
+@pytest.fixture
+def comparison(project, second):
+    return comparing.compare_runs(project.services, project.slug, project.run_id, second)
+
+
+def test_options_that_differ_are_listed_with_both_values(comparison):
+    assert comparison["config"] == [
+        {"option": "model", "first": "fasterrcnn_resnet18_fpn", "second": "<b>x</b>"},
+        {"option": "epochs", "first": 4, "second": 3},
+        {"option": "learning_rate", "first": 0.001, "second": 0.01},
+    ]
+
+
+def test_differences_come_with_intervals_and_a_verdict(project, comparison):
+    orjson.dumps(comparison)
+    item = comparison["differences"]["map50"]
+    assert item["difference"] == pytest.approx(item["second"] - item["first"])
+    assert item["low"] <= item["difference"] <= item["high"]
+    assert comparison["images"] == 6 and comparison["left_out"] == comparison["relabeled"] == 0
+    assert ("beyond chance" in comparison["verdict"]) == item["is_clear"]
+    assert [run["epoch"] for run in comparison["runs"]] == [4, 3]
+
+
+def test_curves_are_summed_up_by_epoch_and_clock(project, second):
+    third = add_run(project, {}, project.set_ids[0], [0.55, 0.7, 0.65])
+    curves = comparing.compare_runs(project.services, project.slug, second, third)
+    first, other = (run["curves"] for run in curves["runs"])
+    assert (first["epoch"], first["map50"], first["f1"]) == ([1, 2], [0.1, 0.6], [0.1, 0.6])
+    assert (other["best"]["epoch"], other["best"]["elapsed_s"], other["total_s"]) == (2, 20.0, 30.0)
+    assert curves["reached"] == {
+        "map50": 0.6,
+        "first": {"epoch": 2, "elapsed_s": 20.0},
+        "second": {"epoch": 2, "elapsed_s": 20.0},
+    }
+
+
+def test_only_images_that_both_have_are_compared_on_the_newer_labels(project):
+    database = project.services.database(project.slug)
+    with database.write() as db:
+        db.execute("UPDATE image SET split = 'train' WHERE id = ?", [project.image_ids["valid"][0]])
+        db.execute("UPDATE annotation SET x1 = x1 / 2 WHERE image_id = ?", [project.image_ids["valid"][1]])
+    second = add_run(project, {}, project.set_ids[0], [0.5])
+    comparison = comparing.compare_runs(project.services, project.slug, project.run_id, second)
+    assert (comparison["images"], comparison["left_out"], comparison["relabeled"]) == (5, 1, 1)
+
+
+def test_runs_that_cannot_be_compared_are_refused(project, second):
+    at = (project.services, project.slug)
+    with pytest.raises(BadRequest, match="with itself"):
+        comparing.compare_runs(*at, project.run_id, project.run_id)
+    with pytest.raises(NotFound):
+        comparing.compare_runs(*at, project.run_id, 99)
+    path = project.services.files(project.slug).run(second) / "dataset.json"
+    document = orjson.loads(path.read_bytes())
+    document["categories"][0]["name"] = "Other"
+    path.write_bytes(orjson.dumps(document))
+    with pytest.raises(BadRequest, match="different classes"):
+        comparing.compare_runs(*at, project.run_id, second)
+
+
+def test_notes_are_kept_by_part(project):
+    at = (project.services, project.slug, project.run_id)
+    assert run_notes.get_notes(*at) == dict.fromkeys(run_notes.PARTS, "")
+    run_notes.set_notes(*at, {"hypothesis": " Larger images help. "})
+    run_notes.set_notes(*at, {"conclusion": "They do."})
+    assert run_notes.get_notes(*at) == {
+        "hypothesis": "Larger images help.", "setup": "", "results": "", "conclusion": "They do."
+    }  # fmt: skip
+    with pytest.raises(BadRequest, match="hypothesis, setup"):
+        run_notes.set_notes(*at, {"summary": "x"})
+    with pytest.raises(BadRequest, match="10000"):
+        run_notes.set_notes(*at, {"setup": "x" * 10_001})
+    with pytest.raises(NotFound):
+        run_notes.get_notes(project.services, project.slug, 99)
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md"])
+def test_a_report_has_everything_inside_and_shows_text_as_text(project, comparison, tmp_path, suffix):
+    comparison["runs"][1]["name"] = "A & <i>B</i>"
+    comparison["runs"][0]["notes"]["hypothesis"] = "<script>alert(1)</script> | *less*"
+    path = tmp_path / f"report{suffix}"
+    comparison_report.write_report(comparison, "Blood cells", path)
+    text = path.read_text(encoding="utf-8")
+    assert comparison["verdict"].split(":")[0] in text
+    if suffix == ".md":
+        assert "\\| \\*less\\*" in text and not re.search(r"(?<!\\)<", text)
+        figures = [b64decode(data).decode() for data in re.findall(r"base64,([A-Za-z0-9+/=]+)\)", text)]
+    else:
+        assert not any(mark in text for mark in ("<script", "<b>x", "<i>"))
+        figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(figures) >= 2
+    for svg in figures:
+        ET.fromstring(svg)
+    everything = text + "".join(figures)
+    addresses = set(re.findall(r"[a-z]+://[^\s\"'<>)]+", everything)) - {"http://www.w3.org/2000/svg"}
+    assert addresses == set()
+    assert not re.search(r"(src|href|url\(|@import)", everything)
+
+
+def test_curves_are_drawn_where_both_runs_were_validated(project, second, tmp_path):
+    third = add_run(project, {}, project.set_ids[0], [0.55, 0.7, 0.65])
+    comparison = comparing.compare_runs(project.services, project.slug, second, third)
+    html = comparison_report.to_html(comparison_report.compose(comparison, "Blood cells"))
+    assert html.count("<polyline") == 4
+    assert "0.3" in html and "minutes of training" in html
+
+
+def test_another_kind_of_file_is_refused(comparison, tmp_path):
+    with pytest.raises(BadRequest, match="report.pdf"):
+        comparison_report.write_report(comparison, "x", tmp_path / "report.pdf")

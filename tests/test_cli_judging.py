@@ -1,0 +1,107 @@
+"""The commands that judge: their JSON, what people read, and bad use."""
+
+import json
+
+import pytest
+
+from app import cli, cli_judging
+from app.services import jobs
+from tests.services.review_project import make_review_project
+from tests.services.test_comparing import add_run
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    return make_review_project(tmp_path / "projects")
+
+
+@pytest.fixture
+def run(project, tmp_path, capsys):
+    """Run a command on the project; gives the exit code and the JSON object or the text."""
+
+    def run_command(*words):
+        arguments = [str(word) for word in (*words, "--project", "Blood cells")]
+        code = cli.main(["--projects", str(tmp_path / "projects"), *arguments])
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out.splitlines()[-1]) if "--json" in arguments else captured.out + captured.err
+
+    return run_command
+
+
+def test_evaluate_has_what_it_had_and_the_diagnosis(run, project):
+    code, result = run("evaluate", "--run", project.run_id, "--json")
+    assert code == 0
+    before = {
+        "project",
+        "checkpoint",
+        "run",
+        "split",
+        "map",
+        "map50",
+        "map75",
+        "f1",
+        "f1_threshold",
+        "per_class",
+        "coco",
+    }
+    assert set(result) == before | {"mean_best_iou", "count_difference", "error_budget", "confusion"}
+    assert result["error_budget"]["ap50"] == pytest.approx(result["map50"], abs=1e-9)
+    code, text = run("evaluate", "--run", project.run_id)
+    assert "What keeps AP50" in text and "background" in text and "White cell" in text
+
+
+def test_compare_tells_the_difference_and_writes_the_report(run, project, tmp_path):
+    second = add_run(project, {"epochs": 3}, project.set_ids[2], [0.1, 0.6])
+    report = tmp_path / "out" / "report.html"
+    code, result = run("compare", "--run", project.run_id, "--run", second, "--report", report, "--json")
+    assert (code, result["report"]) == (0, str(report))
+    assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert result["differences"]["map50"]["difference"] < 0
+    code, text = run("compare", "--run", project.run_id, "--run", second)
+    assert code == 0 and result["verdict"] in text and "epochs" in text
+
+
+def test_audit_lists_suspects(run, project):
+    code, result = run("audit", "--run", project.run_id, "--min-score", 0.1, "--limit", 3, "--json")
+    assert (code, len(result["suspects"]), result["in_sample"]) == (0, 3, 0)
+    code, text = run("audit", "--run", project.run_id, "--min-score", 0.1)
+    assert code == 0 and "missing box" in text and "valid_0.png" in text
+
+
+def test_sweep_shows_a_row_for_each_checkpoint(run, monkeypatch):
+    row = {
+        "name": "Epoch 4", "map": 0.1, "map50": 0.2, "map75": 0.1, "f1": 0.3, "score": 0.25, "members": [],
+        "per_class": [{"name": "Red cell", "ap": 0.1, "ap50": 0.2}],
+    }  # fmt: skip
+    soup = {**row, "name": "Soup (uniform)", "members": ["a.pt", "b.pt"]}
+    swept = {"run": 1, "split": "valid", "rows": [row, soup], "verdict": "Epoch 4 is best on valid."}
+    monkeypatch.setattr(cli_judging.sweeping, "sweep_run", lambda *_: swept)
+    assert run("sweep", "--run", 1, "--json") == (0, {"project": "blood-cells", **swept})
+    code, text = run("sweep", "--run", 1)
+    assert "Red cell" in text and "of a.pt, b.pt" in text and text.rstrip().endswith(swept["verdict"])
+
+
+def test_notes_are_written_and_shown(run, project):
+    run("notes", "--run", project.run_id, "--hypothesis", "Larger images help.")
+    code, result = run("notes", "--run", project.run_id, "--json")
+    assert (code, result["hypothesis"], result["conclusion"]) == (0, "Larger images help.", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["compare", "--run", 1], "needs two runs, got 1"),
+        (["compare", "--run", 1, "--run", 1], "with itself"),
+        (["compare", "--run", 1, "--run", 9], "no run 9"),
+        (["compare", "--run", 1, "--run", 2, "--report", "x.pdf"], "x.pdf"),
+        (["audit", "--run", 1, "--min-score", 3], "0..1"),
+        (["audit", "--run", 1, "--limit", 0], "1 to 500"),
+        (["sweep", "--run", 7], "no run 7"),
+        (["notes", "--run", 7, "--setup", "x"], "no run 7"),
+    ],
+)
+def test_bad_use_is_told(run, words, error):
+    code, result = run(*words, "--json")
+    assert (code, set(result)) == (2, {"error", "hint"})
+    assert error in result["error"]
