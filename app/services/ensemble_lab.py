@@ -13,11 +13,11 @@ from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES
 from app.pipeline.fusion.lab import MOST_FOR_ALL_SUBSETS, NEAR_BEST, Half, run_lab, split_in_halves
 from app.pipeline.fusion.tune import num_trials
 from app.records import Job, PredictionSet
-from app.services import ensembling, jobs, models, review
+from app.services import ensembling, jobs, review
 from app.services.context import Services
 from app.store import images as image_store
 from app.store import jobs as job_store
-from app.store import predictions, runs, settings
+from app.store import predictions, runs, timings
 
 KIND = "ensemble_lab"
 MAX_KEPT = 1000  # labs that are listed
@@ -208,16 +208,13 @@ def _name(services: Services, slug: str, member: PredictionSet) -> str:
 
 
 def _predict_ms(services: Services, slug: str, member: PredictionSet) -> float | None:
-    """As measured on the Train page for this model at this size; None for an ensemble."""
+    """As measured last on this machine for this model at this size; None for an ensemble."""
     if member.checkpoint_id is None:
         return None
-    database = services.database(slug)
-    config = runs.get_run(database, member.run_id).config
-    with database.read() as db:
-        timing = settings.get(db, models.TIMINGS, {}).get(config.get("model"))
-    if timing is None or timing["image_size"] != config.get("image_size"):
-        return None
-    return 1000 * timing["predict_s"]
+    config = runs.get_run(services.database(slug), member.run_id).config
+    wanted = (config.get("model"), config.get("image_size"))
+    fitting = [one for one in timings.all_of(services.workspace) if (one["model"], one["image_size"]) == wanted]
+    return 1000 * fitting[-1]["predict_s"] if fitting else None
 
 
 def _judgement(result: dict[str, Any]) -> dict[str, Any]:

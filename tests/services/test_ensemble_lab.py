@@ -1,9 +1,9 @@
 import pytest
 
 from app.errors import BadRequest, Cancelled, NotFound
-from app.services import ensemble_lab, jobs, models
+from app.services import ensemble_lab, jobs
 from app.store import jobs as job_store
-from app.store import predictions, settings
+from app.store import predictions, timings
 from tests.services.review_project import make_review_project
 
 
@@ -105,13 +105,13 @@ def test_cost_is_that_of_all_members_and_of_fusing_where_the_model_was_measured(
     assert carry_out(project, job)["methods"][0]["cost_ms"] is None
     with database.write() as db:
         db.execute("UPDATE run SET config = ?", ['{"model": "small", "image_size": 320}'])
-        settings.put(db, models.TIMINGS, {"small": {"predict_s": 0.05, "image_size": 320}})
+    timing = {"model": "small", "image_size": 640, "device": "cpu", "train_s": 0.2, "predict_s": 0.01}
+    timings.keep(project.services.workspace, timing)
+    assert carry_out(project, job)["members"][0]["predict_ms"] is None
+    timings.keep(project.services.workspace, {**timing, "image_size": 320, "predict_s": 0.05})
     found = carry_out(project, job)
     assert [row["predict_ms"] for row in found["members"]] == [50, 50, 50]
     assert found["methods"][0]["cost_ms"] == pytest.approx(150 + found["methods"][0]["fuse_ms"])
-    with database.write() as db:
-        settings.put(db, models.TIMINGS, {"small": {"predict_s": 0.05, "image_size": 640}})
-    assert carry_out(project, job)["members"][0]["predict_ms"] is None
 
 
 def test_stored_sets_of_any_kind_can_be_members(project):
