@@ -6,9 +6,27 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from app.pipeline.timeline import HostMark, Mark
+
 
 class MachineError(ValueError):
     """A device or precision was asked for that this machine does not have."""
+
+
+class CudaMark:
+    """An event in the current stream of a GPU."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = torch.cuda.Event(enable_timing=True)
+        self._event.record()
+
+    def is_reached(self) -> bool:
+        return self._event.query()
+
+    def seconds_until(self, later: "CudaMark") -> float:
+        return self._event.elapsed_time(later._event) / 1000
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,10 @@ class Machine:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 1e6
         return psutil.Process().memory_info().rss / 1e6
+
+    def mark(self) -> Mark:
+        """This moment, as the device sees it: on a GPU when the work queued so far is done, without waiting for it."""
+        return CudaMark() if self.device.type == "cuda" else HostMark()
 
     def describe(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type

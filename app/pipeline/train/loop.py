@@ -84,7 +84,8 @@ def train(config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunCont
     while not run.is_over:
         epoch = run.epoch + 1
         run.begin_epoch(epoch)
-        for batches in in_groups(run.loader.epoch(epoch, run.num_batches), run.config.accumulate_batches):
+        groups = in_groups(run.loader.epoch(epoch, run.num_batches), run.config.accumulate_batches)
+        for batches in run.pace.timeline.waiting(groups):
             run.train_step(batches, epoch)
             if run.context.should_stop():
                 return run.stop(epoch)
@@ -171,7 +172,7 @@ class Run:
             patience=Patience(config.patience),
             keeper=CheckpointKeeper(run_dir, config, snapshot.categories, context),
             detector=Detector(average.model if average else model, snapshot.categories, config, machine),
-            pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config)),
+            pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config), mark=machine.mark),
             run_dir=run_dir,
             snapshot_sha256=snapshot.sha256,
         )
@@ -216,9 +217,11 @@ class Run:
             share = len(batch) / num_images
             for name, value in self._add_gradients(batch, share).items():
                 values[name] = values.get(name, 0.0) + value * share
+        self.pace.timeline.enter("optimizer")
         self.updater.apply([name for batch in batches for name in batch.names])
         if self.average:
             self.average.update()
+        self.pace.timeline.enter("other")
         self.step += 1
         self.num_batches = self.loader.num_taken
         self.pace.add(num_images)
@@ -244,11 +247,13 @@ class Run:
 
     def _add_gradients(self, batch: Batch, share: float) -> dict[str, float]:
         """Forward and backward on a batch that is ``share`` of a step; returns its losses by name, and their sum."""
+        self.pace.timeline.enter("forward")
         losses = compute_losses(self.model, batch, self.machine, self.phases.part)
         loss = torch.stack(list(losses.values())).sum()
         numbers = torch.stack([*losses.values(), loss]).detach().float().tolist()
         values = dict(zip([*losses, "loss"], numbers, strict=True))
         check_losses(values, batch.names)
+        self.pace.timeline.enter("backward")
         self.updater.add(loss, share)
         return values
 
@@ -278,8 +283,10 @@ class Run:
         """Judge the finished epoch if that is still to be done; asked to stop in the middle, it stays to be done."""
         if not self.is_judgement_due:
             return
+        self.pace.timeline.enter("evaluation")
         with random_states_kept(self.machine):
             judgement = self.judge.judge(self.detector)
+        self.pace.timeline.enter("other")
         self.phases.apply()  # judging leaves all of the model in training mode
         self.is_judgement_due = judgement is None and self.context.should_stop()
         if judgement is None:
@@ -372,6 +379,7 @@ class Run:
         rate = self.pace.images_per_s()
         if rate is not None:
             values["images_per_s"] = rate
+        values |= {f"share_{part}": share for part, share in self.pace.timeline.take_shares().items()}
         self.context.emit(Metrics(self.step, epoch, "system", values))
         message = f"epoch {epoch} of {self.config.epochs}"
         self.context.emit(Progress(self.step, num_steps or self.num_steps, message, self.pace.eta_s(self.step)))

@@ -4,13 +4,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from app.pipeline.timeline import HostMark, Mark, Timeline
+
 REPORT_EVERY_S = 1.0
 
 
 class Pace:
-    """Counts images and steps against a monotonic clock; what is done while ``paused`` counts for the ETA alone."""
+    """Counts images and steps against a monotonic clock; what is done while ``paused`` counts for the ETA alone.
 
-    def __init__(self, num_steps: int, clock: Callable[[], float] = time.monotonic) -> None:
+    ``timeline`` tells where the time goes; ``mark`` makes its moments.
+    """
+
+    def __init__(
+        self, num_steps: int, clock: Callable[[], float] = time.monotonic, mark: Callable[[], Mark] = HostMark
+    ) -> None:
+        self.timeline = Timeline(mark)
         self._num_steps = num_steps
         self._clock = clock
         self._started = clock()

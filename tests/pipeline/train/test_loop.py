@@ -9,6 +9,7 @@ from app.pipeline.augment.chain import Chain
 from app.pipeline.config import parse_config
 from app.pipeline.models import build
 from app.pipeline.models.build import build_model
+from app.pipeline.timeline import PARTS
 from app.pipeline.train import loop
 from app.pipeline.train.checkpoint import load_checkpoint
 from app.pipeline.train.loader import DatasetError
@@ -44,7 +45,11 @@ def test_run_emits_losses_scores_predictions_and_checkpoints(snapshot, tmp_path)
         assert set(event.values) == LOSSES | {"loss", "learning_rate"}
         assert event.values["loss"] == pytest.approx(sum(event.values[name] for name in LOSSES), rel=1e-5)
     system = [event.values for event in of_kind(events, Metrics) if event.split == "system"]
-    assert set(system[0]) == {"images_per_s", "memory_mb"}
+    shares = {name: value for name, value in system[-1].items() if name.startswith("share_")}
+    assert set(shares) == {f"share_{part}" for part in PARTS}
+    assert set(system[0]) - set(shares) == {"images_per_s", "memory_mb"}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["share_evaluation"] > 0
     scored = [event for event in of_kind(events, Metrics) if event.split == "valid"]
     assert scored[-1].epoch == 2
     assert set(scored[-1].values) == {"map", "map50", "map75", "f1", "score"}
