@@ -27,6 +27,7 @@ from app.services import (
     label_export,
     models,
     predicting,
+    preflight,
     projects,
     review,
     suggestions,
@@ -106,17 +107,12 @@ def _add_dataset_commands(commands: "argparse._SubParsersAction[_Parser]") -> No
 
 def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = _add_command(commands, "train", train, "train a detector in the background")
-    command.add_argument("--preset", default="", metavar="NAME", help="start from a ready-made set of options")
-    command.add_argument("--config", type=Path, metavar="FILE", help="JSON of options, such as a run's config.json")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="assignments",
-        metavar="key=value",
-        help="one option; can be repeated",
-    )
+    _add_options(command)
     command.add_argument("--wait", action="store_true", help="wait for the end, with progress on standard error")
+
+    command = _add_command(commands, "preflight", check_before, "check a run before it is started, in a minute")
+    _add_options(command)
+    command.set_defaults(as_text=_preflight_as_text)
 
     _add_command(commands, "runs", list_runs, "list the runs of a project")
     _add_run(_add_command(commands, "pause", pause, "let a run leave at a safe point, to go on later"))
@@ -187,8 +183,7 @@ def export_labels(services: Services, values: argparse.Namespace) -> dict[str, A
 def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`train`: queue a run, and with ``--wait`` see it through; a run that does not end well is an error."""
     slug = projects.find_project(services, values.project)
-    options = _with_absolute_paths({**_read_options(values.config), **parse_assignments(values.assignments)})
-    run = training.start_run(services, slug, options, values.preset)
+    run = training.start_run(services, slug, _options(values), values.preset)
     if values.wait:
         run = training.wait_for(services, slug, run.id, _show_job())
         if run.state != "done":
@@ -196,6 +191,13 @@ def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
                 f"Run {run.id} ended as {run.state}: {(run.error or 'it was stopped').rstrip('.')}.", "See its log."
             )
     return {"project": slug, **_run_result(services, slug, run.id)}
+
+
+def check_before(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`preflight`: the verdicts on a run with these options; red ones are no failure of the command."""
+    slug = projects.find_project(services, values.project)
+    result = preflight.check_and_wait(services, slug, _options(values), values.preset, _show_job())
+    return {"project": slug, **result}
 
 
 def list_runs(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -289,6 +291,11 @@ def _run_result(services: Services, slug: str, run_id: int) -> dict[str, Any]:
     return {"name": run.name, **training.describe_result(services, slug, run_id)}
 
 
+def _options(values: argparse.Namespace) -> dict[str, Any]:
+    """The options of ``--config`` with those of ``--set`` laid over them."""
+    return _with_absolute_paths({**_read_options(values.config), **parse_assignments(values.assignments)})
+
+
 def _read_options(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
@@ -346,6 +353,19 @@ def _require_writable(folder: Path) -> None:
         raise argparse.ArgumentTypeError(f"{existing} is no folder")
     if not os.access(existing, os.W_OK):
         raise argparse.ArgumentTypeError(f"nothing can be written in {existing}")
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", default="", metavar="NAME", help="start from a ready-made set of options")
+    command.add_argument("--config", type=Path, metavar="FILE", help="JSON of options, such as a run's config.json")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="assignments",
+        metavar="key=value",
+        help="one option; can be repeated",
+    )
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -434,6 +454,15 @@ def _models_as_text(result: dict[str, Any]) -> str:
         weights = " ".join(part.upper() if part in model["cached"] else part for part in model["pretrained"])
         lines.append(f"{model['name']:<40}{model['parameters'] / 1e6:>8.2f} M  {weights or '-'}")
     return "\n".join([*lines, "timm/NAME: any backbone of timm that gives feature pyramids"])
+
+
+def _preflight_as_text(result: dict[str, Any]) -> str:
+    """One line a check: level, title, what was found, and what would mend it."""
+    lines = []
+    for verdict in result["verdicts"]:
+        lines.append(f"{verdict['level']:<6}{verdict['title']:<22}{verdict['text']}")
+        lines += [f"{'':<28}--set {name}={_option_as_text(value)}" for name, value in verdict["fix"].items()]
+    return "\n".join(lines)
 
 
 def _presets_as_text(result: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ JOB_PROCESS_ENTRIES = {
     "app.services.job_process",
     "app.services.job_handlers",
     "app.services.export_handlers",
+    "app.services.preflight_handler",
     "app.jobs.handlers",
     "app.jobs.helper_process",
     "app.pipeline.device_check",

@@ -23,6 +23,7 @@ HANDLERS = {
     "import": "app.services.job_handlers:import_dataset",
     "ensemble": "app.services.job_handlers:ensemble",
     "measure": "app.services.job_handlers:measure",
+    "preflight": "app.services.preflight_handler:check",
     "export": "app.services.export_handlers:export",
     "predict_files": "app.services.export_handlers:predict_files",
 }

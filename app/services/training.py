@@ -43,7 +43,7 @@ def start_run(
     config = build_config(services, slug, values or {}, preset)
     require_runnable(services, slug, config)
     config = resolve_start(services, slug, config)
-    _require_training_images(services, slug)
+    require_training_images(services, slug)
     run = _create(services, slug, config, _checked_name(name, may_be_empty=True))
     job_service.ensure_worker(services)
     return run
@@ -221,7 +221,8 @@ def _place(files: ProjectFiles, aside: Path, run_id: int) -> Path:
     return target
 
 
-def _require_training_images(services: Services, slug: str) -> None:
+def require_training_images(services: Services, slug: str) -> None:
+    """Raise BadRequest when no image of the split "train" has a box."""
     with services.database(slug).read() as db:
         images = [image for image in image_store.all_of(db, "train") if not image.problem]
     if not any(image.num_annotations for image in images):

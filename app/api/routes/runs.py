@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from app.pipeline.config import ConfigError
 from app.records import Job, MetricPoint, Run
-from app.services import anchors, jobs, run_form, training
+from app.services import anchors, jobs, preflight, run_form, training
 from app.services.context import Services
 
 HUNG_AFTER_S = 120.0
@@ -48,6 +48,7 @@ def build_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/api/projects/{slug}")
     _add_run_routes(router, services)
     _add_form_routes(router, services)
+    _add_preflight_routes(router, services)
     _add_job_routes(router, services)
     return router
 
@@ -63,9 +64,7 @@ def _add_run_routes(router: APIRouter, services: Services) -> None:
         try:
             run = training.start_run(services, slug, body.config, body.preset, body.name)
         except ConfigError as error:
-            fields = run_form.problems_of(error)
-            hint = "Change the marked options."
-            return JSONResponse({"error": str(error), "hint": hint, "fields": fields}, status_code=400)
+            return _refuse(error)
         return {"run": _run(run, None)}
 
     @router.get("/runs/{run_id}")
@@ -135,6 +134,26 @@ def _add_form_routes(router: APIRouter, services: Services) -> None:
             return anchors.describe_recall(services, slug, body.config)
         except ConfigError as error:
             return {"problem": str(error)}
+
+
+def _add_preflight_routes(router: APIRouter, services: Services) -> None:
+    @router.get("/preflight")
+    def get_preflight(slug: str) -> dict[str, Any]:
+        report = preflight.latest(services, slug)
+        return {"report": report, "job": _job(jobs.get(services, slug, report["job"])) if report else None}
+
+    @router.post("/preflight", response_model=None)
+    def start_preflight(slug: str, body: Values) -> Response | dict[str, Any]:
+        try:
+            return {"job": _job(preflight.start(services, slug, body.config))}
+        except ConfigError as error:
+            return _refuse(error)
+
+
+def _refuse(error: ConfigError) -> JSONResponse:
+    """Options that do not fit, by field."""
+    content = {"error": str(error), "hint": "Change the marked options.", "fields": run_form.problems_of(error)}
+    return JSONResponse(content, status_code=400)
 
 
 def _add_job_routes(router: APIRouter, services: Services) -> None:

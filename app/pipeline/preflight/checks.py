@@ -1,0 +1,118 @@
+"""All checks of a run before it is started, one verdict after the other, in less than a minute.
+
+The quick ones come first. What a check cannot do (weights that are not there, a full disk) is its verdict.
+"""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from app.pipeline.anchors import boxes_of, resolve_shapes
+from app.pipeline.config import RunConfig
+from app.pipeline.data.snapshot import Snapshot
+from app.pipeline.preflight.batch_fit import BatchTrial, judge_fit
+from app.pipeline.preflight.dataset_checks import check_anchors, check_crowding, check_sizes
+from app.pipeline.preflight.overfit import check_overfit, rate_of
+from app.pipeline.preflight.rehearsal import judge_disk, judge_time, rehearse
+from app.pipeline.preflight.verdict import Verdict
+from app.pipeline.train.checkpoint import CheckpointError
+from app.pipeline.train.loop import Run
+from app.pipeline.types import Log, Progress, RunContext
+
+logger = logging.getLogger(__name__)
+
+BUDGET_S = 50.0  # of all checks
+OVERFIT_S = (8.0, 30.0)  # at least, at most
+TITLES = {
+    "sizes": "Size of the objects",
+    "anchors": "Anchors",
+    "crowding": "Crowded images",
+    "memory": "Memory",
+    "time": "Time",
+    "disk": "Disk",
+    "overfit": "Learning two images",
+    "start": "Start",
+}
+NUM_CHECKS = len(TITLES) - 1  # "start" has a verdict only when a run cannot be started
+
+
+def preflight(
+    config: RunConfig,
+    snapshot: Snapshot,
+    folder: Path,
+    context: RunContext | None = None,
+    is_shared: bool = False,
+) -> Iterator[Verdict]:
+    """Yield a verdict for each check; ``folder`` is on the disk of the runs, and nothing stays in it.
+
+    ``is_shared``: another training is under way beside this. Ends early when asked to stop.
+    """
+    context, began = context or RunContext(), time.monotonic()
+    train = snapshot.split("train")
+    steps: list[tuple[str, Callable[[], Verdict]]] = [
+        ("sizes", lambda: check_sizes(train, config)),
+        ("anchors", lambda: check_anchors(train, config)),
+        ("crowding", lambda: check_crowding(snapshot, config)),
+    ]
+    for done, (name, check) in enumerate(steps):
+        context.emit(Progress(done, NUM_CHECKS, TITLES[name]))
+        yield _verdict_of(name, check)
+    if context.should_stop():
+        return
+    config = resolve_shapes(config, boxes_of(train, config))
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        yield from _try_out(config, snapshot, Path(place), context, is_shared)
+    if context.should_stop():
+        return
+    left_s = BUDGET_S - (time.monotonic() - began)
+    seconds = min(OVERFIT_S[1], max(OVERFIT_S[0], left_s))
+    verdict = _verdict_of("overfit", lambda: check_overfit(config, snapshot, folder, seconds, context))
+    if not context.should_stop():
+        yield verdict
+
+
+def _try_out(
+    config: RunConfig, snapshot: Snapshot, folder: Path, context: RunContext, is_shared: bool
+) -> Iterator[Verdict]:
+    """Start the run, step with it and save it: memory, time and disk."""
+    whole = {"phases": (), "progressive_sizes": (), "learning_rate": rate_of(config)}  # all parts, at the last size
+    quiet = RunContext(lambda event: context.emit(event) if isinstance(event, Log) else None, context.should_stop)
+    context.emit(Progress(3, NUM_CHECKS, "starting the run"))
+    try:
+        run = Run.start(config.model_copy(update=whole), snapshot, folder, quiet)
+    except (ValueError, RuntimeError, OSError) as error:
+        yield Verdict("disk" if isinstance(error, CheckpointError) else "start", "red", _sentence(error))
+        return
+    run.begin_epoch(1)
+    context.emit(Progress(3, NUM_CHECKS, TITLES["memory"]))
+    memory = _verdict_of("memory", lambda: judge_fit(BatchTrial(run, snapshot).fit(), config))
+    yield memory
+    if memory.level == "red" or context.should_stop():
+        return
+    context.emit(Progress(4, NUM_CHECKS, TITLES["time"]))
+    try:
+        measured = rehearse(run, snapshot, folder, context)
+    except (ValueError, RuntimeError, OSError) as error:
+        yield Verdict("disk" if isinstance(error, CheckpointError) else "time", "red", _sentence(error))
+        return
+    if context.should_stop():
+        return
+    num_valid = len(snapshot.split("valid"))
+    yield judge_time(measured, config, run.loader.batches_per_epoch, num_valid, is_shared)
+    yield judge_disk(measured, folder)
+
+
+def _verdict_of(name: str, check: Callable[[], Verdict]) -> Verdict:
+    """The check's verdict; an error that a run would meet as well is a red one."""
+    try:
+        return check()
+    except (ValueError, RuntimeError, OSError) as error:
+        logger.warning("check %s: %s", name, error)
+        return Verdict(name, "red", _sentence(error))
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
