@@ -1,4 +1,4 @@
-"""Checking a run before it is started: asked for from the form or the command line, done by a job, kept for the page."""
+"""Checking a run before it is started: asked for here, done by a job, kept for the page."""
 
 import time
 from collections.abc import Callable

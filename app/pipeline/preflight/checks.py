@@ -19,7 +19,7 @@ from app.pipeline.preflight.rehearsal import judge_disk, judge_time, rehearse
 from app.pipeline.preflight.verdict import Verdict
 from app.pipeline.train.checkpoint import CheckpointError
 from app.pipeline.train.loop import Run
-from app.pipeline.types import Log, Progress, RunContext
+from app.pipeline.types import Event, Log, Progress, RunContext
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,17 @@ def preflight(
         return
     left_s = BUDGET_S - (time.monotonic() - began)
     seconds = min(OVERFIT_S[1], max(OVERFIT_S[0], left_s))
-    verdict = _verdict_of("overfit", lambda: check_overfit(config, snapshot, folder, seconds, context))
+    last = RunContext(lambda event: context.emit(_in_last_check(event)), context.should_stop)
+    verdict = _verdict_of("overfit", lambda: check_overfit(config, snapshot, folder, seconds, last))
     if not context.should_stop():
         yield verdict
+
+
+def _in_last_check(event: Event) -> Event:
+    """Progress within the last check as progress of all."""
+    if not isinstance(event, Progress):
+        return event
+    return Progress(NUM_CHECKS - 1 + event.done / max(1, event.total), NUM_CHECKS, event.message)
 
 
 def _try_out(

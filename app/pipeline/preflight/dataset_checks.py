@@ -57,19 +57,17 @@ def check_anchors(samples: Sequence[Sample], config: RunConfig) -> Verdict:
         return Verdict("anchors", "red", "There is no box in the train split.")
     measured = _sample(boxes, config.seed)
     own = _recall(samples, measured, boxes, config)
-    text = f"Anchors reach {_recall_text(own)}"
+    text = f"They reach {_recall_text(own)}"
     level: Level = "green"
     if own.at_50 < REACHED_AT_50[0] or own.at_70 < REACHED_AT_70:
         level = "red" if own.at_50 < REACHED_AT_50[1] else "amber"
     if level == "green" or config.anchors == "kmeans":
         return Verdict("anchors", level, f"{text}.")
     found = _recall(samples, measured, boxes, config.model_copy(update={"anchors": "kmeans", "anchor_shapes": ()}))
-    is_better = max(found.at_50 - own.at_50, found.at_70 - own.at_70) >= WORTH_IT
-    fix = working_fix(config, anchors="kmeans") if is_better else {}
-    more = (
-        f"; those of KMeans {_recall_text(found)}." if fix else ", and those of KMeans hardly more: try larger images."
-    )
-    return Verdict("anchors", level, text + more, fix)
+    if max(found.at_50 - own.at_50, found.at_70 - own.at_70) < WORTH_IT:
+        return Verdict("anchors", level, f"{text}, and those of KMeans hardly more: try larger images.")
+    text += f"; those of KMeans {_percent(found.at_50)} and {_percent(found.at_70)}."
+    return Verdict("anchors", level, text, working_fix(config, anchors="kmeans"))
 
 
 def _recall(samples: Sequence[Sample], measured: np.ndarray, boxes: np.ndarray, config: RunConfig) -> Recall:

@@ -58,9 +58,8 @@ def check_overfit(config: RunConfig, snapshot: Snapshot, folder: Path, seconds: 
     chosen = choose_two(snapshot.split("train"))
     if not chosen:
         return Verdict("overfit", "red", "There is no labeled image in the train split.")
-    plain = config.model_copy(
-        update={**_PLAIN, "batch_size": len(chosen), "warmup_steps": 10, "learning_rate": rate_of(config)}
-    )
+    own = {"epochs": MAX_STEPS, "batch_size": len(chosen), "learning_rate": rate_of(config)}
+    plain = config.model_copy(update={**_PLAIN, **own})
     began = time.monotonic()
     learning = Learning(began + seconds, context)
     two = replace(snapshot, samples=tuple(chosen))
@@ -79,7 +78,7 @@ _PLAIN: dict[str, Any] = {
     "warmup_share": 0.0,
     "phases": (),
     "progressive_sizes": (),
-    "epochs": MAX_STEPS,
+    "warmup_steps": 10,
     "accumulate_batches": 1,
     "sampling": "uniform",
     "patience": 0,
@@ -103,20 +102,19 @@ def judge_learning(losses: Sequence[float], ratio: float, seconds: float, config
     """What the losses of ``seconds`` of learning two images mean."""
     if len(losses) < MEAN_OF:
         return Verdict("overfit", "amber", f"Only {len(losses)} steps were done in {seconds:.0f} s: too few to tell.")
-    fall = f"from {losses[0]:.2f} to {losses[0] * ratio:.2f}, {ratio:.0%} of it, in {len(losses)} steps"
+    text = f"The loss of two images alone went from {losses[0]:.2f} to {losses[0] * ratio:.2f}, {ratio:.0%} of it, "
+    text += f"in {len(losses)} steps ({seconds:.0f} s)"
     if ratio < WANTED:
-        return Verdict("overfit", "green", f"The loss of two images alone fell {fall} ({seconds:.0f} s): it learns.")
-    if len(losses) >= FEWEST_STEPS and ratio > 0.9:
-        advice = "It hardly learns: look at the labels and the learning rate."
-        return Verdict(
-            "overfit", "red", f"The loss of two images alone went {fall}. {advice}", _mended_rate(config, ratio)
-        )
+        return Verdict("overfit", "green", f"{text}: it learns.")
+    if ratio > 0.9 and len(losses) >= FEWEST_STEPS:
+        return Verdict("overfit", "red", f"{text}: it hardly learns. {_ADVICE}", _mended_rate(config, ratio))
     if len(losses) < MAX_STEPS:
-        advice = "Time ran out before a tenth was reached; it was learning."
-        return Verdict("overfit", "amber", f"The loss of two images alone fell {fall} ({seconds:.0f} s). {advice}")
-    advice = "A tenth was wanted: look at the labels and the learning rate."
+        return Verdict("overfit", "amber", f"{text}. It was learning, but time ran out before a tenth was reached.")
     level = "amber" if ratio < 3 * WANTED else "red"
-    return Verdict("overfit", level, f"The loss of two images alone fell {fall}. {advice}", _mended_rate(config, ratio))
+    return Verdict("overfit", level, f"{text}; a tenth was wanted. {_ADVICE}", _mended_rate(config, ratio))
+
+
+_ADVICE = "Look at the labels and the learning rate."
 
 
 def _mended_rate(config: RunConfig, ratio: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import { element } from "./element.js";
 import { openRunCard } from "./model_card.js";
 import { RunForm } from "./train_form.js";
 import { LIVE_STATES, RunTable, duration, lineColor, nextSteps } from "./train_runs.js";
+import { TimeBar } from "./train_time.js";
 
 const POLL_MS = 1000;
 const PLACE = /(https?:\/\/[^\s,]+|(?:[A-Z]:)?[\\/][^\s,\\/]+[\\/][^\s,]+)/; // an address or a path, in a message
@@ -109,7 +110,8 @@ class AnchorageTrain extends HTMLElement {
     });
     this.figures = element("div", { class: "train-figures" });
     this.notice = element("div", { class: "train-notice" });
-    this.watch = element("div", { class: "train-watch", hidden: true }, this.table.root, this.toolbar(), this.notice, this.figures, this.chartGrid());
+    this.time = new TimeBar();
+    this.watch = element("div", { class: "train-watch", hidden: true }, this.table.root, this.toolbar(), this.notice, this.figures, this.time.root, this.chartGrid());
     this.empty = element("div", { class: "a-empty train-empty", hidden: true },
       element("h2", {}, "Nothing trained yet"),
       element("p", {}, "The options on the left are chosen for this dataset and this machine. Start with them; curves appear here within seconds."));
@@ -151,10 +153,16 @@ class AnchorageTrain extends HTMLElement {
       const labeled = await getJSON(projectURL("/images?split=train&problem=false&min_boxes=1&limit=1"));
       this.canTrain = labeled.total > 0;
       if (!this.canTrain) this.formHost.append(this.noLabels(description.num_images));
-      else this.formHost.append(new RunForm(description, (run) => this.started(run)).root);
+      else this.showForm(description);
     } catch (error) {
       this.formHost.append(element("div", { class: "a-card a-error" }, error.message, " ", error.hint ?? ""));
     }
+  }
+
+  showForm(description) {
+    const form = new RunForm(description, (run) => this.started(run));
+    this.formHost.append(form.root);
+    this.main.prepend(form.preflight.root);
   }
 
   noLabels(numImages) {
@@ -263,6 +271,7 @@ class AnchorageTrain extends HTMLElement {
     this.linksKey = links;
     this.writeNotice(run);
     this.writeFigures(run);
+    this.time.update(this.histories.get(run.id)?.series ?? new Map());
     this.draw();
   }
 

@@ -5,6 +5,7 @@ import { ApiError, notify, projectSlug, projectURL, sendJSON } from "./api.js";
 import { LineChart } from "./chart.js";
 import { element } from "./element.js";
 import { chainText, makeControl } from "./train_controls.js";
+import { Preflight } from "./train_preflight.js";
 
 const CHECK_AFTER_MS = 250;
 
@@ -28,6 +29,12 @@ export class RunForm {
     this.problems = {};
     this.base = { ...description.suggested };
     this.values = { ...this.base };
+    this.preflight = new Preflight({
+      values: () => this.values,
+      apply: (fix) => this.lay(fix),
+      titleOf,
+      onRefused: (fields) => this.showProblems(fields),
+    });
     this.root = this.build();
     this.restore();
     this.refresh();
@@ -43,7 +50,7 @@ export class RunForm {
     form.append(
       element("div", { class: "train-form-head" }, element("h2", { class: "a-subtitle" }, "New run"), this.presetPicker(), this.presetNotes()),
       element("div", { class: "train-form-body" }, ...this.description.groups.map((group) => this.section(group))),
-      element("div", { class: "train-form-foot" }, this.help, this.general, element("div", { class: "train-start" }, this.name, this.start), this.summary),
+      element("div", { class: "train-form-foot" }, this.help, this.general, element("div", { class: "train-start" }, this.name, this.start), element("div", { class: "train-start" }, this.summary, this.preflight.button)),
     );
     this.showHelp(null);
     return form;
@@ -192,6 +199,14 @@ export class RunForm {
     this.help.title = this.help.textContent;
   }
 
+  /** Lay several values over the form at once, and show the first. */
+  lay(values) {
+    Object.assign(this.values, values);
+    this.refresh();
+    const [name] = Object.keys(values);
+    if (this.rows.has(name)) this.reveal(name);
+  }
+
   set(name, value, typedInto = null) {
     this.values[name] = value;
     const epochs = name === "phases" ? value.reduce((sum, phase) => sum + phase.epochs, 0) : 0;
@@ -218,6 +233,7 @@ export class RunForm {
     this.writeSections();
     this.writePresetNotes();
     this.anchors?.update(this.values);
+    this.preflight.show();
     this.remember();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.check(), CHECK_AFTER_MS);

@@ -1,0 +1,115 @@
+// The checks of a run before it is started: a button in the form, and the verdicts as a list that grows while they run.
+
+import { ApiError, getJSON, notify, poll, projectURL, sendJSON } from "./api.js";
+import { element } from "./element.js";
+
+const POLL_MS = 700;
+const LIVE = ["queued", "running", "stopping"];
+const LEVELS = { green: ["✓", "good"], amber: ["!", "note"], red: ["✕", "problem"] };
+
+export class Preflight {
+  /** @param {{values: () => Object, apply: (fix: Object) => void, titleOf: (name: string) => string, onRefused: (fields: Object) => void}} form */
+  constructor(form) {
+    this.form = form;
+    this.button = element("button", { type: "button", class: "a-button small train-check", "data-action": "preflight", onclick: () => (this.isLive() ? this.cancel() : this.start()) }, "Check before training");
+    this.title = element("summary", {});
+    this.note = element("div", { class: "a-small a-muted", role: "status" });
+    this.list = element("ul", { class: "train-verdicts" });
+    this.root = element("details", { class: "a-card train-preflight", hidden: true }, this.title, this.list, this.note);
+    this.load(true);
+  }
+
+  isLive() {
+    return LIVE.includes(this.job?.state);
+  }
+
+  async start() {
+    this.button.disabled = true;
+    try {
+      const { job } = await sendJSON("POST", projectURL("/preflight"), { config: this.form.values() });
+      this.job = job;
+      this.report = { job: job.id, config: null, verdicts: [] };
+      this.root.open = true;
+      this.show();
+      this.follow();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (error.body?.fields) this.form.onRefused(error.body.fields);
+      else notify(error, "error");
+    } finally {
+      this.button.disabled = false;
+    }
+  }
+
+  async cancel() {
+    try {
+      await sendJSON("POST", projectURL(`/jobs/${this.job.id}/cancel`), {});
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      notify(error, "error");
+    }
+  }
+
+  follow() {
+    this.stop?.();
+    this.stop = poll(() => this.load(), POLL_MS, this.button);
+  }
+
+  async load(isFirst = false) {
+    const asked = this.job?.id;
+    const { job, report } = await getJSON(projectURL("/preflight"));
+    if (asked && job?.id !== asked) {
+      this.job = (await getJSON(projectURL(`/jobs/${asked}`))).job; // it has not begun to write yet
+    } else if (report) {
+      Object.assign(this, { job, report });
+    }
+    if (isFirst && this.isLive()) {
+      this.root.open = true;
+      this.follow();
+    }
+    if (!this.isLive()) this.stop?.();
+    this.show();
+  }
+
+  /** Draw the report; again when the form has changed, because it may be about other options then. */
+  show() {
+    this.button.textContent = this.isLive() ? "Stop checking" : "Check before training";
+    if (!this.report) return;
+    this.root.hidden = false;
+    this.root.dataset.state = this.job.state;
+    const { verdicts } = this.report;
+    const counts = Object.entries(LEVELS).map(([level, [, word]]) => [verdicts.filter((verdict) => verdict.level === level).length, word]);
+    const words = counts.filter(([count]) => count).map(([count, word]) => `${count} ${word}`).join(" · ");
+    this.title.replaceChildren(element("strong", {}, this.isLive() ? "Checking before training" : "Checked before training"), element("span", { class: "a-small a-muted" }, words));
+    this.list.replaceChildren(...verdicts.map((verdict) => this.row(verdict)));
+    this.note.textContent = this.noteText();
+    this.note.hidden = !this.note.textContent;
+  }
+
+  noteText() {
+    const { state, progress = {}, error } = this.job;
+    if (state === "queued") return "Waiting for its turn…";
+    if (this.isLive()) return `${progress.message || "loading"}…`;
+    if (state === "cancelled") return "Stopped before the end.";
+    if (state !== "done") return (error || state).split("\n")[0];
+    return this.isCurrent() ? "" : "The options have changed since: check again.";
+  }
+
+  /** Whether the form still says what was checked. */
+  isCurrent() {
+    const values = this.form.values();
+    return Object.entries(this.report.config ?? {}).every(([name, value]) => !(name in values) || JSON.stringify(values[name]) === JSON.stringify(value));
+  }
+
+  row(verdict) {
+    const [mark, word] = LEVELS[verdict.level];
+    const fix = Object.entries(verdict.fix);
+    const text = fix.map(([name, value]) => `${this.form.titleOf(name).toLowerCase()} ${Array.isArray(value) ? value.join(", ") || "none" : value}`).join(", ");
+    const isApplied = fix.every(([name, value]) => JSON.stringify(this.form.values()[name]) === JSON.stringify(value));
+    const button = fix.length ? element("button", { type: "button", class: "a-button small", "data-action": "apply-fix", title: `Sets ${text} in the form`, onclick: () => this.form.apply(verdict.fix) }, isApplied ? `${text} is set` : `Use ${text}`) : null;
+    if (button) button.disabled = isApplied;
+    return element("li", { "data-check": verdict.check, "data-level": verdict.level },
+      element("span", { class: `train-mark ${verdict.level}` }, element("span", { "aria-hidden": "true" }, mark), ` ${word}`),
+      element("span", { class: "train-verdict" }, element("strong", {}, verdict.title), " ", verdict.text), button);
+  }
+}

@@ -1,0 +1,214 @@
+"""The checks that run a model, on a detector and a dataset that take seconds; each is made red once."""
+
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from app.pipeline.config import parse_config
+from app.pipeline.models import build
+from app.pipeline.preflight import batch_fit, checks, overfit, rehearsal
+from app.pipeline.preflight.batch_fit import BatchFit, judge_fit
+from app.pipeline.preflight.checks import NUM_CHECKS, TITLES, preflight
+from app.pipeline.preflight.overfit import check_overfit, choose_two, judge_learning
+from app.pipeline.preflight.rehearsal import Measured, judge_time
+from app.pipeline.train.checkpoint import CheckpointError
+from app.pipeline.types import Progress, RunContext
+from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
+
+GB = 1_000_000_000
+AT_REST = {"learning_rate": 1e-8, "final_learning_rate": 0}  # next to nothing moves
+
+
+@pytest.fixture(autouse=True)
+def tiny_model(monkeypatch):
+    monkeypatch.setattr(build, "construct", construct_tiny)
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    return tiny_snapshot(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "runs"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Without learning by heart, which takes seconds."""
+    monkeypatch.setattr(checks, "OVERFIT_S", (0.0, 0.0))
+
+
+def check(snapshot, folder, **values):
+    return {one.check: one for one in preflight(parse_config({**TINY, **values}), snapshot, folder)}
+
+
+def test_all_checks_of_a_run_that_works_are_told_one_by_one(snapshot, folder, monkeypatch):
+    monkeypatch.setattr(overfit, "WANTED", 0.5)  # so few weights take longer to learn by heart
+    events = []
+    config = parse_config({**TINY, "learning_rate": 0.01})
+    verdicts = list(preflight(config, snapshot, folder, RunContext(emit=events.append)))
+    assert [one.check for one in verdicts] == [name for name in TITLES if name != "start"]
+    levels = {one.check: one.level for one in verdicts}
+    assert levels["memory"] == levels["time"] == levels["disk"] == levels["overfit"] == "green", verdicts
+    assert list(folder.iterdir()) == []
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert {event.total for event in progress} == {NUM_CHECKS}
+    assert [event.done for event in progress] == sorted(event.done for event in progress)
+
+
+def test_rate_at_which_nothing_is_learned_is_red(snapshot, folder):
+    verdict = check_overfit(
+        parse_config({**TINY, "learning_rate": 1e-8, "final_learning_rate": 0}), snapshot, folder, 60, RunContext()
+    )
+    assert (verdict.level, verdict.fix) == ("red", {"learning_rate": 1e-3})
+
+
+def test_loss_that_becomes_infinite_is_red_and_a_lower_rate_is_proposed(snapshot, folder):
+    config = parse_config({**TINY, "optimizer": "sgd", "learning_rate": 10, "clip_gradient_norm": 0})
+    verdict = check_overfit(config, snapshot, folder, 60, RunContext())
+    assert (verdict.level, verdict.fix) == ("red", {"learning_rate": 1.0})
+
+
+def test_no_labeled_image_is_red(snapshot, folder):
+    bare = replace(snapshot, samples=snapshot.split("train")[:1])
+    assert check_overfit(parse_config(TINY), bare, folder, 60, RunContext()).level == "red"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "steps", "level"),
+    [
+        (0.09, 60, "green"),
+        (0.3, 60, "amber"),
+        (0.95, 60, "red"),
+        (0.2, 150, "amber"),
+        (0.5, 150, "red"),
+        (1, 3, "amber"),
+    ],
+    ids=["a tenth", "out of time", "not falling", "nearly", "far from it", "too few steps"],
+)
+def test_how_far_the_loss_fell(ratio, steps, level):
+    assert judge_learning([2.0] * steps, ratio, 30.0, parse_config({})).level == level
+
+
+def test_learning_ends_when_the_time_is_over(snapshot, folder):
+    verdict = check_overfit(
+        parse_config({**TINY, "learning_rate": 1e-8, "final_learning_rate": 0}), snapshot, folder, 0, RunContext()
+    )
+    assert verdict.level == "amber"
+
+
+def test_two_images_are_labeled_ones(snapshot):
+    assert all(len(sample.boxes) for sample in choose_two(snapshot.split("train")))
+
+
+def test_batch_that_does_not_fit_is_red_and_one_that_fits_is_proposed(snapshot, folder, monkeypatch, quick):
+    """Each image more takes a gigabyte, and there are six: batches of more than three are never tried."""
+    tried = []
+
+    class Memory:
+        num_bytes = 0
+
+        def __init__(self, machine):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.num_bytes = (1 + (tried[-1] if tried else 0)) * GB
+
+    real = batch_fit.make_batch
+
+    def note(items, canvas):
+        tried.append(len(items) if canvas == (64, 64) else 0.25)
+        return real(items, canvas)
+
+    monkeypatch.setattr(batch_fit, "PeakMemory", Memory)
+    monkeypatch.setattr(batch_fit, "make_batch", note)
+    monkeypatch.setattr(batch_fit, "room_bytes", lambda machine: 6 * GB)
+    verdicts = check(snapshot, folder, batch_size=8, accumulate_batches=2)
+    assert (verdicts["memory"].level, verdicts["memory"].fix) == ("red", {"batch_size": 3, "accumulate_batches": 6})
+    assert max(tried) == 2
+    assert "time" not in verdicts  # it would have to be measured with that batch
+
+
+@pytest.mark.parametrize(
+    ("fit", "level", "fix"),
+    [
+        (BatchFit(2 * GB, 10 * GB, 9, True), "green", {}),
+        (BatchFit(8 * GB, 10 * GB, 3, True), "amber", {"batch_size": 3, "accumulate_batches": 2}),
+        (BatchFit(20 * GB, 10 * GB, 2, False), "red", {"batch_size": 2, "accumulate_batches": 2}),
+        (BatchFit(40 * GB, 10 * GB, 0, False), "red", {"image_size": 224}),
+    ],
+    ids=["fits", "little is left", "too large", "not one image"],
+)
+def test_what_the_memory_measured_means(fit, level, fix):
+    verdict = judge_fit(fit, parse_config({"batch_size": 4, "image_size": 640}))
+    assert (verdict.level, verdict.fix) == (level, fix)
+
+
+def test_full_disk_is_red(snapshot, folder, monkeypatch, quick):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    assert check(snapshot, folder)["disk"].level == "red"
+
+
+def test_disk_that_three_checkpoints_do_not_fit_on_is_red(folder, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GB))
+    assert rehearsal.judge_disk(Measured(1, 1, 1, 2 * GB, GB), folder).level == "red"
+    assert rehearsal.judge_disk(Measured(1, 1, 1, GB, GB // 2), folder).level == "amber"
+
+
+def test_checkpoint_that_cannot_be_written_is_red(snapshot, folder, monkeypatch, quick):
+    def fail(*arguments):
+        raise CheckpointError("last.pt could not be written")
+
+    monkeypatch.setattr(rehearsal, "rehearse", fail)
+    monkeypatch.setattr(checks, "rehearse", fail)
+    assert check(snapshot, folder)["disk"].text == "Last.pt could not be written."
+
+
+def test_run_that_cannot_start_says_why_and_the_rest_is_checked(snapshot, folder, quick):
+    verdicts = check(snapshot, folder, pretrained="file", weights_file="nowhere.pth")
+    assert verdicts["start"].level == "red"
+    assert "nowhere.pth" in verdicts["start"].text
+    assert {"sizes", "anchors", "crowding"} <= verdicts.keys()
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (
+            {"epochs": 10, "evaluate_every": 1},
+            "About 25 min: 1,000 batches of 1 s, 8 min of validation, 18 s of saving.",
+        ),
+        (
+            {"epochs": 10, "evaluate_every": 5},
+            "About 19 min: 1,000 batches of 1 s, 100 s of validation, 18 s of saving.",
+        ),
+        ({"epochs": 10, "progressive_sizes": [160, 320]}, "About 19 min: 1,000 batches of 1 s"),
+    ],
+    ids=["judged each epoch", "judged now and then", "small images first"],
+)
+def test_time_is_that_of_steps_validation_and_saving(values, text):
+    config = parse_config({"epochs": 10, **values})
+    verdict = judge_time(Measured(1.0, 0.5, 2.0, GB, GB), config, 100, 100, is_shared=False)
+    assert verdict.text.startswith(text)
+    assert verdict.level == "green"
+
+
+def test_run_of_days_is_amber():
+    verdict = judge_time(Measured(30.0, 0.5, 2.0, GB, GB), parse_config({"epochs": 100}), 100, 0, is_shared=True)
+    assert verdict.level == "amber"
+    assert "days" in verdict.text and "Another training" in verdict.text
+
+
+def test_checks_end_when_asked_to(snapshot, folder):
+    context = RunContext(should_stop=lambda: True)
+    assert len(list(preflight(parse_config(TINY), snapshot, folder, context))) == 3
+    assert list(folder.iterdir()) == []
