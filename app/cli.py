@@ -21,6 +21,7 @@ from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.pipeline.data.json_file import utf8_problem
 from app.records import SPLITS, Job, Run
 from app.services import (
+    benchmark,
     ensembling,
     exporting,
     importing,
@@ -131,6 +132,10 @@ def _add_training_commands(commands: "argparse._SubParsersAction[_Parser]") -> N
     )
     command.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1 for gray images, 3 for color (3)")
     command.set_defaults(as_text=_models_as_text)
+    command = _add_command(
+        commands, "benchmark", run_benchmark, "measure this machine, in two minutes at most", needs_project=False
+    )
+    command.set_defaults(as_text=_benchmark_as_text)
 
 
 def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -245,6 +250,11 @@ def list_presets(services: Services, values: argparse.Namespace) -> dict[str, An
 def list_models(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`models`: parameters for these classes and channels, and which weights are published and here."""
     return {"models": models.list_catalogue(values.classes, values.channels)}
+
+
+def run_benchmark(services: Services, values: argparse.Namespace) -> dict[str, Any]:
+    """`benchmark`: kept in the workspace for estimates of time."""
+    return benchmark.run_benchmark(services, _progress_of("detectors"))
 
 
 def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -445,6 +455,17 @@ def _as_text(result: dict[str, Any]) -> str:
         else:
             lines.append(f"{name}: {_short(value)}")
     return "\n".join(lines)
+
+
+def _benchmark_as_text(result: dict[str, Any]) -> str:
+    """One line a detector and size: images a second in training, the speed-up, seconds an image in prediction."""
+    head = f"{'model':<40}{'size':>6}{'images/s':>10}{'plain':>8}{'speed-up':>10}{'predict s':>11}"
+    lines = [head]
+    for one in result["models"]:
+        rates = f"{one['train_images_per_s']:>10.2f}{one['reference_images_per_s']:>8.2f}"
+        lines.append(f"{one['model']:<40}{one['image_size']:>6}{rates}{one['speedup']:>10.2f}{one['predict_s']:>11.3f}")
+    lines += [f"left out: {name} ({reason})" for name, reason in result["left_out"].items()]
+    return "\n".join([*lines, f"on {result['models'][0]['device']}; plain is torchvision's own step in float32"])
 
 
 def _models_as_text(result: dict[str, Any]) -> str:

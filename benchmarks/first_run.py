@@ -15,14 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from app.pipeline.config import RunConfig, parse_assignments, parse_config
 from app.pipeline.data.snapshot import Snapshot, load_snapshot
-from app.pipeline.machine import Machine
-from app.pipeline.models.forward import Batch
 from app.pipeline.train.loop import Run, train
+from app.pipeline.train.reference import ReferenceStep
 from app.pipeline.types import Event, Log, Metrics, RunContext
 from app.services import dataset, importing, suggestions
 from app.services.context import Services
@@ -77,7 +74,7 @@ def score_printer() -> Callable[[Event], None]:
 def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_steps: int) -> None:
     """Ours and the plain loop take turns on the same batches; medians and the range of their ratio."""
     run = Run.start(config, snapshot, run_dir, RunContext())
-    plain = PlainLoop(config, len(snapshot.categories), run.machine)
+    plain = ReferenceStep(run.config, len(snapshot.categories), run.machine)
     rounds = []
     for batch, number in zip(run.loader.epoch(1), range(num_steps + 2), strict=False):
         ours = seconds(lambda batch=batch: run.train_step(batch, 1))
@@ -94,38 +91,13 @@ def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_step
 def train_plain(config: RunConfig, snapshot: Snapshot, run_dir: Path, emit: Callable[[Event], None]) -> None:
     """The plain loop through all epochs at one learning rate, judged as ours is."""
     run = Run.start(config, snapshot, run_dir, RunContext())
-    plain = PlainLoop(config, len(snapshot.categories), run.machine)
+    plain = ReferenceStep(run.config, len(snapshot.categories), run.machine)
     for epoch in range(1, config.epochs + 1):
         for batch in run.loader.epoch(epoch):
             plain.step(batch)
         run.model.load_state_dict(plain.model.state_dict())
         judgement = run.judge.judge(run.detector)
         emit(Metrics(epoch * run.loader.batches_per_epoch, epoch, "valid", judgement.scores.to_dict()))
-
-
-class PlainLoop:
-    """torchvision as its own reference script uses it: its transform, its pooler, an ordinary AdamW."""
-
-    def __init__(self, config: RunConfig, num_categories: int, machine: Machine) -> None:
-        backbone = resnet_fpn_backbone(
-            backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d, trainable_layers=5
-        )
-        sizes = {"min_size": config.image_size, "max_size": config.image_size}
-        regions = {"box_batch_size_per_image": config.roi_batch_size}
-        self.model = FasterRCNN(backbone, num_categories + 1, **sizes, **regions).train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate)
-        self.machine = machine
-
-    def step(self, batch: Batch) -> None:
-        images = [
-            pixels[:height, :width].permute(2, 0, 1).float() / 255
-            for pixels, (height, width) in zip(batch.pixels, batch.sizes, strict=True)
-        ]
-        with self.machine.autocast():
-            loss = sum(self.model(images, batch.targets).values())
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
 
 
 def seconds(work: Callable[[], None]) -> tuple[float, float]:

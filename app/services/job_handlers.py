@@ -10,9 +10,9 @@ from app.errors import BadRequest
 from app.jobs.context import JobContext, Stopped
 from app.jobs.handlers import predict_split
 from app.pipeline.config import parse_config
-from app.services import ensembling, importing, models, uploads
+from app.services import ensembling, importing, uploads
 from app.services.context import Services
-from app.store import settings
+from app.store import timings
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +61,7 @@ def measure(job: JobContext) -> dict[str, Any]:
             continue
         if job.should_stop():
             raise Stopped
-        with job.write() as db:
-            kept = settings.get(db, models.TIMINGS, {})
-            settings.put(db, models.TIMINGS, {**kept, name: {**asdict(timing), "measured_at": time.time()}})
+        timings.keep(job.workspace, {"model": name, **asdict(timing), "measured_at": time.time()})
     job.set_progress(len(names), len(names), "measured")
     if len(failed) == len(names):
         raise BadRequest(f"Not measured: {next(iter(failed.values()))}.")

@@ -13,10 +13,9 @@ from app.pipeline.models.catalogue import DETECTORS, find_detector, timm_name, w
 from app.records import Job
 from app.services import jobs
 from app.services.context import Services
-from app.store import categories, runs, settings
+from app.store import categories, runs, timings
 
 RUN_PREFIX = "run:"  # in weights_file: the best checkpoint of that run
-TIMINGS = "model_timings"  # setting: model to its timing on this machine
 CARD_NAME = "model.json"
 MAX_MEASURED = 40
 HELPER_TIMEOUT_S = 180.0  # the first call imports torchvision and timm: seconds, minutes on a busy machine
@@ -49,12 +48,12 @@ def list_models(services: Services, slug: str, channels: int = 3) -> dict[str, A
     """
     with services.database(slug).read() as db:
         num_classes = len(categories.all_of(db)) + 1
-        timings = settings.get(db, TIMINGS, {})
+    newest = {timing["model"]: timing for timing in timings.all_of(services.workspace)}
     listed = list_catalogue(max(2, num_classes), channels)
-    named = [name for name in timings if find_detector(name) is None]
+    named = [name for name in newest if find_detector(name) is None]
     return {
-        "models": [{**model, "timing": timings.get(model["name"])} for model in listed],
-        "others": [{"name": name, "timing": timings[name]} for name in sorted(named)],
+        "models": [{**model, "timing": newest.get(model["name"])} for model in listed],
+        "others": [{"name": name, "timing": newest[name]} for name in sorted(named)],
         "num_classes": num_classes,
         "folder": str(weights_folder()),
     }

@@ -12,6 +12,7 @@ from app.pipeline.models.catalogue import DETECTORS
 from app.pipeline.train.schedule import learning_rate_at, stages_of, steps_per_epoch
 from app.services.context import Services
 from app.services.run_checks import RefusedHere, problems_here
+from app.services.run_time import estimated_seconds
 from app.services.suggestions import gpu_name, list_presets, suggested_values
 from app.store import annotations as annotation_store
 from app.store import images as image_store
@@ -48,19 +49,23 @@ def check_values(services: Services, slug: str, values: dict[str, Any]) -> dict[
     """What a run with these values would be, before it is started.
 
     ``problems``: option name ("" for several together) to what is wrong. Of options that fit together also
-    ``num_images`` of an epoch, ``num_steps``, ``schedule``: the learning rate as [step, value] pairs, and ``stages``:
-    the first step of each phase. Raises NotFound.
+    ``num_images`` of an epoch, ``num_steps``, ``seconds`` (None while not known), ``schedule``: the learning rate as
+    [step, value] pairs, and ``stages``: the first step of each phase. Raises NotFound.
     """
     try:
         config = parse_config(values)
     except ConfigError as error:
         return {"problems": problems_of(error)}
     num_images = _images_of_epoch(services, slug, config)
+    with services.database(slug).read() as db:
+        sizes = [(image.width, image.height) for image in image_store.all_of(db, "train") if not image.problem]
+        num_valid = sum(not image.problem for image in image_store.all_of(db, "valid"))
     num_steps = config.epochs * steps_per_epoch(-(-num_images // config.batch_size), config)
     return {
         "problems": problems_here(services, slug, config),
         "num_images": num_images,
         "num_steps": num_steps,
+        "seconds": estimated_seconds(services, config, num_images, sizes, num_valid),
         "schedule": _curve(config, num_steps),
         "stages": [stage.first for stage in stages_of(num_steps, config)],
     }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.store import settings
+from app.store import timings
 from tests.services.review_project import make_review_project
 
 ROW = ".model-picker-dialog [data-model={}]"
@@ -12,8 +12,7 @@ ROW = ".model-picker-dialog [data-model={}]"
 def project(app_server):
     made = make_review_project(app_server.workspace)
     timing = {"train_s": 0.52, "predict_s": 0.21, "image_size": 320, "device": "cpu, float32", "measured_at": 1.0}
-    with made.services.database(made.slug).write() as db:
-        settings.put(db, "model_timings", {"fasterrcnn_resnet34_fpn": timing})
+    timings.keep(made.services.workspace, {"model": "fasterrcnn_resnet34_fpn", **timing})
     return made
 
 

@@ -10,8 +10,8 @@ from app.pipeline.config import RunConfig
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.preflight.verdict import Level, Verdict
 from app.pipeline.train.checkpoint import LAST_NAME, NUM_BEST
-from app.pipeline.train.loop import SAVE_LAST_EVERY_S, Run
-from app.pipeline.train.validation import MAX_SHARE
+from app.pipeline.train.estimate import estimate_run
+from app.pipeline.train.loop import Run
 from app.pipeline.types import RunContext
 
 MAX_STEPS, MAX_STEPS_S = 12, 8.0  # of training; two are done at least
@@ -68,19 +68,12 @@ def _seconds_of_an_image(run: Run, snapshot: Snapshot, context: RunContext) -> f
 
 def judge_time(measured: Measured, config: RunConfig, num_batches: int, num_valid: int, is_shared: bool) -> Verdict:
     """The length of a run with ``num_batches`` an epoch; ``is_shared``: another training ran beside the measurement."""
-    sizes = config.progressive_sizes or (config.image_size,)
-    scale = sum((size / config.image_size) ** 2 for size in sizes) / len(sizes)
-    train_s = config.epochs * num_batches * measured.batch_s * scale
-    one_s = num_valid * measured.predict_s
-    num_judged = min(config.epochs, max(1, config.epochs // config.evaluate_every)) if config.evaluate_every else 0
-    judged_s = num_judged * one_s if num_judged else min(config.epochs * one_s, train_s * MAX_SHARE / (1 - MAX_SHARE))
-    saved_s = (1 + train_s // SAVE_LAST_EVERY_S) * measured.save_s
-    total_s = train_s + judged_s + saved_s
-    text = f"About {duration(total_s)}: {config.epochs * num_batches:,} batches of {measured.batch_s:.2g} s"
-    text += f", {duration(judged_s)} of validation" if judged_s else ""
-    text += f", {duration(saved_s)} of saving."
+    found = estimate_run(config, num_batches * measured.batch_s, num_valid * measured.predict_s, measured.save_s)
+    text = f"About {duration(found.total)}: {config.epochs * num_batches:,} batches of {measured.batch_s:.2g} s"
+    text += f", {duration(found.judge)} of validation" if found.judge else ""
+    text += f", {duration(found.save)} of saving."
     text += " Another training was under way meanwhile: alone it goes faster." if is_shared else ""
-    level: Level = "amber" if total_s > LONG_RUN_S else "green"
+    level: Level = "amber" if found.total > LONG_RUN_S else "green"
     return Verdict("time", level, text)
 
 

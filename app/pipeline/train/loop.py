@@ -29,6 +29,7 @@ from app.pipeline.train.checkpoint import (
     tensors_of,
 )
 from app.pipeline.train.ema import AveragedModel
+from app.pipeline.train.estimate import MAX_SAVE_SHARE, SAVE_EVERY_S
 from app.pipeline.train.files import LAST_NAME
 from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.optim import Updater, check_losses
@@ -56,9 +57,6 @@ from app.pipeline.types import (
     RunContext,
 )
 
-# How much work a kill may cost, where saving is cheap; where it is not, saving takes at most this share of the time.
-SAVE_EVERY_S = 60.0
-MAX_SAVE_SHARE = 0.02
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from app.pipeline.data.snapshot import Sample
 from app.pipeline.evaluate.coco_numbers import GroundTruth, evaluate
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import Scores
+from app.pipeline.train.estimate import MAX_JUDGED_SHARE
 from app.pipeline.types import Detections, Log, RunContext
-
-MAX_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +55,7 @@ class Judge:
             return True
         if self._every:
             return epoch % self._every == 0
-        return self._spent_s <= MAX_SHARE * (time.monotonic() - self._started)
+        return self._spent_s <= MAX_JUDGED_SHARE * (time.monotonic() - self._started)
 
     def judge(self, detector: Detector) -> Judgement | None:
         """Predict and score; None when asked to stop in the middle, or when there is no labelled box to score on."""

@@ -6,6 +6,7 @@ import { LineChart } from "./chart.js";
 import { element } from "./element.js";
 import { chainText, makeControl } from "./train_controls.js";
 import { Preflight } from "./train_preflight.js";
+import { roughDuration } from "./train_time.js";
 
 const CHECK_AFTER_MS = 250;
 
@@ -256,7 +257,8 @@ export class RunForm {
       this.showProblems(answer.problems);
       if (!answer.schedule) return;
       this.root.dataset.steps = String(answer.num_steps);
-      this.summary.textContent = `${answer.num_steps.toLocaleString()} steps · ${answer.num_images.toLocaleString()} images`;
+      const time = answer.seconds ? ` · about ${roughDuration(answer.seconds)}` : "";
+      this.summary.textContent = `${answer.num_steps.toLocaleString()} steps · ${answer.num_images.toLocaleString()} images${time}`;
       const [x, y] = [answer.schedule.map((point) => point[0]), answer.schedule.map((point) => point[1])];
       const color = getComputedStyle(this.root).getPropertyValue("--a-accent").trim();
       this.schedule.setLines([{ key: "schedule", label: "learning rate", color, x, y }]);

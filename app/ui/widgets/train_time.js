@@ -62,6 +62,13 @@ function sharesOfRun(series) {
   return total > 0 ? seconds.map((value) => value / total) : null;
 }
 
+/** Seconds as precise as an estimate is: "40 s", "25 min", "3.5 h", "2.1 days". */
+export function roughDuration(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172_800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86_400).toFixed(1)} days`;
+}
+
 function percent(share) {
   return share > 0 && share < 0.01 ? "<1 %" : `${Math.round(100 * share)} %`;
 }
