@@ -283,3 +283,38 @@ def test_options_that_do_not_fit_this_machine_are_bad_use(run, dataset, monkeypa
     assert run("import", dataset, "--project", "Pets", "--json")[0] == 0
     code, result, _ = run("train", "--project", "Pets", "--set", "device=cuda", "--json")
     assert code == 2 and "no CUDA GPU" in result["error"]
+
+
+def test_preflight_prints_levels_and_what_would_mend_them(run, dataset, monkeypatch, capsys):
+    run("import", dataset, "--project", "x")
+    given = []
+    memory = {"check": "memory", "title": "Memory", "level": "red", "text": "Too much.", "fix": {"batch_size": 1}}
+
+    def check(services, slug, values, preset, on_change):
+        given.append((slug, values, preset))
+        return {"level": "red", "verdicts": [memory]}
+
+    monkeypatch.setattr(cli.preflight, "check_and_wait", check)
+    words = ("preflight", "--project", "x", "--preset", "quick", "--set", "epochs=3")
+    code, result, _ = run(*words, "--json")
+    assert (code, result) == (0, {"project": "x", "level": "red", "verdicts": [memory]})
+    assert given == [("x", {"epochs": 3}, "quick")]
+    monkeypatch.setattr(cli, "_write", given.append)
+    run(*words)
+    assert [line.split() for line in given[-1].splitlines()] == [
+        ["red", "Memory", "Too", "much."],
+        ["--set", "batch_size=1"],
+    ]
+
+
+def test_benchmark_needs_no_project(run, monkeypatch):
+    one = {"model": "m", "image_size": 320, "device": "cpu, float32", "train_images_per_s": 2.0}
+    one |= {"reference_images_per_s": 1.0, "speedup": 2.0, "predict_s": 0.25}
+    result = {"models": [one], "left_out": {"n at 320": "no time was left"}, "cores": 2, "seconds": 9.0}
+    monkeypatch.setattr(cli.benchmark, "run_benchmark", lambda services, on_progress: result)
+    assert run("benchmark", "--json") == (0, result, "")
+    written = []
+    monkeypatch.setattr(cli, "_write", written.append)
+    run("benchmark")
+    assert written[0].splitlines()[1].split() == ["m", "320", "2.00", "1.00", "2.00", "0.250"]
+    assert "left out: n at 320 (no time was left)" in written[0]

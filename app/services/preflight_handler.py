@@ -1,19 +1,22 @@
 """The job that checks a run before it is started; loads torch, so only a job's process imports it."""
 
 import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from app.jobs.context import JobContext, Stopped
-from app.pipeline.config import parse_config
-from app.pipeline.data.snapshot import load_snapshot
+from app.pipeline.config import RunConfig, parse_config
+from app.pipeline.data.resize import canvas_for
+from app.pipeline.data.snapshot import Snapshot, load_snapshot
+from app.pipeline.machine import choose_machine
 from app.pipeline.preflight.checks import NUM_CHECKS, TITLES, preflight
 from app.pipeline.preflight.verdict import worst_level
 from app.services.context import Services
 from app.services.dataset import write_snapshot
 from app.services.preflight import REPORT, new_report
-from app.store import jobs, settings
+from app.store import jobs, settings, timings
 
 PLACE = ".preflight-"  # beside the runs: on their disk, and the snapshot's image paths are relative
 
@@ -35,9 +38,12 @@ def _check_in(job: JobContext, folder: Path) -> dict[str, Any]:
     write_snapshot(Services(job.workspace), job.slug, folder / "dataset.json")
     snapshot = load_snapshot(folder / "dataset.json")
     config = parse_config(job.payload["config"])
-    for verdict in preflight(config, snapshot, folder, job.run_context(), _is_training(job)):
+    is_shared = _is_training(job)
+    for verdict in preflight(config, snapshot, folder, job.run_context(), is_shared):
         report["verdicts"].append({"title": TITLES[verdict.check], **asdict(verdict)})
         _keep(job, report)
+        if verdict.check == "time" and verdict.facts and not is_shared:
+            _keep_timing(job, config, snapshot, verdict.facts)
     if job.should_stop():
         raise Stopped
     job.set_progress(NUM_CHECKS, NUM_CHECKS, "checked")
@@ -48,6 +54,22 @@ def _check_in(job: JobContext, folder: Path) -> dict[str, Any]:
 def _keep(job: JobContext, report: dict[str, Any]) -> None:
     with job.write() as db:
         settings.put(db, REPORT, report)
+
+
+def _keep_timing(job: JobContext, config: RunConfig, snapshot: Snapshot, facts: dict[str, float]) -> None:
+    """What was measured on this project's images, as of a square image, for later estimates of time."""
+    sizes = [(sample.width, sample.height) for sample in snapshot.split("train")]
+    height, width = canvas_for(sizes, config.image_size, config.resize)
+    scale = config.image_size**2 / (height * width)
+    timing = {
+        "model": config.model,
+        "image_size": config.image_size,
+        "device": choose_machine(config.device, config.precision).describe(),
+        "train_s": facts["batch_s"] / config.batch_size * scale,
+        "predict_s": facts["predict_s"] * scale,
+        "measured_at": time.time(),
+    }
+    timings.keep(job.workspace, timing)
 
 
 def _is_training(job: JobContext) -> bool:

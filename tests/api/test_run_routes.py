@@ -8,10 +8,10 @@ from fastapi.testclient import TestClient
 
 from app.api import failures
 from app.api.routes import runs as run_routes
-from app.services import jobs
+from app.services import jobs, preflight
 from app.services.context import Services
 from app.store import jobs as job_store
-from app.store import runs
+from app.store import runs, settings
 from app.store.files import Workspace
 from tests.services.imported_project import import_small_project
 
@@ -190,3 +190,15 @@ def test_run_of_an_earlier_version_can_not_go_on_and_says_what_to_do(client, ser
     assert answer.status_code == 400
     assert "earlier version" in answer.json()["error"]
     assert f"run:{run_id}" in answer.json()["hint"]
+
+
+def test_checks_before_a_run_are_queued_and_their_report_is_told(client, services, slug):
+    assert client.get("preflight").json() == {"report": None, "job": None}
+    job = client.post("preflight", json={"config": {"epochs": 2}}).json()["job"]
+    assert (job["kind"], job["state"]) == ("preflight", "queued")
+    with services.database(slug).write() as db:
+        settings.put(db, preflight.REPORT, preflight.new_report(job["id"], {"epochs": 2}, 7))
+    answer = client.get("preflight").json()
+    assert (answer["report"]["verdicts"], answer["job"]["id"]) == ([], job["id"])
+    refused = client.post("preflight", json={"config": {"epochs": 0}})
+    assert (refused.status_code, set(refused.json()["fields"])) == (400, {"epochs"})

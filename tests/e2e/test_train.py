@@ -4,8 +4,8 @@ import pytest
 
 from app.jobs.locks import FileLock
 from app.records import NewImage
-from app.services import projects
-from app.store import images, jobs, runs
+from app.services import preflight, projects
+from app.store import images, jobs, runs, settings
 from tests.services.review_project import make_review_project
 
 READY = "anchorage-train[data-ready=true]"
@@ -144,6 +144,31 @@ def test_wrong_value_is_told_at_its_field_and_put_back(page, project):
     row.locator(".train-reset").click()
     page.wait_for_selector("form[data-problems='0']")
     assert "changed" not in row.get_attribute("class")
+
+
+def test_checks_are_listed_with_words_and_mended_in_one_click(page, project):
+    database = project.services.database(project.slug)
+    memory = {
+        "check": "memory",
+        "title": "Memory",
+        "level": "red",
+        "text": "Too <b>much</b>.",
+        "fix": {"batch_size": 1},
+    }
+    sizes = {"check": "sizes", "title": "Sizes", "level": "green", "text": "Fine.", "fix": {}}
+    with database.write() as db:
+        job = jobs.enqueue(db, "preflight", {})
+        db.execute("UPDATE job SET state = 'done', attempt = 1 WHERE id = ?", [job.id])
+        report = {**preflight.new_report(job.id, {"batch_size": 4}, 7), "verdicts": [sizes, memory]}
+        settings.put(db, preflight.REPORT, report)
+    open_page(page, project)
+    page.locator(".train-preflight summary", has_text="1 good · 1 problem").click()
+    row = page.locator("[data-check=memory]")
+    assert row.locator(".train-mark").inner_text().split() == ["✕", "problem"]
+    assert "<b>Too</b> much." in row.inner_text()
+    row.locator("[data-action=apply-fix]", has_text="Use batch size 1").click()
+    assert page.input_value("#option-batch_size") == "1"
+    assert "check again" in page.locator(".train-preflight").inner_text()
 
 
 def test_changed_options_outlive_a_visit_to_another_page(page, project):

@@ -9,8 +9,9 @@ from pathlib import Path
 from app.pipeline.config import RunConfig
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.preflight.verdict import Level, Verdict
-from app.pipeline.train.checkpoint import LAST_NAME, NUM_BEST
+from app.pipeline.train.checkpoint import NUM_BEST
 from app.pipeline.train.estimate import estimate_run
+from app.pipeline.train.files import LAST_NAME
 from app.pipeline.train.loop import Run
 from app.pipeline.types import RunContext
 
@@ -74,7 +75,8 @@ def judge_time(measured: Measured, config: RunConfig, num_batches: int, num_vali
     text += f", {duration(found.save)} of saving."
     text += " Another training was under way meanwhile: alone it goes faster." if is_shared else ""
     level: Level = "amber" if found.total > LONG_RUN_S else "green"
-    return Verdict("time", level, text)
+    facts = {"seconds": found.total, "batch_s": measured.batch_s, "predict_s": measured.predict_s}
+    return Verdict("time", level, text, facts=facts)
 
 
 def judge_disk(measured: Measured, folder: Path) -> Verdict:

@@ -11,12 +11,16 @@ LEVELS: tuple[Level, ...] = ("green", "amber", "red")  # rising
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One check: its name, what was found in a plain sentence, and option values that would mend it ({} for none)."""
+    """One check: its name, what was found in a plain sentence, and option values that would mend it ({} for none).
+
+    ``facts``: the numbers of the sentence that others go on with, by name and unit.
+    """
 
     check: str
     level: Level
     text: str
     fix: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
 
 
 def worst_level(levels: list[Level]) -> Level:

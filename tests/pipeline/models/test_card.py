@@ -91,3 +91,10 @@ def test_measured_seconds_are_those_of_training_and_predicting():
     timing = measure_model(config)
     assert 0 < timing.predict_s < timing.train_s < 60
     assert (timing.image_size, timing.device) == (64, "cpu, float32")
+    assert timing.reference_s is None
+
+
+def test_plain_torchvision_step_is_timed_beside_ours():
+    config = parse_config({"image_size": 64, "device": "cpu", "precision": "float32"})
+    timing = measure_model(config, with_reference=True, rounds=1, budget_s=0)
+    assert timing.reference_s > 0
