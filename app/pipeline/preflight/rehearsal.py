@@ -81,7 +81,7 @@ def judge_time(measured: Measured, config: RunConfig, num_batches: int, num_vali
 
 def judge_disk(measured: Measured, folder: Path) -> Verdict:
     """Whether what a run keeps fits on the disk of ``folder``, with the checkpoint that is being written."""
-    kept = NUM_BEST * measured.best_bytes + measured.last_bytes
+    kept = NUM_BEST * measured.best_bytes + 2 * measured.last_bytes  # the last and the one before
     needed, free = kept + measured.last_bytes, shutil.disk_usage(folder).free
     text = f"Checkpoints take {kept / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
     if free < max(needed, 3 * measured.last_bytes):

@@ -58,7 +58,6 @@ from app.pipeline.types import (
 )
 
 
-
 @dataclass(frozen=True)
 class TrainResult:
     """How a run ended: state 'done' or 'stopped', finished epochs, and the figures of its best checkpoint (or {}).

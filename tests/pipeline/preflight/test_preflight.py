@@ -185,11 +185,11 @@ def test_run_that_cannot_start_says_why_and_the_rest_is_checked(snapshot, folder
     [
         (
             {"epochs": 10, "evaluate_every": 1},
-            "About 25 min: 1,000 batches of 1 s, 8 min of validation, 18 s of saving.",
+            "About 25 min: 1,000 batches of 1 s, 8 min of validation, 22 s of saving.",
         ),
         (
             {"epochs": 10, "evaluate_every": 5},
-            "About 19 min: 1,000 batches of 1 s, 2 min of validation, 18 s of saving.",
+            "About 19 min: 1,000 batches of 1 s, 2 min of validation, 22 s of saving.",
         ),
         ({"epochs": 10, "progressive_sizes": [160, 320]}, "About 19 min: 1,000 batches of 1 s"),
     ],
