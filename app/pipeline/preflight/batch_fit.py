@@ -24,16 +24,21 @@ logger = logging.getLogger(__name__)
 SAFE_SHARE = 0.7  # of the room: a quarter may go to images that are kept in memory
 LARGEST_BATCH = 256
 SEARCH_S = 10.0  # for batches above the run's own, which only a GPU tries
+SLOW_BATCH_S = 10.0  # a batch that takes longer is estimated from smaller ones
 
 
 @dataclass(frozen=True, slots=True)
 class BatchFit:
-    """Bytes that the run's batch needs and may use, the largest batch that fits (0: none), and whether it was run."""
+    """Bytes that the run's batch needs and may use, the largest batch that fits (0: none), and whether it was run.
+
+    A batch that would take too long is not run; its need is extrapolated. ``image_s``: seconds an image of a step.
+    """
 
     need: int
     room: int
     largest: int
     was_run: bool
+    image_s: float = 0.0
 
 
 class BatchTrial:
@@ -41,6 +46,7 @@ class BatchTrial:
 
     def __init__(self, run: Run, snapshot: Snapshot) -> None:
         self._run = run
+        self._image_s = 0.0  # of the last step
         train = snapshot.split("train")
         self._canvas = canvas_for([(one.width, one.height) for one in train], run.config.image_size, run.config.resize)
         self._item = _most_crowded(train, len(snapshot.categories), run.config)
@@ -61,17 +67,18 @@ class BatchTrial:
         small = self._peak(1, is_half=True)
         need_of_one = idle.num_bytes + 4 * (small - idle.num_bytes)
         if need_of_one > limit:
-            return BatchFit(need_of_one + (wanted - 1) * 4 * (small - idle.num_bytes), room, 0, False)
+            return BatchFit(need_of_one + (wanted - 1) * 4 * (small - idle.num_bytes), room, 0, False, self._image_s)
         peaks = {1: self._peak(1)}
         for batch_size in sorted({2, wanted} - {1}):
-            if _extrapolate(idle.num_bytes, peaks, batch_size) > limit:
+            is_slow = self._image_s * batch_size > SLOW_BATCH_S
+            if is_slow or _extrapolate(idle.num_bytes, peaks, batch_size) > limit:
                 break
             peaks[batch_size] = self._peak(batch_size)
         if wanted in peaks:
             peaks[wanted] = max(peaks[wanted], self._peak_of_predicting(wanted))
         need = peaks.get(wanted) or _extrapolate(idle.num_bytes, peaks, wanted)
         largest = max(size for size in range(1, LARGEST_BATCH + 1) if _fits(idle.num_bytes, peaks, size, limit))
-        return BatchFit(need, room, largest, wanted in peaks)
+        return BatchFit(need, room, largest, wanted in peaks, self._image_s)
 
     def _fit_on_gpu(self) -> BatchFit:
         wanted, room = self._run.config.batch_size, room_bytes(self._run.machine)
@@ -87,7 +94,7 @@ class BatchTrial:
                 torch.cuda.empty_cache()
                 break
         need = peaks.get(wanted) or (_extrapolate(0, peaks, wanted) if peaks else room + 1)
-        return BatchFit(need, room, max(peaks, default=0), wanted in peaks)
+        return BatchFit(need, room, max(peaks, default=0), wanted in peaks, self._image_s)
 
     def _peak(self, batch_size: int, is_half: bool = False) -> int:
         """Bytes at the peak of a step; at half the size along both sides when ``is_half``."""
@@ -95,8 +102,10 @@ class BatchTrial:
         if is_half:
             item = Item(item.image[::2, ::2], item.boxes / 2, item.labels, item.sample)
             canvas = tuple(-(-side // 2 // STRIDE) * STRIDE for side in canvas)
+        began = time.perf_counter()
         with PeakMemory(self._run.machine) as memory:
             self._run.train_step([make_batch([item] * batch_size, canvas)], 1)
+        self._image_s = (time.perf_counter() - began) / batch_size
         return memory.num_bytes
 
     def _peak_of_predicting(self, batch_size: int) -> int:
@@ -140,8 +149,9 @@ def _resized_area(sample: Sample, config: RunConfig) -> int:
 def judge_fit(fit: BatchFit, config: RunConfig) -> Verdict:
     """What the measurement means for the run, and the batch that fits in place of one that does not."""
     wanted = f"{config.batch_size} images" if config.batch_size > 1 else "one image"
-    text = f"A batch of {wanted} takes {_gigabytes(fit.need)} of {_gigabytes(fit.room)}"
-    if fit.was_run and fit.need <= SAFE_SHARE * fit.room:
+    takes = "takes" if fit.was_run else "would take about"
+    text = f"A batch of {wanted} {takes} {_gigabytes(fit.need)} of {_gigabytes(fit.room)}"
+    if fit.need <= SAFE_SHARE * fit.room:
         return Verdict("memory", "green", f"{text} to train and predict; {_words_for(fit.largest)}.")
     if fit.was_run and fit.need <= 0.9 * fit.room:
         return Verdict("memory", "amber", f"{text}: little is left for other programs.", _smaller_batch(fit, config))

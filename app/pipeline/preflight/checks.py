@@ -12,7 +12,7 @@ from pathlib import Path
 from app.pipeline.anchors import boxes_of, resolve_shapes
 from app.pipeline.config import RunConfig
 from app.pipeline.data.snapshot import Snapshot
-from app.pipeline.preflight.batch_fit import BatchTrial, judge_fit
+from app.pipeline.preflight.batch_fit import BatchFit, BatchTrial, judge_fit
 from app.pipeline.preflight.dataset_checks import check_anchors, check_crowding, check_sizes
 from app.pipeline.preflight.overfit import check_overfit, rate_of
 from app.pipeline.preflight.rehearsal import judge_disk, judge_time, rehearse
@@ -95,13 +95,19 @@ def _try_out(
         return
     run.begin_epoch(1)
     context.emit(Progress(3, NUM_CHECKS, TITLES["memory"]))
-    memory = _verdict_of("memory", lambda: judge_fit(BatchTrial(run, snapshot).fit(), config))
+    fits: list[BatchFit] = []
+
+    def check_memory() -> Verdict:
+        fits.append(BatchTrial(run, snapshot).fit())
+        return judge_fit(fits[0], config)
+
+    memory = _verdict_of("memory", check_memory)
     yield memory
     if memory.level == "red" or context.should_stop():
         return
     context.emit(Progress(4, NUM_CHECKS, TITLES["time"]))
     try:
-        measured = rehearse(run, snapshot, folder, context)
+        measured = rehearse(run, snapshot, folder, context, fits[0].image_s)
     except (ValueError, RuntimeError, OSError) as error:
         yield Verdict("disk" if isinstance(error, CheckpointError) else "time", "red", _sentence(error))
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.pipeline.config import RunConfig
 from app.pipeline.data.snapshot import Snapshot
+from app.pipeline.preflight.batch_fit import SLOW_BATCH_S
 from app.pipeline.preflight.verdict import Level, Verdict
 from app.pipeline.train.checkpoint import NUM_BEST
 from app.pipeline.train.estimate import estimate_run
@@ -31,9 +32,14 @@ class Measured:
     best_bytes: int
 
 
-def rehearse(run: Run, snapshot: Snapshot, folder: Path, context: RunContext) -> Measured:
-    """Train as the run would, from its loader, for a few seconds; predict a few images; save once to its ``folder``."""
-    batch_s = _seconds_of_a_batch(run, context)
+def rehearse(run: Run, snapshot: Snapshot, folder: Path, context: RunContext, image_s: float) -> Measured:
+    """Train as the run would, from its loader, for a few seconds; predict a few images; save once to its ``folder``.
+
+    ``image_s``: seconds an image of a step, as known so far; where a batch is slow that is all that is gone by.
+    """
+    batch_s = image_s * run.config.batch_size
+    if batch_s <= SLOW_BATCH_S:
+        batch_s = _seconds_of_a_batch(run, context)
     predict_s = _seconds_of_an_image(run, snapshot, context)
     began = time.perf_counter()
     run.stop(1)

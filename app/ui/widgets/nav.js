@@ -20,7 +20,7 @@ const MODE_KEY = "anchorage-mode"; // "light" or "dark"; the system's choice whi
 const JOBS_MS = 2000;
 const LIVE_STATES = ["running", "stopping", "queued"];
 const JOB_PAGES = { train: "/train", predict: "/review", ensemble: "/ensemble", import: "/data", export: "/export" };
-const JOB_NAMES = { train: "Training", predict: "Predicting", ensemble: "Ensembling", import: "Importing", export: "Exporting" };
+const JOB_NAMES = { train: "Training", predict: "Predicting", ensemble: "Ensembling", import: "Importing", export: "Exporting", preflight: "Checking", measure: "Measuring" };
 
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 

@@ -257,7 +257,7 @@ export class RunForm {
       this.showProblems(answer.problems);
       if (!answer.schedule) return;
       this.root.dataset.steps = String(answer.num_steps);
-      const time = answer.seconds ? ` · about ${roughDuration(answer.seconds)}` : "";
+      const time = answer.seconds ? `, about ${roughDuration(answer.seconds)}` : "";
       this.summary.textContent = `${answer.num_steps.toLocaleString()} steps · ${answer.num_images.toLocaleString()} images${time}`;
       const [x, y] = [answer.schedule.map((point) => point[0]), answer.schedule.map((point) => point[1])];
       const color = getComputedStyle(this.root).getPropertyValue("--a-accent").trim();

@@ -5,7 +5,7 @@ import { element } from "./element.js";
 
 const POLL_MS = 700;
 const LIVE = ["queued", "running", "stopping"];
-const LEVELS = { green: ["✓", "good"], amber: ["!", "note"], red: ["✕", "problem"] };
+const LEVELS = { green: ["✓", "good", "good"], amber: ["!", "note", "notes"], red: ["✕", "problem", "problems"] }; // mark, word, words
 
 export class Preflight {
   /** @param {{values: () => Object, apply: (fix: Object) => void, titleOf: (name: string) => string, onRefused: (fields: Object) => void}} form */
@@ -78,8 +78,8 @@ export class Preflight {
     this.root.hidden = false;
     this.root.dataset.state = this.job.state;
     const { verdicts } = this.report;
-    const counts = Object.entries(LEVELS).map(([level, [, word]]) => [verdicts.filter((verdict) => verdict.level === level).length, word]);
-    const words = counts.filter(([count]) => count).map(([count, word]) => `${count} ${word}`).join(" · ");
+    const counts = Object.entries(LEVELS).map(([level, [, one, many]]) => [verdicts.filter((verdict) => verdict.level === level).length, one, many]);
+    const words = counts.filter(([count]) => count).map(([count, one, many]) => `${count} ${count === 1 ? one : many}`).join(" · ");
     this.title.replaceChildren(element("strong", {}, this.isLive() ? "Checking before training" : "Checked before training"), element("span", { class: "a-small a-muted" }, words));
     this.list.replaceChildren(...verdicts.map((verdict) => this.row(verdict)));
     this.note.textContent = this.noteText();

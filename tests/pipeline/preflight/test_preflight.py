@@ -153,6 +153,15 @@ def test_what_the_memory_measured_means(fit, level, fix):
     assert (verdict.level, verdict.fix) == (level, fix)
 
 
+def test_batch_that_takes_too_long_is_estimated_from_a_smaller_one(snapshot, folder, monkeypatch, quick):
+    monkeypatch.setattr(batch_fit, "SLOW_BATCH_S", -1.0)
+    monkeypatch.setattr(rehearsal, "SLOW_BATCH_S", -1.0)
+    monkeypatch.setattr(rehearsal, "_seconds_of_a_batch", None)  # not to be called
+    verdicts = check(snapshot, folder, batch_size=8)
+    assert "would take about" in verdicts["memory"].text
+    assert verdicts["time"].facts["batch_s"] > 0
+
+
 def test_full_disk_is_red(snapshot, folder, monkeypatch, quick):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert check(snapshot, folder)["disk"].level == "red"
