@@ -106,7 +106,7 @@ export class Preflight {
     const fix = Object.entries(verdict.fix);
     const text = fix.map(([name, value]) => `${this.form.titleOf(name).toLowerCase()} ${Array.isArray(value) ? value.join(", ") || "none" : value}`).join(", ");
     const isApplied = fix.every(([name, value]) => JSON.stringify(this.form.values()[name]) === JSON.stringify(value));
-    const button = fix.length ? element("button", { type: "button", class: "a-button small", "data-action": "apply-fix", title: `Sets ${text} in the form`, onclick: () => this.form.apply(verdict.fix) }, isApplied ? `${text} is set` : `Use ${text}`) : null;
+    const button = fix.length ? element("button", { type: "button", class: "a-button small", "data-action": "apply-fix", title: `Sets ${text} in the form`, onclick: () => this.form.apply(verdict.fix) }, isApplied ? "Set in the form" : `Use ${text}`) : null;
     if (button) button.disabled = isApplied;
     return element("li", { "data-check": verdict.check, "data-level": verdict.level },
       element("span", { class: `train-mark ${verdict.level}` }, element("span", { "aria-hidden": "true" }, mark), ` ${word}`),

@@ -4,12 +4,12 @@ import { element } from "./element.js";
 import { lineColor } from "./train_runs.js";
 
 const PARTS = [
-  ["data", "waiting for images"],
+  ["data", "waiting", "waiting for images"],
   ["forward", "forward"],
   ["backward", "backward"],
   ["optimizer", "optimizer"],
   ["evaluation", "validation"],
-  ["other", "saving and other"],
+  ["other", "other", "saving, logging and all else"],
 ];
 const ADVICE = [
   ["data", 0.02, (share) => `The model waits for images ${share} of the time: more workers (num_workers), or fewer augmentations.`],
@@ -34,17 +34,17 @@ export class TimeBar {
     const key = JSON.stringify([shares.map((share) => share.toFixed(3)), lineColor(0)]);
     if (key === this.key) return;
     this.key = key;
-    const parts = PARTS.map(([, title], index) => ({ title, share: shares[index], color: lineColor(index) }));
-    this.bar.replaceChildren(...parts.map(({ title, share, color }) => {
-      const part = element("span", { title: `${title}: ${percent(share)}` });
+    const parts = PARTS.map(([, title, meaning = title], index) => ({ title, meaning, share: shares[index], color: lineColor(index) }));
+    this.bar.replaceChildren(...parts.map(({ meaning, share, color }) => {
+      const part = element("span", { title: `${meaning}: ${percent(share)}` });
       part.style.cssText = `width: ${100 * share}%; background: ${color}`;
       return part;
     }));
-    this.bar.setAttribute("aria-label", parts.map(({ title, share }) => `${title} ${percent(share)}`).join(", "));
-    this.words.replaceChildren(...parts.filter(({ share }) => share >= 0.005).map(({ title, share, color }) => {
+    this.bar.setAttribute("aria-label", parts.map(({ meaning, share }) => `${meaning} ${percent(share)}`).join(", "));
+    this.words.replaceChildren(...parts.filter(({ share }) => share >= 0.005).map(({ title, meaning, share, color }) => {
       const swatch = element("span", { class: "a-swatch" });
       swatch.style.background = color;
-      return element("span", {}, swatch, `${title} ${percent(share)}`);
+      return element("span", { title: meaning }, swatch, `${title} ${percent(share)}`);
     }));
     const named = Object.fromEntries(PARTS.map(([name], index) => [name, shares[index]]));
     this.advice.textContent = ADVICE.filter(([name, limit]) => named[name] > limit).map(([name, , text]) => text(percent(named[name]))).join(" ");
