@@ -152,7 +152,7 @@ def test_checks_are_listed_with_words_and_mended_in_one_click(page, project):
         "check": "memory",
         "title": "Memory",
         "level": "red",
-        "text": "Too <b>much</b>.",
+        "text": "<b>Too</b> much.",
         "fix": {"batch_size": 1},
     }
     sizes = {"check": "sizes", "title": "Sizes", "level": "green", "text": "Fine.", "fix": {}}
