@@ -10,8 +10,9 @@ from app.pipeline.config import RunConfig
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.preflight.batch_fit import SLOW_BATCH_S
 from app.pipeline.preflight.verdict import Level, Verdict
-from app.pipeline.train.checkpoint import LAST_NAME, NUM_BEST
+from app.pipeline.train.checkpoint import NUM_BEST
 from app.pipeline.train.estimate import estimate_run
+from app.pipeline.train.files import LAST_NAME
 from app.pipeline.train.loop import Run
 from app.pipeline.types import RunContext
 

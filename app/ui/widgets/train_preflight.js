@@ -16,7 +16,7 @@ export class Preflight {
     this.note = element("div", { class: "a-small a-muted", role: "status" });
     this.list = element("ul", { class: "train-verdicts" });
     this.root = element("details", { class: "a-card train-preflight", hidden: true }, this.title, this.list, this.note);
-    this.load(true);
+    this.load(true).catch((error) => notify(error, "error"));
   }
 
   isLive() {
