@@ -124,7 +124,13 @@ def calibrate(body: nn.Module, size: int) -> None:
 
 
 def config_of(model: str, size: int, **values: Any) -> RunConfig:
-    settings = {"optimizer": "sgd", "learning_rate": 1e-3, "device": "cpu", "precision": "float32", "pretrained": "none"}
+    settings = {
+        "optimizer": "sgd",
+        "learning_rate": 1e-3,
+        "device": "cpu",
+        "precision": "float32",
+        "pretrained": "none",
+    }
     return parse_config({"model": model, "image_size": size, "max_detections": 100, **settings, **values})
 
 
@@ -139,8 +145,12 @@ def random_batch(size: int, num_images: int, seed: int = 0) -> Batch:
 
 
 def measure_speed(arguments: argparse.Namespace) -> None:
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, batch {arguments.batch}, {arguments.rounds} rounds")
-    print(f"{'model, norm, size':<40}{'ours':>6}{'theirs':>8}{'s ours':>8}{'theirs':>8}  wall ratio (range)    CPU ratio (range)")
+    print(
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, batch {arguments.batch}, {arguments.rounds} rounds"
+    )
+    print(
+        f"{'model, norm, size':<40}{'ours':>6}{'theirs':>8}{'s ours':>8}{'theirs':>8}  wall ratio (range)    CPU ratio (range)"
+    )
     for size in arguments.sizes:
         for norm in ("frozen", "batch"):
             times = interleave(arguments.model, size, norm, arguments.batch, arguments.rounds)
@@ -299,8 +309,13 @@ def measure_curves(arguments: argparse.Namespace) -> None:
         options += ["optimizer=sgd", "learning_rate=0.01", "pretrained=none", "roi_batch_size=64", "rpn_batch_size=64"]
         config, snapshot = prepare(arguments.export, Path(folder), options)
         config = config.model_copy(update={"max_detections": 100})
-        curves = {whose: [run_curve(whose, config, snapshot, seed, arguments.steps) for seed in range(3)] for whose in ("ours", "torchvision")}
-    print(f"{config.model}, {config.image_size} px, batch {config.batch_size}, fp32: mean loss of each tenth of {arguments.steps} steps; 3 seeds")
+        curves = {
+            whose: [run_curve(whose, config, snapshot, seed, arguments.steps) for seed in range(3)]
+            for whose in ("ours", "torchvision")
+        }
+    print(
+        f"{config.model}, {config.image_size} px, batch {config.batch_size}, fp32: mean loss of each tenth of {arguments.steps} steps; 3 seeds"
+    )
     print(f"{'steps':>10}{'ours':>9}{'range':>17}{'torchvision':>13}{'range':>17}{'difference':>12}")
     for tenth in range(10):
         part = slice(tenth * arguments.steps // 10, (tenth + 1) * arguments.steps // 10)

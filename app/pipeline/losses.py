@@ -72,7 +72,9 @@ def sum_where(
     used = is_used[:, None]
     unit = starts.new_zeros(4)
     unit[2:] = 1
-    losses = loss(torch.where(used, offsets, 0.0), torch.where(used, starts, unit), torch.where(used, truth, unit), coder)
+    losses = loss(
+        torch.where(used, offsets, 0.0), torch.where(used, starts, unit), torch.where(used, truth, unit), coder
+    )
     return torch.where(is_used, losses, 0.0).sum()
 
 

@@ -61,9 +61,7 @@ class LossyRPN(RegionProposalNetwork):
     ) -> Proposals:
         """They are the starting boxes of the second stage: no gradient goes back through them."""
         frames = upload(torch.tensor(images.image_sizes, dtype=torch.float32).flip(1), scores.device)
-        limits = Limits(
-            self.pre_nms_top_n(), self.post_nms_top_n(), self.nms_thresh, self.score_thresh, self.min_size
-        )
+        limits = Limits(self.pre_nms_top_n(), self.post_nms_top_n(), self.nms_thresh, self.score_thresh, self.min_size)
         return select_proposals(scores, offsets, anchors, num_per_level, frames, self.box_coder, limits)
 
     def _losses(self, scores: Tensor, offsets: Tensor, anchors: Tensor, targets: PaddedTargets) -> dict[str, Tensor]:
