@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -116,7 +117,7 @@ class OurLoop:
 
 @torch.no_grad()
 def calibrate(body: nn.Module, size: int) -> None:
-    """Statistics of noise, so that frozen norms do as much as after a pretraining: without, maps grow block by block."""
+    """Statistics of noise, so that frozen norms do what they do after a pretraining: without, maps grow and grow."""
     for layer in body.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None
@@ -145,12 +146,10 @@ def random_batch(size: int, num_images: int, seed: int = 0) -> Batch:
 
 
 def measure_speed(arguments: argparse.Namespace) -> None:
-    print(
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, batch {arguments.batch}, {arguments.rounds} rounds"
-    )
-    print(
-        f"{'model, norm, size':<40}{'ours':>6}{'theirs':>8}{'s ours':>8}{'theirs':>8}  wall ratio (range)    CPU ratio (range)"
-    )
+    rounds = f"batch {arguments.batch}, {arguments.rounds} rounds"
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, SGD, {rounds}; seconds a step, median")
+    columns = f"{'ours':>6}{'theirs':>8}{'s ours':>8}{'theirs':>8}  {'wall ratio (range)':<22}CPU ratio (range)"
+    print(f"{'model, norm, size':<40}{columns}", flush=True)
     for size in arguments.sizes:
         for norm in ("frozen", "batch"):
             times = interleave(arguments.model, size, norm, arguments.batch, arguments.rounds)
@@ -161,7 +160,7 @@ def measure_speed(arguments: argparse.Namespace) -> None:
 def interleave(model: str, size: int, norm: str, num_images: int, rounds: int) -> dict[tuple[str, str], list]:
     """(wall, CPU) seconds of each round, by whose loop and precision."""
     config = config_of(model, size)
-    steps: dict[tuple[str, str], Callable[[Batch], float]] = {}
+    steps: dict[tuple[str, str], Callable[[Batch, list[Tensor]], float]] = {}
     weights = None
     for name, precision in (("bf16", "bfloat16"), ("fp32", "float32")):
         machine = choose_machine("cpu", precision)
@@ -176,7 +175,7 @@ def interleave(model: str, size: int, norm: str, num_images: int, rounds: int) -
         batch = random_batch(size, num_images, number)
         images = as_float_images(batch)
         for key in list(steps) if number % 2 else reversed(list(steps)):
-            spent = seconds(lambda key=key: steps[key](batch, images))
+            spent = seconds(partial(steps[key], batch, images))
             if number >= 2:  # the first steps plan kernels
                 times[key].append(spent)
     return times
@@ -277,7 +276,7 @@ def measure_memory(arguments: argparse.Namespace) -> None:
         theirs.model.load_state_dict(ours.model.state_dict())
         images = as_float_images(batch)
         mine = kept_bytes(ours.model, lambda ours=ours: compute_losses(ours.model, batch, machine))
-        other = kept_bytes(theirs.model, lambda theirs=theirs: theirs.loss(images, batch.targets))
+        other = kept_bytes(theirs.model, partial(theirs.loss, images, batch.targets))
         print(f"{norm:>8}: ours {mine / 1e6:.0f}, torchvision {other / 1e6:.0f}, ratio {mine / other:.2f}")
 
 
@@ -313,16 +312,16 @@ def measure_curves(arguments: argparse.Namespace) -> None:
             whose: [run_curve(whose, config, snapshot, seed, arguments.steps) for seed in range(3)]
             for whose in ("ours", "torchvision")
         }
-    print(
-        f"{config.model}, {config.image_size} px, batch {config.batch_size}, fp32: mean loss of each tenth of {arguments.steps} steps; 3 seeds"
-    )
-    print(f"{'steps':>10}{'ours':>9}{'range':>17}{'torchvision':>13}{'range':>17}{'difference':>12}")
+    setting = f"{config.model}, {config.image_size} px, batch {config.batch_size}, fp32, {arguments.export.name}"
+    print(f"{setting}: mean loss of each tenth of {arguments.steps} steps, with 3 seeds")
+    print(f"{'steps':<10}{'ours (range)':<28}{'torchvision (range)':<28}difference")
     for tenth in range(10):
         part = slice(tenth * arguments.steps // 10, (tenth + 1) * arguments.steps // 10)
         means = {whose: [statistics.mean(curve[part]) for curve in own] for whose, own in curves.items()}
-        cells = [f"{statistics.mean(own):.4f}  {min(own):.4f} to {max(own):.4f}" for own in means.values()]
+        cells = [f"{statistics.mean(own):.4f} ({min(own):.4f} to {max(own):.4f})" for own in means.values()]
         difference = statistics.mean(means["ours"]) / statistics.mean(means["torchvision"]) - 1
-        print(f"{part.start:>4} to {part.stop:<4}{cells[0]:>25}{cells[1]:>30}{difference:>+11.1%}", flush=True)
+        steps = f"{part.start} to {part.stop}"
+        print(f"{steps:<10}{cells[0]:<28}{cells[1]:<28}{difference:+.1%}", flush=True)
 
 
 def run_curve(whose: str, config: RunConfig, snapshot: Any, seed: int, num_steps: int) -> list[float]:
