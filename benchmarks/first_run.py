@@ -1,8 +1,8 @@
 """How good a newcomer's first run gets, in how long: a dataset, the settings the app suggests, nothing else.
 
-    python benchmarks/first_run.py EXPORT [key=value ...]     mAP50 and F1 by seconds of training
-    python benchmarks/first_run.py EXPORT --plain             the same of a plain torchvision loop on the same batches
-    python benchmarks/first_run.py EXPORT --steps 10          seconds of the same steps in both, interleaved
+    python -m benchmarks.first_run EXPORT [key=value ...]     mAP50 and F1 by seconds of training
+    python -m benchmarks.first_run EXPORT --plain             the same of a plain torchvision loop on the same batches
+    python -m benchmarks.first_run EXPORT --steps 10          seconds of the same steps in both, interleaved
 
 EXPORT is a Roboflow-style COCO export (folder or zip); ``key=value`` lays options over the suggested ones.
 """
@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,11 +20,12 @@ import torch
 from app.pipeline.config import RunConfig, parse_assignments, parse_config
 from app.pipeline.data.snapshot import Snapshot, load_snapshot
 from app.pipeline.train.loop import Run, train
-from app.pipeline.train.reference import ReferenceStep
+from app.pipeline.train.reference import ReferenceLoop, as_float_images
 from app.pipeline.types import Event, Log, Metrics, RunContext
 from app.services import dataset, importing, suggestions
 from app.services.context import Services
 from app.store.files import Workspace
+from benchmarks.training_step import seconds
 
 
 def main() -> None:
@@ -74,11 +76,12 @@ def score_printer() -> Callable[[Event], None]:
 def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_steps: int) -> None:
     """Ours and the plain loop take turns on the same batches; medians and the range of their ratio."""
     run = Run.start(config, snapshot, run_dir, RunContext())
-    plain = ReferenceStep(run.config, len(snapshot.categories), run.machine)
+    plain = ReferenceLoop(run.config, len(snapshot.categories), run.machine)
     rounds = []
     for batch, number in zip(run.loader.epoch(1), range(num_steps + 2), strict=False):
-        ours = seconds(lambda batch=batch: run.train_step(batch, 1))
-        theirs = seconds(lambda batch=batch: plain.step(batch))
+        ours = seconds(partial(run.train_step, [batch], 1))
+        images = as_float_images(batch)
+        theirs = seconds(partial(plain.step, images, batch.targets))
         if number >= 2:  # the first steps plan kernels
             rounds.append((ours, theirs))
     for index, kind in enumerate(("wall", "CPU")):
@@ -91,20 +94,13 @@ def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_step
 def train_plain(config: RunConfig, snapshot: Snapshot, run_dir: Path, emit: Callable[[Event], None]) -> None:
     """The plain loop through all epochs at one learning rate, judged as ours is."""
     run = Run.start(config, snapshot, run_dir, RunContext())
-    plain = ReferenceStep(run.config, len(snapshot.categories), run.machine)
+    plain = ReferenceLoop(run.config, len(snapshot.categories), run.machine)
     for epoch in range(1, config.epochs + 1):
         for batch in run.loader.epoch(epoch):
-            plain.step(batch)
+            plain.step(as_float_images(batch), batch.targets)
         run.model.load_state_dict(plain.model.state_dict())
         judgement = run.judge.judge(run.detector)
         emit(Metrics(epoch * run.loader.batches_per_epoch, epoch, "valid", judgement.scores.to_dict()))
-
-
-def seconds(work: Callable[[], None]) -> tuple[float, float]:
-    """Wall and processor seconds of ``work``."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 if __name__ == "__main__":

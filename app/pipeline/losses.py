@@ -72,9 +72,8 @@ def sum_where(
     used = is_used[:, None]
     unit = starts.new_zeros(4)
     unit[2:] = 1
-    losses = loss(
-        torch.where(used, offsets, 0.0), torch.where(used, starts, unit), torch.where(used, truth, unit), coder
-    )
+    starts, truth = torch.where(used, starts, unit), torch.where(used, truth, unit)
+    losses = loss(torch.where(used, offsets, 0.0), starts, truth, coder)
     return torch.where(is_used, losses, 0.0).sum()
 
 

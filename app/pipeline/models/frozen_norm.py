@@ -1,6 +1,6 @@
 """Frozen batch norm as part of the convolution before it: ``conv(x, W * s, b)`` in place of ``conv(x, W) * s + b``.
 
-The same outputs and gradients, and the same state-dict keys. torchvision's layer keeps float32 buffers, so that in mixed
+The same outputs and gradients, and the same state-dict keys. torchvision's layer has float32 buffers, so that in mixed
 precision every map goes back to float32, is kept so for the backward pass, and is converted once more for the next
 convolution; scaling the weights leaves out these passes over the maps. C channels, F filters.
 """

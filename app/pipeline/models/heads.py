@@ -1,8 +1,8 @@
 """torchvision's RPN and box head with losses of choice, computed for a whole batch at once.
 
 Subclasses: nothing is patched, and state-dict keys stay torchvision's. With the default losses the four losses are
-torchvision's own numbers for the same samples. B images, A anchors, P proposals, S samples of an image, R regions in all,
-K classes.
+torchvision's own numbers for the same samples. B images, A anchors, P proposals, S samples of an image, R regions in
+all, K classes.
 """
 
 from collections.abc import Sequence

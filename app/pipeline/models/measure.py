@@ -18,7 +18,7 @@ from app.pipeline.machine import Machine, choose_machine
 from app.pipeline.models.build import build_model
 from app.pipeline.models.forward import Batch, compute_losses, detect, place_model
 from app.pipeline.train.optim import Updater
-from app.pipeline.train.reference import ReferenceStep
+from app.pipeline.train.reference import ReferenceLoop, as_float_images
 
 BATCH_SIZE = 2
 BATCH_SIZE_ON_GPU = 8
@@ -76,8 +76,10 @@ def measure_model(
 
     steps: list[Step] = [train]
     if with_reference:
-        plain = ReferenceStep(config, NUM_CATEGORIES, Machine(machine.device, torch.float32))
-        steps.append(lambda: plain.step(batch))
+        plain = ReferenceLoop(config, NUM_CATEGORIES, Machine(machine.device, torch.float32))
+        images = as_float_images(batch, machine.device)
+        targets = [{name: value.to(machine.device) for name, value in one.items()} for one in batch.targets]
+        steps.append(lambda: plain.step(images, targets))
     model.train()
     train_s, *plain_s = _medians(steps, machine, should_stop, rounds, budget_s)
     model.eval()

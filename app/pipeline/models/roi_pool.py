@@ -1,10 +1,10 @@
 """RoIAlign as sums of weighted pixels: torchvision's numbers from one lookup for all images and levels.
 
-Each bin of a region is the mean of a few samples, each sample a bilinear mix of four pixels: a bin is the weighted sum of
-16 rows of a table that holds one row of C channels for each pixel of all maps. `embedding_bag` computes such sums on all
-cores, forward and backward. torchvision's RoIAlign runs on one core, and asks a GPU for the number of regions of each
-level; a thread for each image left it as slow. 1,024 regions of two images of 512 pixels, forward and backward on two
-cores with AMX: 1,090 ms by torchvision, 1,320 by products of matrices, 110 so.
+Each bin of a region is the mean of a few samples, each sample a bilinear mix of four pixels: a bin is the weighted sum
+of 16 rows of a table that holds one row of C channels for each pixel of all maps. `embedding_bag` computes such sums on
+all cores, forward and backward. torchvision's RoIAlign runs on one core, and asks a GPU for the number of regions of
+each level. 1,024 regions of two images of 512 pixels, forward and backward on two cores: 1,090 ms by torchvision, 1,020
+with a thread for each image, 1,320 by products of matrices, 110 so.
 
 R regions, C channels, P the output size, T the pixels of all maps of all images.
 """
