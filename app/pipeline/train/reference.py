@@ -7,8 +7,8 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from app.pipeline.config import RunConfig
 from app.pipeline.machine import Machine
-from app.pipeline.models.backbones import pyramid_strides
 from app.pipeline.models.build import construct, constructor_arguments
+from app.pipeline.models.catalogue import pyramid_strides
 from app.pipeline.models.forward import Batch
 
 
