@@ -11,6 +11,7 @@ from app.errors import BadRequest
 from app.jobs.context import JobContext, Stopped
 from app.jobs.recorder import RunRecorder
 from app.pipeline.config import load_config
+from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.data.snapshot import Snapshot, load_snapshot
 from app.pipeline.types import Detections
 from app.store import predictions, runs
@@ -28,7 +29,8 @@ def train(job: JobContext) -> dict[str, Any]:
     recorder = RunRecorder(job, run_id, snapshot.sha256)
     job.on_pulse = recorder.flush
     try:
-        result = train_detector(load_config(folder / "config.json"), snapshot, folder, job.run_context(recorder.emit))
+        config, context = load_config(folder / "config.json"), job.run_context(recorder.emit)
+        result = train_detector(config, snapshot, folder, context, job.files.pixels)
     finally:
         job.on_pulse = None
         recorder.flush()
@@ -56,7 +58,8 @@ def predict_split(job: JobContext, checkpoint_id: int, split: str) -> int:
     snapshot = load_snapshot(folder / "dataset.json")
     samples = _samples_of(snapshot, split)
     detector = load_detector(folder / checkpoint.file_name)
-    detections: dict[int, Detections] = dict(detector.predict_samples(samples, job.run_context()))
+    images = ResizedImages.for_config(detector.config, budget_bytes=0, folder=job.files.pixels)
+    detections: dict[int, Detections] = dict(detector.predict_samples(samples, job.run_context(), images))
     if job.should_stop():
         raise Stopped
     with job.write() as db:

@@ -19,7 +19,7 @@ class Sample:
     """One image and its boxes.
 
     boxes: float64 [N, 4] xyxy pixels of the upright image, labels: int64 [N] in 1..K, is_crowd: bool [N].
-    ``rotation`` is degrees clockwise applied after EXIF.
+    ``rotation`` is degrees clockwise applied after EXIF. ``sha256`` is that of the image's file, "" where not known.
     """
 
     image_id: int
@@ -32,6 +32,7 @@ class Sample:
     boxes: np.ndarray
     labels: np.ndarray
     is_crowd: np.ndarray
+    sha256: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +62,8 @@ class Snapshot:
 def load_snapshot(path: Path) -> Snapshot:
     """Read a snapshot written as COCO JSON.
 
-    Each image has, besides COCO's keys, ``path`` (relative to the file's folder), ``split`` and ``rotation``. Raises
-    ValueError naming the image when a box is not finite or has no area.
+    Each image has, besides COCO's keys, ``path`` (relative to the file's folder), ``split``, ``rotation`` and, if
+    known, ``sha256``. Raises ValueError naming the image when a box is not finite or has no area.
     """
     data = path.read_bytes()
     document = orjson.loads(data)
@@ -90,6 +91,7 @@ def load_snapshot(path: Path) -> Snapshot:
                 boxes=boxes,
                 labels=np.array([label_of[annotation["category_id"]] for annotation in annotations], np.int64),
                 is_crowd=np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], bool),
+                sha256=image.get("sha256", ""),
             )
         )
     return Snapshot(categories, tuple(samples), hashlib.sha256(data).hexdigest())

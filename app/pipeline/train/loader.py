@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from app.pipeline.data.snapshot import Sample
 from app.pipeline.models.forward import Batch
 from app.pipeline.types import Log, RunContext
 
+NUM_AHEAD = 3  # batches that are ready or in the making
 MAX_UNREADABLE = 50
 MAX_UNREADABLE_SHARE = 0.01
 
@@ -45,7 +47,10 @@ class TrainLoader:
     """The training images, batch by batch. Images whose boxes all vanish stay, as images without objects.
 
     Which images an epoch has follows from the sampling options (see :class:`Sampler`), their size from
-    ``progressive_sizes``. Raises DatasetError when nothing is left to train on.
+    ``progressive_sizes``. Threads prepare NUM_AHEAD batches, past the end of an epoch too: the next one begins while
+    this one is judged. They end with the ``with`` block around the loader. Order and pixels are the same for any number
+    of threads. With ``is_pinned`` pixels lie in pinned memory, for a GPU. Raises DatasetError when nothing is left to
+    train on.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class TrainLoader:
         config: RunConfig,
         images: ResizedImages,
         context: RunContext,
+        is_pinned: bool = False,
     ) -> None:
         self._samples = list(samples)
         self._sampler = Sampler([sample.labels for sample in self._samples], config)
@@ -65,8 +71,19 @@ class TrainLoader:
         self._images = self._stage_images = images
         self._chain = Chain.build(config.augmentation)
         self._context = context
+        self._is_pinned = is_pinned
         self._unreadable = _UnreadableImages(len(self._sampler.images), context)
+        num_threads = config.num_workers or min(4, torch.get_num_threads())
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="loader")
+        self._ahead: deque[_Coming] = deque()
+        self._coming: Iterator[_Coming] = iter(())
         self.num_taken = 0
+
+    def __enter__(self) -> "TrainLoader":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -79,28 +96,45 @@ class TrainLoader:
         The first ``first_batch`` batches are left out. ``num_taken`` tells how many of the epoch are behind, those
         included; a batch whose images all cannot be read counts and is not given.
         """
-        order = self._sampler.order(number)
-        groups = deque(
-            order[start : start + self._config.batch_size]
-            for start in range(first_batch * self._config.batch_size, len(order), self._config.batch_size)
-        )
         self.num_taken = first_batch
-        images = self._images_of(number)
-        canvas = self._canvas(images.image_size)
-        num_threads = self._config.num_workers or min(4, torch.get_num_threads())
-        waiting: deque[list[Future[Item | None]]] = deque()
-        with ThreadPoolExecutor(num_threads, thread_name_prefix="loader") as pool:
-            try:
-                while groups or waiting:
-                    while groups and len(waiting) < 3:
-                        group = [self._samples[index] for index in groups.popleft()]
-                        waiting.append([pool.submit(self._prepare, sample, number, images) for sample in group])
-                    self.num_taken += 1
-                    items = [item for item in (future.result() for future in waiting.popleft()) if item is not None]
-                    if items:
-                        yield make_batch(items, canvas)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        self._begin_at(number, first_batch)
+        while self._ahead and self._ahead[0].epoch == number:
+            batch = self._ahead[0].batch.result()
+            self.num_taken = self._ahead.popleft().index + 1
+            self._fill_up()
+            if batch is not None:
+                yield batch
+
+    def _begin_at(self, epoch: int, first_batch: int) -> None:
+        """Prepare from a batch of an epoch on; what is prepared already stays if it begins there."""
+        if self._ahead and (self._ahead[0].epoch, self._ahead[0].index) == (epoch, first_batch):
+            return
+        for coming in self._ahead:
+            coming.cancel()
+        self._ahead.clear()
+        self._coming = self._all_from(epoch, first_batch)
+        self._fill_up()
+
+    def _fill_up(self) -> None:
+        while len(self._ahead) < NUM_AHEAD and (coming := next(self._coming, None)) is not None:
+            self._ahead.append(coming)
+
+    def _all_from(self, epoch: int, first_batch: int) -> "Iterator[_Coming]":
+        """Start to prepare one batch after the other, up to the end of the run."""
+        size = self._config.batch_size
+        for number in range(epoch, max(epoch, self._config.epochs) + 1):
+            order, images = self._sampler.order(number), self._images_of(number)
+            canvas = self._canvas(images.image_size)
+            for index in range(first_batch if number == epoch else 0, self.batches_per_epoch):
+                samples = [self._samples[at] for at in order[index * size : (index + 1) * size]]
+                items = [self._pool.submit(self._prepare, sample, number, images) for sample in samples]
+                # Behind its images in the queue: when its turn comes, others are at work on the last of them.
+                yield _Coming(number, index, items, self._pool.submit(self._put_together, items, canvas))
+
+    def _put_together(self, items: "list[Future[Item | None]]", canvas: tuple[int, int]) -> Batch | None:
+        readable = [item for item in (future.result() for future in items) if item is not None]
+        items.clear()  # the batch is a copy: it need not lie in memory twice
+        return make_batch(readable, canvas, self._is_pinned) if readable else None
 
     def _images_of(self, epoch: int) -> ResizedImages:
         """The images at the size of this epoch; those of the size before are let go of."""
@@ -118,10 +152,18 @@ class TrainLoader:
         return canvas_for(sizes, image_size, self._config.resize)
 
     def _prepare(self, sample: Sample, epoch: int, images: ResizedImages) -> Item | None:
-        """An augmented image with its boxes; None for an image that cannot be read."""
-        image = self._read(sample, images)
-        if image is None:
-            return None
+        """An augmented image with its boxes; None for an image that cannot be read. Raises DatasetError naming it."""
+        try:
+            image = self._read(sample, images)
+            return None if image is None else self._augment(sample, image, epoch, images)
+        except DatasetError:
+            raise
+        except Exception as error:  # whatever it is, the image that it happened on must be known
+            raise DatasetError(
+                f"image {sample.image_id} ({sample.file_name}) cannot be prepared: {type(error).__name__}: {error}"
+            ) from error
+
+    def _augment(self, sample: Sample, image: np.ndarray, epoch: int, images: ResizedImages) -> Item:
         config = self._config
         boxes, labels = boxes_in_resized_frame(sample, image.shape[:2], self._num_categories)
         made = self._chain.apply(
@@ -150,6 +192,20 @@ class TrainLoader:
         if image is None:
             return None
         return Partner(image, *boxes_in_resized_frame(sample, image.shape[:2], self._num_categories))
+
+
+@dataclass(frozen=True, eq=False)
+class _Coming:
+    """A batch in the making: its place in the run, its images, and itself."""
+
+    epoch: int
+    index: int
+    items: list[Future[Item | None]]
+    batch: Future[Batch | None]
+
+    def cancel(self) -> None:
+        for future in (*self.items, self.batch):
+            future.cancel()
 
 
 class _UnreadableImages:
@@ -210,9 +266,9 @@ def _checked_item(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, samp
     return Item(image, boxes[keep], labels[keep], sample)
 
 
-def make_batch(items: Sequence[Item], canvas: tuple[int, int]) -> Batch:
+def make_batch(items: Sequence[Item], canvas: tuple[int, int], is_pinned: bool = False) -> Batch:
     """A training batch on a ``canvas`` (height, width)."""
-    pixels, sizes = _side_by_side([item.image for item in items], canvas)
+    pixels, sizes = _side_by_side([item.image for item in items], canvas, is_pinned)
     return Batch(
         pixels=pixels,
         sizes=sizes,
@@ -228,11 +284,13 @@ def make_batch_of_images(images: Sequence[np.ndarray], resize: Resize = "longest
     return Batch(pixels, sizes)
 
 
-def _side_by_side(images: Sequence[np.ndarray], canvas: tuple[int, int]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+def _side_by_side(
+    images: Sequence[np.ndarray], canvas: tuple[int, int], is_pinned: bool = False
+) -> tuple[torch.Tensor, list[tuple[int, int]]]:
     """uint8 [B, H, W, 3], H and W multiples of the stride that hold every image and ``canvas``; and each one's size."""
     sizes = [(image.shape[0], image.shape[1]) for image in images]
     height, width = (max(canvas[axis], *(-(-size[axis] // STRIDE) * STRIDE for size in sizes)) for axis in (0, 1))
-    pixels = np.zeros((len(images), height, width, 3), np.uint8)
-    for row, image in zip(pixels, images, strict=True):
+    pixels = torch.zeros((len(images), height, width, 3), dtype=torch.uint8, pin_memory=is_pinned)
+    for row, image in zip(pixels.numpy(), images, strict=True):
         row[: image.shape[0], : image.shape[1]] = image
-    return torch.from_numpy(pixels), sizes
+    return pixels, sizes

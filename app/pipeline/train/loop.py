@@ -70,13 +70,25 @@ class TrainResult:
     best: dict[str, float]
 
 
-def train(config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunContext | None = None) -> TrainResult:
+def train(
+    config: RunConfig,
+    snapshot: Snapshot,
+    run_dir: Path,
+    context: RunContext | None = None,
+    pixels_dir: Path | None = None,
+) -> TrainResult:
     """Train a detector on the train split, judging it on the valid split; checkpoints go to ``run_dir``.
 
-    Goes on from where the run in ``run_dir`` was saved last, if one has begun there. Raises WeightsError, MachineError,
-    DatasetError, CheckpointError or NonFiniteLoss, each with a message for people.
+    Goes on from where the run in ``run_dir`` was saved last, if one has begun there. ``pixels_dir`` is a folder that
+    keeps resized images for this run and later ones. Raises WeightsError, MachineError, DatasetError, CheckpointError
+    or NonFiniteLoss, each with a message for people.
     """
-    run = Run.start(config, snapshot, run_dir, context or RunContext())
+    run = Run.start(config, snapshot, run_dir, context or RunContext(), pixels_dir)
+    with run.loader:
+        return _train(run)
+
+
+def _train(run: "Run") -> TrainResult:
     run.judge_if_due()  # a stop may have come in the middle of it
     while not run.is_over:
         epoch = run.epoch + 1
@@ -133,7 +145,14 @@ class Run:
     save_every_s: float = field(default_factory=lambda: SAVE_EVERY_S)
 
     @classmethod
-    def start(cls, config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunContext) -> "Run":
+    def start(
+        cls,
+        config: RunConfig,
+        snapshot: Snapshot,
+        run_dir: Path,
+        context: RunContext,
+        pixels_dir: Path | None = None,
+    ) -> "Run":
         """Build all parts, as they were saved last if a run has begun here; what can be refused is refused here."""
         remove_leftovers(run_dir)
         found = load_state(run_dir)
@@ -148,8 +167,9 @@ class Run:
             write_card(run_dir, model, config)
         place_model(model, machine).train()
         average = AveragedModel(model, config.ema_decay) if config.ema_decay else None
-        images = ResizedImages.for_config(config)
-        loader = TrainLoader(snapshot.split("train"), len(snapshot.categories), config, images, context)
+        images = ResizedImages.for_config(config, folder=pixels_dir)
+        is_pinned = machine.device.type == "cuda"
+        loader = TrainLoader(snapshot.split("train"), len(snapshot.categories), config, images, context, is_pinned)
         valid = snapshot.split("valid")
         if not valid:
             notes.append("There are no validation images: nothing is scored, and only the last checkpoint is kept.")
