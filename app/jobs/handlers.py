@@ -12,7 +12,7 @@ from app.jobs.context import JobContext, Stopped
 from app.jobs.recorder import RunRecorder
 from app.pipeline.config import load_config
 from app.pipeline.data.pixels import ResizedImages
-from app.pipeline.data.snapshot import Snapshot, load_snapshot
+from app.pipeline.data.snapshot import Samples, Snapshot, load_snapshot
 from app.pipeline.types import Detections
 from app.store import predictions, runs
 
@@ -74,7 +74,7 @@ def predict_split(job: JobContext, checkpoint_id: int, split: str) -> int:
         )
 
 
-def _samples_of(snapshot: Snapshot, split: str) -> tuple[Any, ...]:
+def _samples_of(snapshot: Snapshot, split: str) -> Samples:
     samples = snapshot.split(split)
     if not samples:
         raise BadRequest(f"The run's dataset has no images in the split {split!r}.", "Choose another split.")

@@ -62,10 +62,11 @@ class TrainLoader:
         context: RunContext,
         is_pinned: bool = False,
     ) -> None:
-        self._samples = list(samples)
+        self._samples = samples
         self._sampler = Sampler([sample.labels for sample in self._samples], config)
         if not len(self._sampler):
             raise DatasetError("there are no images to train on: put some into the train split")
+        self._sizes = sorted({(samples[index].width, samples[index].height) for index in self._sampler.images})
         self._num_categories = num_categories
         self._config = config
         self._images = self._stage_images = images
@@ -148,8 +149,7 @@ class TrainLoader:
         return self._stage_images
 
     def _canvas(self, image_size: int) -> tuple[int, int]:
-        sizes = [(self._samples[index].width, self._samples[index].height) for index in self._sampler.images]
-        return canvas_for(sizes, image_size, self._config.resize)
+        return canvas_for(self._sizes, image_size, self._config.resize)
 
     def _prepare(self, sample: Sample, epoch: int, images: ResizedImages) -> Item | None:
         """An augmented image with its boxes; None for an image that cannot be read. Raises DatasetError naming it."""
