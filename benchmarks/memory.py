@@ -44,7 +44,7 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.memory", "--one", str(path), "--steps", str(values.steps)]
             began = time.monotonic()
             answer = subprocess.run(command, capture_output=True, text=True, check=True)
-            print(f"{count:>8}{answer.stdout.strip()}{time.monotonic() - began:>9.0f}", flush=True)
+            print(f"{count:>8}{answer.stdout.rstrip()}{time.monotonic() - began:>9.0f}", flush=True)
     return None
 
 
