@@ -60,17 +60,18 @@ def run(path: Path, steps: int) -> None:
     torch.set_num_threads(1)
     marks = [rss()]
     pixels.default_budget_bytes = lambda: BUDGET
-    epoch, judge = TrainLoader.epoch, Run._judge
+    epoch, judge = TrainLoader.epoch, Run.judge_if_due
 
-    def first_steps(self: TrainLoader, number: int) -> object:
-        return itertools.islice(epoch(self, number), steps)
+    def first_steps(self: TrainLoader, number: int, first_batch: int) -> object:
+        return itertools.islice(epoch(self, number, first_batch), steps)
 
-    def noting(self: Run, number: int) -> None:
-        marks.append(rss())
-        judge(self, number)
-        marks.append(rss())
+    def noting(self: Run) -> None:
+        if self.is_judgement_due:
+            marks.append(rss())
+            judge(self)
+            marks.append(rss())
 
-    TrainLoader.epoch, Run._judge = first_steps, noting
+    TrainLoader.epoch, Run.judge_if_due = first_steps, noting
     snapshot = load_snapshot(path)
     marks.append(rss())
     values = {"image_size": 64, "batch_size": 4, "epochs": 1, "device": "cpu", "rpn_batch_size": 32}

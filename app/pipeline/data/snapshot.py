@@ -47,6 +47,26 @@ class Samples(Sequence[Sample]):
         self._table = table
         self._rows = rows
 
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> "Samples":
+        """Samples that exist already, as columns."""
+        nothing = np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, bool)
+        boxes, labels, is_crowd = zip(nothing, *((one.boxes, one.labels, one.is_crowd) for one in samples), strict=True)
+        table = _Table(
+            folder="",
+            image_ids=np.array([one.image_id for one in samples], np.int64),
+            paths=_Texts(str(one.path) for one in samples),
+            file_names=_Texts(one.file_name for one in samples),
+            hashes=_Texts(one.sha256 for one in samples),
+            splits=_Names([one.split for one in samples]),
+            sizes=np.array([(one.width, one.height, one.rotation) for one in samples], np.int32).reshape(-1, 3),
+            first_box=np.cumsum([0, *(len(one.boxes) for one in samples)]),
+            boxes=np.concatenate(boxes),
+            labels=np.concatenate(labels),
+            is_crowd=np.concatenate(is_crowd),
+        )
+        return cls(table, np.arange(len(table), dtype=np.int32))
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -124,7 +144,10 @@ class _Names:
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """The columns. first_box: int64 [I + 1], where an image's boxes begin; boxes float64 [M, 4] by image."""
+    """The columns; ``paths`` are relative to ``folder``.
+
+    first_box: int64 [I + 1], where an image's boxes begin. boxes: float64 [M, 4], image by image.
+    """
 
     folder: str
     image_ids: np.ndarray
@@ -146,7 +169,7 @@ class _Table:
         boxes = slice(self.first_box[row], self.first_box[row + 1])
         return Sample(
             image_id=int(self.image_ids[row]),
-            path=Path(os.path.normpath(f"{self.folder}{os.sep}{self.paths[row]}")),
+            path=Path(os.path.normpath(os.path.join(self.folder, self.paths[row]))),  # noqa: PTH118 (ten times faster)
             file_name=self.file_names[row],
             split=self.splits[row],
             width=width,

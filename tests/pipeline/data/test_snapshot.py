@@ -7,7 +7,7 @@ import pytest
 
 from app.pipeline.data import json_stream
 from app.pipeline.data.json_stream import stream_entries
-from app.pipeline.data.snapshot import load_snapshot
+from app.pipeline.data.snapshot import Sample, Samples, load_snapshot
 
 
 def image(image_id: int, **changes) -> dict:
@@ -104,3 +104,12 @@ def test_what_is_no_json_object_is_refused_with_the_place(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"a\.json is not valid JSON at character \d+"):
         list(stream_entries(tmp_path / "a.json"))
+
+
+def test_samples_given_as_such_come_back(load):
+    before = load(DOCUMENT).samples
+    after = Samples.of([before[2], before[1]])
+    for one, other in zip(after, (before[2], before[1]), strict=True):
+        for name in Sample.__slots__:
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert len(Samples.of([])) == 0
