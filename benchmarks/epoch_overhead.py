@@ -128,11 +128,11 @@ def run_timed(job: JobContext) -> tuple[float, dict[str, float]]:
     """Train; returns the seconds from the second epoch to the end, and those of each part of them."""
     watch, began = Stopwatch(), 0.0
     watch.time_calls(Run, "train_step", "steps")
-    watch.time_calls(TrainLoader, "epoch", "waiting for images")
+    watch.time_calls(TrainLoader, "steps", "waiting for images")
     watch.time_calls(Detector, "predict_samples", "predicting")
     watch.time_calls(validation, "evaluate", "scoring")
     watch.time_calls(CheckpointKeeper, "offer", "checkpoints")
-    watch.time_calls(CheckpointKeeper, "save_last", "checkpoints")
+    watch.time_calls(Run, "_save", "checkpoints")
     watch.time_calls(RunRecorder, "emit", "recording")
     begin_epoch = Run.begin_epoch
 

@@ -43,7 +43,7 @@ def main() -> None:
             path = write_snapshot(Path(folder), count, values.boxes)
             command = [sys.executable, "-m", "benchmarks.memory", "--one", str(path), "--steps", str(values.steps)]
             began = time.monotonic()
-            answer = subprocess.run(command, capture_output=True, text=True, check=True)
+            answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             print(f"{count:>8}{answer.stdout.rstrip()}{time.monotonic() - began:>9.0f}", flush=True)
     return None
 
@@ -60,10 +60,10 @@ def run(path: Path, steps: int) -> None:
     torch.set_num_threads(1)
     marks = [rss()]
     pixels.default_budget_bytes = lambda: BUDGET
-    epoch, judge = TrainLoader.epoch, Run.judge_if_due
+    steps_of, judge = TrainLoader.steps, Run.judge_if_due
 
     def first_steps(self: TrainLoader, number: int, first_batch: int) -> object:
-        return itertools.islice(epoch(self, number, first_batch), steps)
+        return itertools.islice(steps_of(self, number, first_batch), steps)
 
     def noting(self: Run) -> None:
         if self.is_judgement_due:
@@ -71,7 +71,7 @@ def run(path: Path, steps: int) -> None:
             judge(self)
             marks.append(rss())
 
-    TrainLoader.epoch, Run.judge_if_due = first_steps, noting
+    TrainLoader.steps, Run.judge_if_due = first_steps, noting
     snapshot = load_snapshot(path)
     marks.append(rss())
     values = {"image_size": 64, "batch_size": 4, "epochs": 1, "device": "cpu", "rpn_batch_size": 32}

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from app.errors import BadRequest
-from app.jobs.context import JobContext, Stopped
+from app.jobs.context import JobContext, PeerDied, Stopped
 from app.jobs.recorder import RunRecorder
 from app.pipeline.config import load_config
 from app.pipeline.data.pixels import ResizedImages
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 def train(job: JobContext) -> dict[str, Any]:
     """Train as the folder of run ``run_id`` says (config.json, dataset.json); the result has state, epochs and best."""
     from app.pipeline.train.loop import train as train_detector
+    from app.pipeline.train.ranks import PeerLost
 
     run_id = int(job.payload["run_id"])
     folder = job.files.run(run_id)
@@ -31,6 +32,8 @@ def train(job: JobContext) -> dict[str, Any]:
     try:
         config, context = load_config(folder / "config.json"), job.run_context(recorder.emit)
         result = train_detector(config, snapshot, folder, context, job.files.pixels)
+    except PeerLost as error:
+        raise PeerDied(str(error)) from error
     finally:
         job.on_pulse = None
         recorder.flush()

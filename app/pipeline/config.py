@@ -350,6 +350,13 @@ class MachineOptions(_Group):
     num_workers: int = Field(
         0, ge=0, le=64, description="Threads that decode and augment images; 0 chooses from the processor."
     )
+    processes: int = Field(
+        1,
+        ge=0,
+        le=256,
+        description="Processes that share the batches of each step, one per GPU; 0 takes as many as there are GPUs. "
+        "accumulate_batches must be a multiple of it.",
+    )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="One seed for weights, order and augmentation.")
 
 
@@ -411,6 +418,10 @@ def _conflicts(config: RunConfig) -> Iterator[str]:
     lowest = min([config.learning_rate, *(phase.learning_rate for phase in config.phases)])
     if is_used(config, "final_learning_rate") and config.final_learning_rate > lowest:
         yield "final_learning_rate must not exceed learning_rate"
+    if config.processes > 1 and config.accumulate_batches % config.processes:
+        yield (
+            f"accumulate_batches must be a multiple of processes ({config.processes}): they share the batches of a step"
+        )
     if config.precision == "float16" and config.device == "cpu":
         yield "precision 'float16' needs a GPU, and device is 'cpu'"
 

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 from app.jobs.gpus import list_gpus
-from app.jobs.main import LEFT, run_job
+from app.jobs.main import LEFT, PEER_DIED, run_job
 from app.jobs.process import module_command
+from app.jobs.ranks import count_processes, follow_training, rank_of_this_process, run_ranks
 from app.jobs.worker import IDLE_S, Worker
 from app.services.context import Services
 from app.services.jobs import JOB_PROCESS, ensure_worker
@@ -37,10 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     workspace = Workspace(values.projects)
     if values.role == "job":
+        rank = rank_of_this_process()
+        if rank is None and (count := count_processes(workspace, values.project, values.job)) > 1:
+            return run_ranks(count, JOB_PROCESS, sys.argv[1:] if arguments is None else arguments)
+        if rank:
+            return follow_training(workspace, values.project, values.job)
         code = run_job(workspace, values.project, values.job, values.attempt, HANDLERS)
         if code == LEFT:  # the worker died: what goes on needs another
             ensure_worker(Services(workspace))
-        return code
+        # Of several processes an end that is written down is none to begin again after.
+        return code if rank is None or code == PEER_DIED else 0
 
     def job_command(slug: str, job_id: int, attempt: int) -> list[str]:
         where = ("--projects", str(workspace.root), "--project", slug)

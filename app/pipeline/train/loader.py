@@ -22,6 +22,7 @@ from app.pipeline.data.resize import STRIDE, Resize, canvas_for, image_size_at
 from app.pipeline.data.sampler import Sampler
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.models.forward import Batch
+from app.pipeline.train.ranks import Ranks
 from app.pipeline.types import Log, RunContext
 
 NUM_AHEAD = 3  # batches that are ready or in the making
@@ -49,8 +50,8 @@ class TrainLoader:
     Which images an epoch has follows from the sampling options (see :class:`Sampler`), their size from
     ``progressive_sizes``. Threads prepare NUM_AHEAD batches, past the end of an epoch too: the next one begins while
     this one is judged. They end with the ``with`` block around the loader. Order and pixels are the same for any number
-    of threads. With ``is_pinned`` pixels lie in pinned memory, for a GPU. Raises DatasetError when nothing is left to
-    train on.
+    of threads. With ``is_pinned`` pixels lie in pinned memory, for a GPU. Of several ``ranks`` each prepares its share
+    of the batches of every step. Raises DatasetError when nothing is left to train on.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class TrainLoader:
         images: ResizedImages,
         context: RunContext,
         is_pinned: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
         self._samples = samples
         self._sampler = Sampler([sample.labels for sample in self._samples], config)
         if not len(self._sampler):
@@ -97,24 +100,45 @@ class TrainLoader:
         The first ``first_batch`` batches are left out. ``num_taken`` tells how many of the epoch are behind, those
         included; a batch whose images all cannot be read counts and is not given.
         """
+        yield from (batch for batch in self._taken(number, first_batch) if batch is not None)
+
+    def steps(self, number: int, first_batch: int = 0) -> Iterator[list[Batch | None]]:
+        """As :meth:`epoch`, by optimizer steps: the batches of this rank in each, None for one that cannot be read."""
+        size, rank, count = self._config.accumulate_batches, self._ranks.rank, self._ranks.count
+        taken = self._taken(number, first_batch)
+        for first in range(first_batch, self.batches_per_epoch, size):
+            end = min(first + size, self.batches_per_epoch)
+            step = [next(taken) for _ in range(first + rank, end, count)]
+            self.num_taken = end
+            yield step
+
+    def _taken(self, number: int, first_batch: int) -> Iterator[Batch | None]:
+        """The batches of this rank one by one."""
         self.num_taken = first_batch
         self._begin_at(number, first_batch)
         while self._ahead and self._ahead[0].epoch == number:
             batch = self._ahead[0].batch.result()
             self.num_taken = self._ahead.popleft().index + 1
             self._fill_up()
-            if batch is not None:
-                yield batch
+            yield batch
 
     def _begin_at(self, epoch: int, first_batch: int) -> None:
         """Prepare from a batch of an epoch on; what is prepared already stays if it begins there."""
-        if self._ahead and (self._ahead[0].epoch, self._ahead[0].index) == (epoch, first_batch):
-            return
+        if self._ahead:
+            head, index = self._ahead[0], next(self._own_batches(first_batch), None)
+            if (head.epoch, head.index) == (epoch, index) or (index is None and head.epoch == epoch + 1):
+                return
         for coming in self._ahead:
             coming.cancel()
         self._ahead.clear()
         self._coming = self._all_from(epoch, first_batch)
         self._fill_up()
+
+    def _own_batches(self, first: int) -> Iterator[int]:
+        """The batches of an epoch, from ``first`` on, that this rank takes: those of a step go round."""
+        for index in range(first, self.batches_per_epoch):
+            if index % self._config.accumulate_batches % self._ranks.count == self._ranks.rank:
+                yield index
 
     def _fill_up(self) -> None:
         while len(self._ahead) < NUM_AHEAD and (coming := next(self._coming, None)) is not None:
@@ -126,7 +150,7 @@ class TrainLoader:
         for number in range(epoch, max(epoch, self._config.epochs) + 1):
             order, images = self._sampler.order(number), self._images_of(number)
             canvas = self._canvas(images.image_size)
-            for index in range(first_batch if number == epoch else 0, self.batches_per_epoch):
+            for index in self._own_batches(first_batch if number == epoch else 0):
                 samples = [self._samples[at] for at in order[index * size : (index + 1) * size]]
                 items = [self._pool.submit(self._prepare, sample, number, images) for sample in samples]
                 # Behind its images in the queue: when its turn comes, others are at work on the last of them.

@@ -1,8 +1,9 @@
 """The training loop. A run that was stopped or killed goes on from its folder, with the same weights in the end."""
 
+import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from app.pipeline.anchors import boxes_of, resolve_shapes
 from app.pipeline.config import RunConfig, explain_use, idle_options, parse_config
-from app.pipeline.data.pixels import ResizedImages
+from app.pipeline.data.pixels import ResizedImages, default_budget_bytes
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.evaluate.selection import TITLES
 from app.pipeline.machine import Machine, choose_machine
@@ -35,6 +36,7 @@ from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.optim import Updater, check_losses
 from app.pipeline.train.pace import Pace
 from app.pipeline.train.phases import Phases
+from app.pipeline.train.ranks import Ranks
 from app.pipeline.train.resume import (
     describe_arithmetic,
     load_state,
@@ -83,9 +85,11 @@ def train(
     keeps resized images for this run and later ones. Raises WeightsError, MachineError, DatasetError, CheckpointError
     or NonFiniteLoss, each with a message for people.
     """
-    run = Run.start(config, snapshot, run_dir, context or RunContext(), pixels_dir)
-    with run.loader:
-        return _train(run)
+    with Ranks.joined(config.processes) as ranks:
+        context = ranks.context_for(context or RunContext())
+        run = ranks.in_turn(lambda: Run.start(config, snapshot, run_dir, context, pixels_dir, ranks))
+        with run.loader:
+            return _train(run)
 
 
 def _train(run: "Run") -> TrainResult:
@@ -93,8 +97,7 @@ def _train(run: "Run") -> TrainResult:
     while not run.is_over:
         epoch = run.epoch + 1
         run.begin_epoch(epoch)
-        groups = in_groups(run.loader.epoch(epoch, run.num_batches), run.config.accumulate_batches)
-        for batches in run.pace.timeline.waiting(groups):
+        for batches in run.pace.timeline.waiting(run.ranks.taken_together(run.loader.steps(epoch, run.num_batches))):
             run.train_step(batches, epoch)
             if run.context.should_stop():
                 return run.stop(epoch)
@@ -102,18 +105,6 @@ def _train(run: "Run") -> TrainResult:
         if run.context.should_stop() and not run.is_over:
             return run.stop(epoch)
     return run.finish() if not run.is_judgement_due else run.stop(run.epoch)
-
-
-def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """The batches of each optimizer step: ``size`` of them, fewer in the last step of an epoch."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 @dataclass
@@ -133,6 +124,7 @@ class Run:
     keeper: CheckpointKeeper
     detector: Detector
     pace: Pace
+    ranks: Ranks
     run_dir: Path
     snapshot_sha256: str
     epoch: int = 0  # finished epochs
@@ -152,9 +144,12 @@ class Run:
         run_dir: Path,
         context: RunContext,
         pixels_dir: Path | None = None,
+        ranks: Ranks | None = None,
     ) -> "Run":
         """Build all parts, as they were saved last if a run has begun here; what can be refused is refused here."""
-        remove_leftovers(run_dir)
+        ranks = ranks or Ranks()
+        if ranks.is_first:
+            remove_leftovers(run_dir)
         found = load_state(run_dir)
         state, digest = found or (None, "")
         config = _resolve(config, snapshot, state)
@@ -162,14 +157,14 @@ class Run:
         machine = choose_machine(config.device, config.precision)
         counts = snapshot.count_boxes("train")
         model, notes = start_model(config, snapshot.categories, counts, is_resumed=state is not None)
-        if state is None:
+        if state is None and ranks.is_first:
             check_free_space(run_dir, model, is_averaged=config.ema_decay > 0)
             write_card(run_dir, model, config)
         place_model(model, machine).train()
         average = AveragedModel(model, config.ema_decay) if config.ema_decay else None
-        images = ResizedImages.for_config(config, folder=pixels_dir)
-        is_pinned = machine.device.type == "cuda"
-        loader = TrainLoader(snapshot.split("train"), len(snapshot.categories), config, images, context, is_pinned)
+        images = ResizedImages.for_config(config, default_budget_bytes() // ranks.count, folder=pixels_dir)
+        train, is_pinned = snapshot.split("train"), machine.device.type == "cuda"
+        loader = TrainLoader(train, len(snapshot.categories), config, images, context, is_pinned, ranks)
         valid = snapshot.split("valid")
         if not valid:
             notes.append("There are no validation images: nothing is scored, and only the last checkpoint is kept.")
@@ -185,16 +180,20 @@ class Run:
             phases=Phases(model, config),
             updater=Updater(model, config, machine),
             average=average,
-            judge=Judge(valid, snapshot.categories, images, config.evaluate_every, context, config.selection_metric),
+            judge=Judge(
+                valid, snapshot.categories, images, config.evaluate_every, context, config.selection_metric, ranks
+            ),
             patience=Patience(config.patience),
             keeper=CheckpointKeeper(run_dir, config, snapshot.categories, context),
             detector=Detector(average.model if average else model, snapshot.categories, config, machine),
             pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config), mark=machine.mark),
+            ranks=ranks,
             run_dir=run_dir,
             snapshot_sha256=snapshot.sha256,
         )
         if state is None:
-            run.keeper.forget_others()  # of an attempt that was killed before it was saved
+            if ranks.is_first:
+                run.keeper.forget_others()  # of an attempt that was killed before it was saved
             context.emit(RunBegun(0, 0, 0, 0.0))
         else:
             run._go_on(state, digest)
@@ -221,21 +220,31 @@ class Run:
             self.updater.start_over(self.model)
             self.context.emit(Log(note))
 
-    def train_step(self, batches: list[Batch], epoch: int) -> None:
-        """One step on one or several batches: losses, gradients, new weights, and the figures of all that."""
+    def train_step(self, batches: Sequence[Batch | None], epoch: int) -> None:
+        """One step on the batches of this rank and those of others: losses, gradients, new weights, and their figures.
+
+        None stands for a batch of which no image can be read.
+        """
         learning_rate = learning_rate_at(self.step, self.num_steps, self.config)
         self.updater.set_learning_rate(learning_rate)
-        num_images = sum(len(batch) for batch in batches)
+        num_images = sum(self.ranks.gather(sum(len(batch) for batch in batches if batch is not None)))
+        if not num_images:
+            return None
         values: dict[str, float] = {}
         before = self._what_batches_change() if len(batches) > 1 else None
-        for index, batch in enumerate(batches):
-            if index and self.context.should_stop():
-                return self._undo(before)  # half of a step is none
-            share = len(batch) / num_images
-            for name, value in self._add_gradients(batch, share).items():
-                values[name] = values.get(name, 0.0) + value * share
+        with self.ranks.together():
+            for index, batch in enumerate(batches):
+                if batch is None:
+                    continue
+                if index and self.ranks.count == 1 and self.context.should_stop():
+                    return self._undo(before)  # half of a step is none
+                self._throw_dice_for(self.ranks.rank + index * self.ranks.count)
+                share = len(batch) / num_images
+                _add_up(values, {name: value * share for name, value in self._add_gradients(batch, share).items()})
+        if self.ranks.count > 1:
+            values = self._join_ranks(values)
         self.pace.timeline.enter("optimizer")
-        self.updater.apply([name for batch in batches for name in batch.names])
+        self.updater.apply([name for batch in batches if batch is not None for name in batch.names])
         if self.average:
             self.average.update()
         self.pace.timeline.enter("other")
@@ -249,6 +258,20 @@ class Run:
             with self.pace.paused():
                 self._save()
         return None
+
+    def _throw_dice_for(self, place: int) -> None:
+        """Let what a batch draws follow from its place in the step, so that it is the same in whatever process."""
+        digest = hashlib.blake2b(f"{self.config.seed}:{self.step}:{place}".encode(), digest_size=8).digest()
+        torch.manual_seed(int.from_bytes(digest) >> 1)
+
+    def _join_ranks(self, values: dict[str, float]) -> dict[str, float]:
+        """Add up gradients and figures of all ranks, and even out the statistics of batch norm."""
+        self.ranks.add_up([parameter for parameter in self.model.parameters() if parameter.requires_grad])
+        self.ranks.average_statistics(self.model)
+        total: dict[str, float] = {}
+        for part in self.ranks.gather(values):
+            _add_up(total, part)
+        return total
 
     def _what_batches_change(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What a forward pass changes besides gradients: the dice, and the statistics of batch norm."""
@@ -277,7 +300,7 @@ class Run:
     def finish_epoch(self, epoch: int) -> None:
         """Judge the model when it is time, keep it if it is among the best, and save where the run stands."""
         self.epoch, self.num_batches = epoch, 0
-        self.is_judgement_due = self.judge.is_due(epoch, self.config.epochs)
+        self.is_judgement_due = self.ranks.agree(self.judge.is_due(epoch, self.config.epochs))
         with self.pace.paused():
             self.judge_if_due()
             if self._is_save_due():
@@ -312,6 +335,8 @@ class Run:
         if self.phases.is_last:  # before, the head may not have learned anything yet
             self.patience.note(judgement.scores.score)
         self.context.emit(Metrics(self.step, self.epoch, "valid", judgement.scores.to_dict()))
+        if not self.ranks.is_first:
+            return
         name = self.keeper.offer(self.kept_model, judgement.scores, self.epoch, self.step)
         if name is not None:
             self.context.emit(PredictionsReady(name, "valid", judgement.detections))
@@ -323,10 +348,12 @@ class Run:
         self.context.emit(Log(f"{end}: {why} than {best['score']:.3f} of epoch {best['epoch']:.0f}."))
 
     def _is_save_due(self) -> bool:
-        return time.monotonic() - self.last_saved >= self.save_every_s
+        return self.ranks.is_first and time.monotonic() - self.last_saved >= self.save_every_s
 
     def _save(self) -> None:
         """Save where the run stands; the next time is due when this one's cost is small against the time between."""
+        if not self.ranks.is_first:
+            return
         began = time.monotonic()
         self.context.emit(CheckpointDue())
         contents = self.keeper.contents(self.kept_model, self.scores, self.epoch, self.step) | self._state_dict()
@@ -401,6 +428,11 @@ class Run:
         message = f"epoch {epoch} of {self.config.epochs}"
         self.context.emit(Progress(self.step, num_steps or self.num_steps, message, self.pace.eta_s(self.step)))
         self.pace.restart()
+
+
+def _add_up(total: dict[str, float], part: dict[str, float]) -> None:
+    for name, value in part.items():
+        total[name] = total.get(name, 0.0) + value
 
 
 def _resolve(config: RunConfig, snapshot: Snapshot, state: dict[str, Any] | None) -> RunConfig:
