@@ -76,7 +76,9 @@ def run(path: Path, steps: int) -> None:
     marks.append(rss())
     values = {"image_size": 64, "batch_size": 4, "epochs": 1, "device": "cpu", "rpn_batch_size": 32}
     values |= {"roi_batch_size": 32, "proposals": 100, "augmentation": [{"name": "HorizontalFlip"}]}
-    train(parse_config(values), snapshot, path.parent / "run", pixels_dir=path.parent / "pixels")
+    train(
+        parse_config(values), snapshot, path.parent / f"run {len(snapshot.samples)}", pixels_dir=path.parent / "pixels"
+    )
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e6
     print("".join(f"{mark:>{width}.0f}" for mark, width in zip([*marks, highest], (10, 8, 9, 8, 9), strict=True)))
 

@@ -64,8 +64,7 @@ class Judge:
         """Predict and score; None when asked to stop in the middle, or when there is no labelled box to score on."""
         started = time.monotonic()
         with self._ranks.together():
-            own = self._own_samples(detector.batch_size)
-            found = dict(detector.predict_samples(own, self._context, self._images))
+            found = dict(detector.predict_samples(self._own_samples(detector), self._context, self._images))
         detections = {image_id: one for part in self._ranks.gather(found) for image_id, one in part.items()}
         if self._context.should_stop():
             return None
@@ -76,12 +75,12 @@ class Judge:
             return None
         return Judgement(Scores(result.map, result.map50, result.map75, result.f1, self._metric), detections)
 
-    def _own_samples(self, batch_size: int) -> Sequence[Sample]:
+    def _own_samples(self, detector: Detector) -> Sequence[Sample]:
         """The share of this rank, in whole batches: each is predicted in the company that it has in one process."""
         rank, count = self._ranks.rank, self._ranks.count
         if count == 1:
             return self._samples
-        return [sample for at, sample in enumerate(self._samples) if at // batch_size % count == rank]
+        return [sample for at, sample in enumerate(self._samples) if at // detector.batch_size % count == rank]
 
     def state_dict(self) -> dict[str, float]:
         """Plain values to go on from: the seconds that judging took, and those since the start."""
