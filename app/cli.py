@@ -19,6 +19,7 @@ import orjson
 from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.pipeline.data.json_file import utf8_problem
+from app.pipeline.presets import explain_doubts
 from app.records import SPLITS, Job, Run
 from app.services import (
     ensembling,
@@ -189,13 +190,16 @@ def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     slug = projects.find_project(services, values.project)
     options = _with_absolute_paths({**_read_options(values.config), **parse_assignments(values.assignments)})
     run = training.start_run(services, slug, options, values.preset)
+    warnings = explain_doubts(parse_config(run.config))
+    for option, doubt in warnings.items():
+        sys.stderr.write(f"warning: {option}: {doubt}\n")
     if values.wait:
         run = training.wait_for(services, slug, run.id, _show_job())
         if run.state != "done":
             raise UserError(
                 f"Run {run.id} ended as {run.state}: {(run.error or 'it was stopped').rstrip('.')}.", "See its log."
             )
-    return {"project": slug, **_run_result(services, slug, run.id)}
+    return {"project": slug, **_run_result(services, slug, run.id), **({"warnings": warnings} if warnings else {})}
 
 
 def list_runs(services: Services, values: argparse.Namespace) -> dict[str, Any]:

@@ -63,9 +63,8 @@ def _add_run_routes(router: APIRouter, services: Services) -> None:
         try:
             run = training.start_run(services, slug, body.config, body.preset, body.name)
         except ConfigError as error:
-            fields = run_form.problems_of(error)
             hint = "Change the marked options."
-            return JSONResponse({"error": str(error), "hint": hint, "fields": fields}, status_code=400)
+            return JSONResponse({"error": str(error), "hint": hint, "fields": error.problems}, status_code=400)
         return {"run": _run(run, None)}
 
     @router.get("/runs/{run_id}")

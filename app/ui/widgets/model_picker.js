@@ -27,7 +27,7 @@ export function modelPicker(id, { description, values, onChange }) {
     node.dataset.model = String(name);
   };
   node.addEventListener("click", () => new ModelDialog(values, (name) => onChange(name, null)).open());
-  return { node, show };
+  return { node, show, isWide: true };
 }
 
 class ModelDialog {
