@@ -142,12 +142,21 @@ def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
     command = _add_command(commands, "evaluate", evaluate, "judge a run's best checkpoint on a split")
     _add_run_and_split(command)
     command.add_argument(
+        "--tta",
+        choices=(*review.VIEW_TITLES, "all"),
+        help="test-time augmentation in place of the run's own; all compares them in one table",
+    )
+    command.set_defaults(as_text=_judged_as_text)
+    command.add_argument(
         "--results", type=_output_file, metavar="FILE", help="write the predictions as COCO results JSON"
     )
 
     command = _add_command(commands, "ensemble", ensemble, "fuse a run's best checkpoints and judge the result")
     _add_run_and_split(command)
     command.add_argument("--top", type=int, default=3, metavar="N", help="how many checkpoints (3)")
+    command.add_argument(
+        "--method", choices=ensembling.METHODS, default=ensembling.METHODS[0], help="how they are fused (wbf)"
+    )
 
     command = _add_command(commands, "predict", predict, "find objects in a picture or a folder of pictures")
     _add_run(command)
@@ -250,10 +259,26 @@ def list_models(services: Services, values: argparse.Namespace) -> dict[str, Any
 
 
 def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
-    """`evaluate`: predicts first where that was not done yet."""
+    """`evaluate`: predicts first where that was not done yet; `--tta all` compares the test-time augmentations."""
     slug = projects.find_project(services, values.project)
-    result = review.evaluate_run(services, slug, values.run, values.split, _show_job())
-    answer = {"project": slug, "checkpoint": result["checkpoint"]["file_name"], **_figures(result, values)}
+    if values.tta == "all":
+        if values.results is not None:
+            raise BadRequest("One set of predictions can be written, and --tta all makes three.", "Name one of them.")
+        compared = review.compare_views(services, slug, values.run, values.split, _show_job())
+        return {
+            "project": slug,
+            "run": values.run,
+            "split": values.split,
+            **compared,
+            "checkpoint": compared["checkpoint"]["file_name"],
+        }
+    result = review.evaluate_run(services, slug, values.run, values.split, _show_job(), values.tta)
+    answer = {
+        "project": slug,
+        "checkpoint": result["checkpoint"]["file_name"],
+        "test_time_augmentation": result["test_time_augmentation"],
+        **_figures(result, values),
+    }
     if values.results is not None:
         review.write_results(services, slug, result["set"]["id"], values.results)
         answer["left_out_images"] = review.images_left_out(services, slug, result["set"]["id"])
@@ -263,10 +288,12 @@ def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
 def ensemble(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`ensemble`: the figures of the fused predictions, and those of the members beside them."""
     slug = projects.find_project(services, values.project)
-    result = ensembling.fuse_run(services, slug, values.run, values.split, values.top, _show_job())
+    options = {"method": values.method}
+    result = ensembling.fuse_run(services, slug, values.run, values.split, values.top, _show_job(), options)
     return {
         "project": slug,
         **_figures(result, values),
+        "method": values.method,
         **{name: result[name] for name in ("members", "verdict", "is_gain")},
     }
 
@@ -438,6 +465,18 @@ def _models_as_text(result: dict[str, Any]) -> str:
         weights = " ".join(part.upper() if part in model["cached"] else part for part in model["pretrained"])
         lines.append(f"{model['name']:<40}{model['parameters'] / 1e6:>8.2f} M  {weights or '-'}")
     return "\n".join([*lines, "timm/NAME: any backbone of timm that gives feature pyramids"])
+
+
+def _judged_as_text(result: dict[str, Any]) -> str:
+    """The figures as everywhere; of a comparison one table with the verdict below it."""
+    if "rows" not in result:
+        return _as_text(result)
+    heads = (("map", "mAP"), ("map50", "mAP50"), ("map75", "mAP75"), ("f1", "F1"), ("score", "score"))
+    lines = [f"Run {result['run']}, {result['checkpoint']} on {result['split']}", ""]
+    lines.append(f"{'test-time augmentation':<24}" + "".join(f"{title:>8}" for _, title in heads))
+    for row in result["rows"]:
+        lines.append(f"{row['name']:<24}" + "".join(f"{row[name]:>8.3f}" for name, _ in heads))
+    return "\n".join([*lines, "", result["verdict"]])
 
 
 def _presets_as_text(result: dict[str, Any]) -> str:

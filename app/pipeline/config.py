@@ -17,6 +17,7 @@ from app.pipeline.expectation import explain_error
 from app.pipeline.models.catalogue import model_conflicts
 
 BOX_LOSSES = ("smooth_l1", "l1", "iou", "giou", "diou", "ciou")
+TestTimeAugmentation = Literal["off", "flip", "flip_scales"]
 SELECTION_METRICS = ("map50_f1", "map", "map50", "map75", "f1")
 
 
@@ -346,6 +347,11 @@ class JudgementOptions(_Group):
     patience: int = Field(
         0, ge=0, le=10_000, description="Stop after this many validations without a better one; 0 never stops early."
     )
+    test_time_augmentation: TestTimeAugmentation = Field(
+        "off",
+        description="Predict each image mirrored too, and at 3/4 and 5/4 of its size, and merge what is found: twice "
+        "or six times the work, wherever checkpoints are judged or used. Not in the validations during training.",
+    )
 
 
 class MachineOptions(_Group):
@@ -380,7 +386,9 @@ class RunConfig(
         for option, reason in _conflicts(self):
             problems.setdefault(option, reason)
         if problems:
-            raise PydanticCustomError(_CONFLICT, "{message}", {"message": str(ConfigError(problems)), "found": problems})
+            raise PydanticCustomError(
+                _CONFLICT, "{message}", {"message": str(ConfigError(problems)), "found": problems}
+            )
         return self
 
 
@@ -440,7 +448,10 @@ def _schedule_conflicts(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "milestones", "must be rising shares of the run between 0 and 1"
     lowest = min([config.learning_rate, *(phase.learning_rate for phase in config.phases)])
     if is_used(config, "final_learning_rate") and config.final_learning_rate > lowest:
-        yield "final_learning_rate", f"must not exceed learning_rate: {config.final_learning_rate:g} is above {lowest:g}"
+        yield (
+            "final_learning_rate",
+            f"must not exceed learning_rate: {config.final_learning_rate:g} is above {lowest:g}",
+        )
 
 
 def used_when(name: str) -> dict[str, Any]:
@@ -515,7 +526,7 @@ def _problems_of(error: ValidationError) -> dict[str, str]:
             return item["ctx"]["found"]
         name, *inside = (str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden" and not inside:
-            reason = f"unknown option (known: {', '.join(RunConfig.model_fields)})"
+            reason = f"unknown option (known: {', '.join(name for group in GROUPS for name in group.model_fields)})"
         else:
             words = [f"number {int(part) + 1}:" if part.isdecimal() else f"{part}:" for part in inside]
             reason = " ".join([*words, explain_error(RunConfig, item)])

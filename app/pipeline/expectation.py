@@ -35,7 +35,7 @@ def explain_limits(schema: dict[str, Any]) -> str:
 
 
 def explain_error(model: type[BaseModel], error: dict[str, Any]) -> str:
-    """What must hold and what was found, of an entry of ``ValidationError.errors()``; the place is left to the caller."""
+    """What must hold and what was found, for one of ``ValidationError.errors()``; naming the place is the caller's."""
     kind = error["type"]
     found = f"got {reprlib.repr(error['input'])}"
     if kind in _TOLD:

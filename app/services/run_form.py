@@ -49,10 +49,10 @@ def describe_form(services: Services, slug: str) -> dict[str, Any]:
 def check_values(services: Services, slug: str, values: dict[str, Any]) -> dict[str, Any]:
     """What a run with these values would be, before it is started.
 
-    ``problems``: option name to what is wrong and keeps the run from starting, ``warnings``: to what may end badly;
-    ``fitting``: option name to what is suggested for this model in place of the suggestion for all. Of options that fit together also ``num_images`` of
-    an epoch, ``num_steps``, ``schedule``: the learning rate as [step, value] pairs, and ``stages``: the first step of
-    each phase. Raises NotFound.
+    ``problems``: option name to what is wrong and keeps the run from starting, ``warnings``: to what may end badly,
+    ``fitting``: to what is suggested for this model in place of the suggestion for all. Of options that fit together
+    also ``num_images`` of an epoch, ``num_steps``, ``schedule``: the learning rate as [step, value] pairs, and
+    ``stages``: the first step of each phase. Raises NotFound.
     """
     fitting = suggest_for_model(str(values.get("model", "")))
     try:

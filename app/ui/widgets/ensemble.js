@@ -64,8 +64,22 @@ class AnchorageEnsemble extends HTMLElement {
     this._build();
     const ensembles = this._ensembles();
     const shown = ensembles.find((set) => set.id === Number(getParam("set"))) ?? ensembles[0];
-    if (shown) this._show(shown.id);
+    if (shown) this._show(shown);
     else this._showNone();
+  }
+
+  /** Another split: its newest ensemble, so that what is chosen is what is shown. */
+  _changeSplit(split) {
+    this.split = split;
+    if (this.dataset.state === "fusing") return;
+    const newest = this._ensembles().find((set) => set.split === split);
+    if (newest) this._show(newest);
+    else this._showNone();
+  }
+
+  _chooseSplit(split) {
+    this.split = split;
+    this.splitPick.value = split;
   }
 
   _ensembles() {
@@ -81,7 +95,7 @@ class AnchorageEnsemble extends HTMLElement {
     this.why = element("p", { class: "note" });
     const runPick = element("select", { class: "a-input", onchange: () => this._changeRun(Number(runPick.value)) });
     runPick.append(...this.runs.map((run) => element("option", { value: run.id, selected: run === this.run }, run.name)));
-    this.splitPick = element("select", { class: "a-input", onchange: () => (this.split = this.splitPick.value) });
+    this.splitPick = element("select", { class: "a-input", "data-pick": "split", onchange: () => this._changeSplit(this.splitPick.value) });
     const splits = SPLITS.filter((split) => this.run.splits[split]);
     this.splitPick.append(...splits.map((split) => element("option", { value: split, selected: split === this.split }, `${split} (${this.run.splits[split]} images)`)));
     const choice = element(
@@ -170,11 +184,15 @@ class AnchorageEnsemble extends HTMLElement {
   async _resume() {
     const { jobs } = await getJSON(projectURL("/jobs"));
     const job = jobs.find((item) => item.kind === "ensemble" && LIVE_STATES.includes(item.state));
-    if (job) this._follow(job);
+    if (!job) return;
+    const owner = this.runs.find((run) => run.id === job.payload.run_id);
+    if (owner && owner !== this.run) this._openRun(owner);
+    this._follow(job);
   }
 
   _follow(job) {
     this._setFusing(true);
+    this._chooseSplit(job.payload.split);
     const fillBar = element("div");
     const message = element("p", {}, "Waiting for its turn…");
     const cancel = element("button", { type: "button", class: "a-button", onclick: () => this._cancel(job) }, "Cancel");
@@ -197,12 +215,9 @@ class AnchorageEnsemble extends HTMLElement {
     this._setFusing(false);
     if (job.state !== "done") {
       notify(job.error || `Fusing was ${job.state === "cancelled" ? "stopped" : job.state}.`, "error");
-      const newest = this._ensembles()[0];
-      if (newest) this._show(newest.id);
-      else this._showNone();
-      return;
+      return this._changeSplit(this.split);
     }
-    this._show(job.result.set);
+    this._show(this._ensembles().find((set) => set.id === job.result.set));
   }
 
   async _cancel(job) {
@@ -218,22 +233,29 @@ class AnchorageEnsemble extends HTMLElement {
 
   _showNone() {
     delete this.dataset.set;
+    this.asked = null;
+    setParam("set", null);
+    const earlier = this._earlier(null);
     this.outcome.replaceChildren(
       element(
         "div",
         { class: "a-empty" },
-        element("h3", {}, "No ensemble yet"),
+        element("h3", {}, earlier ? `No ensemble judged on ${this.split} yet` : "No ensemble yet"),
         element("p", {}, "Several checkpoints looking at the same image often find more than the best one alone. Fuse them, and the table here shows whether they do."),
       ),
+      ...(earlier ? [earlier] : []),
     );
   }
 
-  async _show(setId) {
-    setParam("set", setId);
+  async _show(set) {
+    setParam("set", set.id);
+    this._chooseSplit(set.split);
+    this.asked = set.id;
     try {
-      const table = await getJSON(projectURL(`/ensembles/${setId}`));
+      const table = await getJSON(projectURL(`/ensembles/${set.id}`));
+      if (this.asked !== set.id) return; // another was chosen meanwhile
       this.outcome.replaceChildren(...this._result(table));
-      this.dataset.set = setId;
+      this.dataset.set = set.id;
       this.dataset.gain = table.is_gain;
     } catch (error) {
       notify(error, "error");
@@ -284,7 +306,7 @@ class AnchorageEnsemble extends HTMLElement {
     const others = this._ensembles().filter((set) => set.id !== shownId);
     if (!others.length) return null;
     const links = others.map((set) =>
-      element("button", { type: "button", class: "a-button small", onclick: () => this._show(set.id) }, `${set.name}, IoU ${set.options.iou_threshold}, ${set.split}`),
+      element("button", { type: "button", class: "a-button small", onclick: () => this._show(set) }, `${set.name}, IoU ${set.options.iou_threshold}, ${set.split}`),
     );
     return element("div", { class: "earlier" }, element("span", { class: "note" }, "Other ensembles of this run"), ...links);
   }

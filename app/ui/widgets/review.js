@@ -93,8 +93,10 @@ class AnchorageReview extends HTMLElement {
     const { run } = this;
     fill(this.runSelect.input, this.runs.map((item) => [item.id, item.name]), run.id);
     const ensembles = run.sets.filter((set) => set.kind === "ensemble" && set.split === this.split);
+    const others = run.sets.filter((set) => set.kind === "checkpoint" && !set.is_main && set.split === this.split);
     const groups = [
       ["Checkpoints", run.checkpoints.map((item) => [`checkpoint-${item.id}`, describe(item)])],
+      ["Other views (test-time augmentation)", others.map((set) => [`set-${set.id}`, `${this._checkpointName(set)}, ${set.views}`])],
       ["Ensembles", ensembles.map((set) => [`set-${set.id}`, `${set.name}, IoU ${set.options.iou_threshold}`])],
     ];
     this.sourceSelect.input.replaceChildren(
@@ -105,6 +107,10 @@ class AnchorageReview extends HTMLElement {
       }),
     );
     fill(this.splitSelect.input, SPLITS.filter((split) => run.splits[split]).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
+  }
+
+  _checkpointName(set) {
+    return this.run.checkpoints.find((item) => item.id === set.checkpoint_id)?.name ?? set.name;
   }
 
   _changeRun(id) {
@@ -382,7 +388,8 @@ class AnchorageReview extends HTMLElement {
   }
 }
 
-const sourceOf = (set) => (set.kind === "ensemble" ? `set-${set.id}` : `checkpoint-${set.checkpoint_id}`);
+// Of a checkpoint the predictions in the views that its run is judged in; others are a source of their own.
+const sourceOf = (set) => (set.kind === "checkpoint" && set.is_main ? `checkpoint-${set.checkpoint_id}` : `set-${set.id}`);
 
 const describe = ({ name, map50 }) => (map50 === null ? name : `${name}, mAP50 ${map50.toFixed(3)}`);
 
