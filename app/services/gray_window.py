@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app.errors import BadRequest
 from app.pipeline.config import InputOptions
-from app.pipeline.data.image import BadImage, Window, gray_range
+from app.pipeline.data.image import BadImage, Window, value_range
 from app.services.context import Services
 from app.store import images, settings
 
@@ -63,6 +63,6 @@ def _some_paths(services: Services, slug: str) -> list[Path]:
 
 def _range_of(path: Path) -> tuple[float, float] | None:
     try:
-        return gray_range(path)
+        return value_range(path)
     except (BadImage, OSError):
         return None
