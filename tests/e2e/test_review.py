@@ -6,7 +6,7 @@ from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.matching import count_errors, match_columns
 from app.services import projects, review
 from app.services.context import Services
-from app.store import predictions
+from app.store import jobs, predictions, runs
 from app.store.files import Workspace
 from tests.services.review_project import make_review_project
 
@@ -144,6 +144,19 @@ def test_project_without_a_run_says_what_to_do(page, app_server):
     assert "/train" in page.get_by_role("link", name="Train", exact=True).last.get_attribute("href")
     page.goto(f"/ensemble?project={slug}")
     page.wait_for_selector("anchorage-ensemble[data-state=empty]")
+
+
+@pytest.mark.parametrize("path", ["review", "ensemble"])
+def test_run_that_kept_no_weights_is_named(page, app_server, path):
+    services = Services(Workspace(app_server.workspace))
+    slug = projects.create_project(services, "Failed")
+    with services.database(slug).write() as db:
+        run_id = runs.create_run(db, jobs.enqueue(db, "train", {}).id, "Too bold", {"epochs": 4})
+        db.execute("UPDATE job SET state = 'failed', error = 'The loss became NaN.'")
+    page.goto(f"/{path}?project={slug}")
+    page.wait_for_selector(f"anchorage-{path}[data-state=empty]")
+    assert "“Too bold” failed before it kept any weights" in page.locator(f"anchorage-{path}").inner_text()
+    assert f"run={run_id}" in page.get_by_role("link", name="Open the run").get_attribute("href")
 
 
 def test_nothing_is_cut_off(opened):

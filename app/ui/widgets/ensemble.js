@@ -5,6 +5,7 @@
 
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
+import { explainNoWeights } from "./no_weights.js";
 import { formatFigure } from "./review_panel.js";
 
 const SPLITS = ["valid", "test", "train"];
@@ -40,10 +41,11 @@ class AnchorageEnsemble extends HTMLElement {
 
   async _start() {
     this.dataset.state = "loading";
-    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", "/", "Projects");
+    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
     await this._load();
     if (!this.runs.length) {
-      return this._empty("Nothing to fuse yet", "Train a detector first: the best three checkpoints of a run make an ensemble.", "/train", "Train");
+      const { text, href, action } = await explainNoWeights("Train a detector first: the best three checkpoints of a run make an ensemble.");
+      return this._empty("Nothing to fuse yet", text, href, action);
     }
     const wanted = Number(getParam("set"));
     const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted && set.kind === "ensemble"));
@@ -264,7 +266,9 @@ class AnchorageEnsemble extends HTMLElement {
 
   _result(table) {
     const verdict = element("p", { class: "verdict" }, element("span", { class: `a-chip ${table.is_gain ? "good" : "warn"}` }, table.is_gain ? "Gain" : "No gain"), table.verdict.replace(/^(No gain|Gain): /, ""));
-    const notes = ["The best threshold differs from the members': fusing changes what a score means."];
+    const thresholds = table.rows.map((row) => row.threshold.toFixed(2));
+    const isOther = !thresholds.slice(0, -1).includes(thresholds.at(-1));
+    const notes = isOther ? ["The best threshold differs from the members': fusing changes what a score means."] : [];
     if (table.num_missing_members) notes.push(`${table.num_missing_members} of its members were replaced since and are not listed.`);
     const { method, iou_threshold: iou, skip_threshold: skip } = table.options;
     const how = `${METHODS.find(([value]) => value === method)[1]}, IoU ${iou}${skip ? `, from score ${skip}` : ""}, on ${table.split}`;
@@ -311,9 +315,9 @@ class AnchorageEnsemble extends HTMLElement {
     return element("div", { class: "earlier" }, element("span", { class: "note" }, "Other ensembles of this run"), ...links);
   }
 
-  _empty(title, text, path, action) {
+  _empty(title, text, href, action) {
     this.dataset.state = "empty";
-    this.replaceChildren(element("div", { class: "a-empty" }, element("h3", {}, title), element("p", {}, text), element("a", { class: "a-button primary", href: pageURL(path) }, action)));
+    this.replaceChildren(element("div", { class: "a-empty" }, element("h3", {}, title), element("p", {}, text), element("a", { class: "a-button primary", href }, action)));
   }
 
   _fail(error) {

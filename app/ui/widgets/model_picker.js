@@ -23,6 +23,7 @@ export function modelPicker(id, { description, values, onChange }) {
     const model = description.models.find((one) => one.name === name);
     title.textContent = model?.title ?? String(name);
     node.title = model ? `${model.title}: ${model.parameters.toLocaleString()} parameters (${name})` : String(name);
+    node.setAttribute("aria-label", `Model: ${title.textContent}`);
     size.textContent = model ? millions(model.parameters) : "";
     node.dataset.model = String(name);
   };

@@ -6,6 +6,7 @@
 
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
+import { explainNoWeights } from "./no_weights.js";
 import { OUTCOMES, ratesOf, ReviewData } from "./review_data.js";
 import { outcomeMark } from "./review_drawing.js";
 import { ReviewGrid } from "./review_grid.js";
@@ -42,11 +43,12 @@ class AnchorageReview extends HTMLElement {
 
   async _start() {
     this.dataset.state = "loading";
-    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", "/", "Projects");
+    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
     const { runs } = await getJSON(projectURL("/review"));
     this.runs = runs;
     if (!runs.length) {
-      return this._empty("Nothing to review yet", "Train a detector first: its predictions on the validation images appear here.", "/train", "Train");
+      const { text, href, action } = await explainNoWeights("Train a detector first: its predictions on the validation images appear here.");
+      return this._empty("Nothing to review yet", text, href, action);
     }
     this._choose();
     this._build();
@@ -376,9 +378,9 @@ class AnchorageReview extends HTMLElement {
     this.data = this.grid = this.single = null;
   }
 
-  _empty(title, text, path, action) {
+  _empty(title, text, href, action) {
     this.dataset.state = "empty";
-    this.replaceChildren(card(title, text, element("a", { class: "a-button primary", href: pageURL(path) }, action)));
+    this.replaceChildren(card(title, text, element("a", { class: "a-button primary", href }, action)));
   }
 
   _fail(error) {
