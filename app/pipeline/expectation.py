@@ -45,7 +45,9 @@ def explain_error(model: type[BaseModel], error: dict[str, Any]) -> str:
         return f"must have {_length(schema)}, got {len(error['input'])}"
     if kind.endswith(_OF_THE_VALUE):
         return f"must be {_expected(schema)}, {found}"
-    return f"{error['msg'].removeprefix('Value error, ')}, {found}"
+    if kind == "value_error":
+        return error["msg"].removeprefix("Value error, ")  # of a validator of ours, which says what it found
+    return f"{error['msg']}, {found}"
 
 
 def _expected(schema: dict[str, Any]) -> str:
