@@ -198,3 +198,8 @@ class PredictionSet:
     options: dict[str, Any]
     snapshot_sha256: str  # of the ground truth they were made for
     created_at: float
+
+    @property
+    def test_time_augmentation(self) -> str:
+        """The views a checkpoint predicted in; predictions of a run's own validations are "off"."""
+        return self.options.get("test_time_augmentation", "off")

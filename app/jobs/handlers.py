@@ -10,7 +10,7 @@ from typing import Any
 from app.errors import BadRequest
 from app.jobs.context import JobContext, Stopped
 from app.jobs.recorder import RunRecorder
-from app.pipeline.config import load_config
+from app.pipeline.config import TestTimeAugmentation, load_config
 from app.pipeline.data.snapshot import Snapshot, load_snapshot
 from app.pipeline.types import Detections
 from app.store import predictions, runs
@@ -40,11 +40,12 @@ def train(job: JobContext) -> dict[str, Any]:
 
 
 def predict(job: JobContext) -> dict[str, Any]:
-    """Predict split ``split`` with checkpoint ``checkpoint_id``; the result has set_id."""
-    return {"set_id": predict_split(job, int(job.payload["checkpoint_id"]), job.payload["split"])}
+    """Predict split ``split`` with checkpoint ``checkpoint_id`` and its ``test_time_augmentation``: set_id."""
+    augmentation = job.payload.get("test_time_augmentation", "off")
+    return {"set_id": predict_split(job, int(job.payload["checkpoint_id"]), job.payload["split"], augmentation)}
 
 
-def predict_split(job: JobContext, checkpoint_id: int, split: str) -> int:
+def predict_split(job: JobContext, checkpoint_id: int, split: str, augmentation: TestTimeAugmentation) -> int:
     """Predict a split of the dataset frozen for the checkpoint's run, store the predictions, and return their set's id.
 
     Raises NotFound, BadRequest for an empty split, Stopped.
@@ -56,7 +57,9 @@ def predict_split(job: JobContext, checkpoint_id: int, split: str) -> int:
     snapshot = load_snapshot(folder / "dataset.json")
     samples = _samples_of(snapshot, split)
     detector = load_detector(folder / checkpoint.file_name)
-    detections: dict[int, Detections] = dict(detector.predict_samples(samples, job.run_context()))
+    detections: dict[int, Detections] = dict(
+        detector.predict_samples(samples, job.run_context(), augmentation=augmentation)
+    )
     if job.should_stop():
         raise Stopped
     with job.write() as db:
@@ -68,6 +71,7 @@ def predict_split(job: JobContext, checkpoint_id: int, split: str) -> int:
             snapshot_sha256=snapshot.sha256,
             checkpoint_id=checkpoint.id,
             name=checkpoint.file_name,
+            options={} if augmentation == "off" else {"test_time_augmentation": augmentation},
         )
 
 

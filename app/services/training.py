@@ -20,7 +20,7 @@ from app.services.context import Services
 from app.services.dataset import write_snapshot
 from app.services.models import resolve_start
 from app.services.run_checks import require_runnable
-from app.services.suggestions import preset_values, suggested_values
+from app.services.suggestions import starting_values
 from app.store import images as image_store
 from app.store import jobs as job_store
 from app.store import runs
@@ -51,8 +51,7 @@ def start_run(
 
 def build_config(services: Services, slug: str, values: dict[str, Any], preset: str = "") -> RunConfig:
     """The configuration a run would get; raises ConfigError, and BadRequest for an unknown preset."""
-    base = preset_values(services, slug, preset) if preset else suggested_values(services, slug)
-    return parse_config({**base, **values})
+    return parse_config(starting_values(services, slug, values, preset))
 
 
 def list_runs(services: Services, slug: str) -> list[Run]:

@@ -152,7 +152,7 @@ def _add_preflight_routes(router: APIRouter, services: Services) -> None:
 
 def _refuse(error: ConfigError) -> JSONResponse:
     """Options that do not fit, by field."""
-    content = {"error": str(error), "hint": "Change the marked options.", "fields": run_form.problems_of(error)}
+    content = {"error": str(error), "hint": "Change the marked options.", "fields": error.problems}
     return JSONResponse(content, status_code=400)
 
 

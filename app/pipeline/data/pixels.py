@@ -78,12 +78,16 @@ class ResizedImages:
         image = self._kept.get(sample.image_id)
         if image is not None:
             return image
-        try:
-            image = self.prepare(read_image(sample.path, sample.rotation, self.window))
-        except (BadImage, OSError) as error:
-            raise UnreadableImage(f"image {sample.image_id} ({sample.file_name}) cannot be read: {error}") from error
+        image = self.prepare(self.read_upright(sample))
         self._keep(sample.image_id, image)
         return image
+
+    def read_upright(self, sample: Sample) -> np.ndarray:
+        """The image through the window, at its own size: uint8 [H, W, 3] RGB; raises UnreadableImage."""
+        try:
+            return read_image(sample.path, sample.rotation, self.window)
+        except (BadImage, OSError) as error:
+            raise UnreadableImage(f"image {sample.image_id} ({sample.file_name}) cannot be read: {error}") from error
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """An upright uint8 [H, W, 3] image as the network sees it; the window has acted when it was read."""
