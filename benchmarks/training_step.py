@@ -252,7 +252,7 @@ def measure_curves(arguments: argparse.Namespace) -> None:
     from benchmarks.first_run import prepare
 
     with tempfile.TemporaryDirectory() as folder:
-        options = ["model=fasterrcnn_resnet18_fpn", "image_size=160", "batch_size=4", "augmentation=[]"]
+        options = ["model=fasterrcnn_resnet18_fpn", "image_size=96", "batch_size=4", "augmentation=[]"]
         options += ["optimizer=sgd", "learning_rate=0.01", "pretrained=none", "roi_batch_size=64", "rpn_batch_size=64"]
         config, snapshot = prepare(arguments.export, Path(folder), options)
         config = config.model_copy(update={"max_detections": 100})
