@@ -20,14 +20,20 @@ from torch import Tensor
 from app.pipeline.config import RunConfig, parse_config
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.evaluate.selection import selection_score
+from app.pipeline.faults import is_disk_full
 from app.pipeline.models.weights import WeightsError, read_weights
 from app.pipeline.types import CheckpointSaved, RunContext
 
 NUM_BEST = 3
+_NEARLY_NOTHING = 2**20  # bytes free on a disk that is full, whatever the error says
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read; the message says why and what to do."""
+
+
+class DiskFull(CheckpointError):
+    """A checkpoint did not fit on the disk; those written before are whole."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +149,11 @@ def save_checkpoint(path: Path, contents: dict[str, Any], before_placing: Callab
         temporary.replace(path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        raise CheckpointError(
+        free = shutil.disk_usage(path.parent).free
+        kind = DiskFull if is_disk_full(error) or free < _NEARLY_NOTHING else CheckpointError
+        raise kind(
             f"{path.name} could not be written to {path.parent} ({error}); "
-            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB are free there. Make room and train again"
+            f"{free / 1e6:.0f} MB are free there. Make room, then let the run go on"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
