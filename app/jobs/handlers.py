@@ -36,7 +36,7 @@ def train(job: JobContext) -> dict[str, Any]:
             job.on_pulse = None
             recorder.flush()
     except Exception as error:  # it may be the database, or the log, that found the disk full
-        if isinstance(error, RunPaused) or not (config.pause_when_disk_is_full and is_disk_full(error)):
+        if isinstance(error, RunPaused) or not (config.pause_when_disk_is_full and is_disk_full(error, folder)):
             raise
         raise RunPaused(f"the disk is full ({error}). Make room, then let the run go on") from error
     if result.state == "stopped":

@@ -32,7 +32,7 @@ def with_reserve(path: Path, write: Callable[[], None]) -> None:
     try:
         write()
     except Exception as error:
-        if not is_disk_full(error) or not path.exists():
+        if not path.exists() or not is_disk_full(error, path.parent):
             raise
         logger.warning("the disk is full: giving up the reserve to write down what happened")
         path.unlink()

@@ -1,6 +1,7 @@
 """How torch, SQLite and the system tell of what is used up, bare and wrapped."""
 
 import errno
+import shutil
 
 import pytest
 import torch
@@ -45,5 +46,11 @@ def test_out_of_memory(error, expected, wrap):
         (MemoryError(), False),
     ],
 )
-def test_disk_full(error, expected, wrap):
-    assert is_disk_full(wrap(error)) is expected
+def test_disk_full(error, expected, wrap, tmp_path):
+    assert is_disk_full(wrap(error), tmp_path) is expected
+
+
+def test_whatever_is_raised_where_nothing_is_free(tmp_path, monkeypatch):
+    """SQLite on a full disk, when it cannot make the index of its log: measured."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    assert is_disk_full(RuntimeError("disk I/O error"), tmp_path)

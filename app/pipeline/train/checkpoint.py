@@ -25,7 +25,6 @@ from app.pipeline.models.weights import WeightsError, read_weights
 from app.pipeline.types import CheckpointSaved, RunContext
 
 NUM_BEST = 3
-_NEARLY_NOTHING = 2**20  # bytes free on a disk that is full, whatever the error says
 
 
 class CheckpointError(RuntimeError):
@@ -149,11 +148,10 @@ def save_checkpoint(path: Path, contents: dict[str, Any], before_placing: Callab
         temporary.replace(path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        free = shutil.disk_usage(path.parent).free
-        kind = DiskFull if is_disk_full(error) or free < _NEARLY_NOTHING else CheckpointError
+        kind = DiskFull if is_disk_full(error, path.parent) else CheckpointError
         raise kind(
             f"{path.name} could not be written to {path.parent} ({error}); "
-            f"{free / 1e6:.0f} MB are free there. Make room, then let the run go on"
+            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB are free there. Make room, then let the run go on"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
