@@ -253,8 +253,9 @@ class Run:
         """One step on one or several batches: losses, gradients, new weights, and the figures of all that."""
         learning_rate = learning_rate_at(self.step, self.num_steps, self.config) * self.remedies.rate_factor
         self.updater.set_learning_rate(learning_rate)
-        images_at_once = self.remedies.images_at_once(self.config)
-        batches = [part for batch in batches for part in batch.split(images_at_once)]
+        if self.remedies.batch_parts > 1:
+            size = self.remedies.images_at_once(self.config)
+            batches = [part for batch in batches for part in batch.split(size)]
         num_images = sum(len(batch) for batch in batches)
         values: dict[str, float] = {}
         self.step_start.note()

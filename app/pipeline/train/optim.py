@@ -84,10 +84,11 @@ def check_losses(values: dict[str, float], image_names: list[str]) -> None:
 
 def check_weights(model: nn.Module, image_names: list[str]) -> None:
     """Raise NonFiniteLoss when a tensor of the model's state is not finite; for what is judged or saved."""
-    floats = [value for value in model.state_dict().values() if value.is_floating_point() and value.numel()]
-    largest = torch.stack([norm.float() for norm in torch._foreach_norm(floats, math.inf)]).cpu()
-    if not bool(largest.isfinite().all()):
-        raise NonFiniteLoss(_explain("weights", float(largest[~largest.isfinite()][0]), image_names))
+    floats = [value for value in model.state_dict().values() if value.is_floating_point()]
+    # A sum shows what is not finite in it, and is the fastest way to look at every number.
+    sums = torch.stack([value.sum(dtype=torch.float32) for value in floats]).cpu()
+    if not bool(sums.isfinite().all()):
+        raise NonFiniteLoss(_explain("weights", float(sums[~sums.isfinite()][0]), image_names))
 
 
 def _explain(what: str, value: float, image_names: list[str]) -> str:
