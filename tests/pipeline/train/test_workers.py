@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from app.pipeline.config import parse_config
+from app.pipeline.data import pixels
 from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.train import loader
 from app.pipeline.train.loader import TrainLoader
@@ -42,15 +43,15 @@ def make(snapshot, num_epochs=2, **changes):
 
 def failing(monkeypatch, error, num_times):
     """Reading an image fails so many times."""
-    read, failed = ResizedImages.prepare, []
+    read, failed = pixels.read_image, []
 
-    def prepare(self, image):
+    def read_image(*rest):
         if len(failed) < num_times:
             failed.append(1)
             raise error
-        return read(self, image)
+        return read(*rest)
 
-    monkeypatch.setattr(ResizedImages, "prepare", prepare)
+    monkeypatch.setattr(pixels, "read_image", read_image)
 
 
 def assert_same(made, expected):
