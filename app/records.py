@@ -119,6 +119,7 @@ class Job:
     num_deaths: int  # attempts whose process died since somebody last started it
     death_step: int | None  # where the last of them was, when a signal ended it
     gpu: str  # what CUDA_VISIBLE_DEVICES is for it; "" leaves that alone
+    hung: str  # what to say when it gives no sign of life; "" while it does
 
     @property
     def is_finished(self) -> bool:
@@ -146,6 +147,7 @@ class Run:
     progress: dict[str, Any] = field(default_factory=dict)
     attempt: int = 0
     pid: int | None = None
+    hung: str = ""  # see Job
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from app.jobs.context import JobContext, Stopped
 from app.jobs.recorder import RunRecorder
 from app.pipeline.config import TestTimeAugmentation, load_config
 from app.pipeline.data.snapshot import Snapshot, load_snapshot
-from app.pipeline.types import Detections
+from app.pipeline.faults import is_disk_full
+from app.pipeline.types import Detections, RunPaused
 from app.store import predictions, runs
 
 logger = logging.getLogger(__name__)
@@ -25,13 +26,19 @@ def train(job: JobContext) -> dict[str, Any]:
     run_id = int(job.payload["run_id"])
     folder = job.files.run(run_id)
     snapshot = load_snapshot(folder / "dataset.json")
+    config = load_config(folder / "config.json")
     recorder = RunRecorder(job, run_id, snapshot.sha256)
     job.on_pulse = recorder.flush
     try:
-        result = train_detector(load_config(folder / "config.json"), snapshot, folder, job.run_context(recorder.emit))
-    finally:
-        job.on_pulse = None
-        recorder.flush()
+        try:
+            result = train_detector(config, snapshot, folder, job.run_context(recorder.emit))
+        finally:
+            job.on_pulse = None
+            recorder.flush()
+    except Exception as error:  # it may be the database, or the log, that found the disk full
+        if isinstance(error, RunPaused) or not (config.pause_when_disk_is_full and is_disk_full(error, folder)):
+            raise
+        raise RunPaused(f"the disk is full ({error}). Make room, then let the run go on") from error
     if result.state == "stopped":
         raise Stopped(asdict(result))
     with job.write() as db:

@@ -367,6 +367,35 @@ class MachineOptions(_Group):
     seed: int = Field(42, ge=0, le=2**31 - 1, description="One seed for weights, order and augmentation.")
 
 
+class TroubleOptions(_Group):
+    """Trouble"""
+
+    halve_batch_when_out_of_memory: bool = Field(
+        True,
+        description="Out of memory in the first epoch: send half as many images through the network at a time, up to "
+        "three times. The images of an optimizer step stay the same.",
+    )
+    halve_rate_when_not_finite: bool = Field(
+        True,
+        description="A loss or gradient that is not finite: go back to the last good checkpoint and on from there with "
+        "half the learning rate, up to two times.",
+    )
+    fewer_workers_when_reading_fails: bool = Field(
+        True,
+        description="Images cannot be prepared for want of memory, files or threads: go on with fewer threads, in the "
+        "end with the training's own.",
+    )
+    pause_when_disk_is_full: bool = Field(
+        True, description="A full disk pauses the run, to go on when there is room, instead of ending it as failed."
+    )
+    min_images_per_s: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="End the run after its first 50 steps if they took fewer images a second; 0 takes any speed.",
+    )
+
+
 class RunConfig(
     ModelOptions,
     InputOptions,
@@ -377,6 +406,7 @@ class RunConfig(
     ScheduleOptions,
     JudgementOptions,
     MachineOptions,
+    TroubleOptions,
 ):
     """All options of a training run, flat: `--set epochs=5` on the command line, one control each in the form."""
 

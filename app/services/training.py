@@ -74,8 +74,8 @@ def metrics_after(
 ) -> tuple[list[MetricPoint], int]:
     """A run's numbers that are newer than the one with id ``after``, oldest first; raises NotFound.
 
-    Also the attempt that added the newest: when it is another than at the last call, ask again from the beginning,
-    because what is told twice, before and after a death, was taken back in between.
+    Also which attempt at telling them this is: when it is another than at the last call, ask again from the beginning,
+    because what is told twice, before and after a death or a remedy, was taken back in between.
     """
     attempt = runs.numbers_attempt(services.database(slug), run_id)  # before the numbers: a new one shows next time
     run = get_run(services, slug, run_id)
@@ -148,8 +148,9 @@ def wait_for(
 
 
 def describe_result(services: Services, slug: str, run_id: int) -> dict[str, Any]:
-    """A run for machines: run (id), state, attempt, pid, error, epoch (finished ones; also as epochs), best (figures
-    and file, or None) and the kept checkpoints (id, path and figures; the best first, the last one at the end).
+    """A run for machines: run (id), state, attempt, pid, error, hung (with a sentence in warning), epoch (finished
+    ones; also as epochs), best (figures and file, or None) and the kept checkpoints (id, path and figures; the
+    best first, the last one at the end).
     """
     run = get_run(services, slug, run_id)
     kept = [item for item in checkpoints(services, slug, run_id) if item.score is not None]
@@ -164,6 +165,8 @@ def describe_result(services: Services, slug: str, run_id: int) -> dict[str, Any
         "attempt": run.attempt,
         "pid": run.pid,
         "error": run.error,
+        "hung": bool(run.hung),
+        "warning": run.hung,
         "epochs": run.epoch,
         "epoch": run.epoch,
         "best": best,

@@ -321,7 +321,7 @@ def test_run_that_goes_on_is_drawn_from_its_saved_step(page, project, live):
     open_page(page, project, f"&run={live.id}")
     wait_for_points(page, 16)
     with live.database.write() as db:
-        runs.cut_back(db, live.id, attempt=2, step=5, judged_step=0, epoch=0)
+        runs.cut_back(db, live.id, step=5, judged_step=0, epoch=0)
     live.add_steps(6, 6)
     wait_for_points(page, 12)
     live.add_steps(7, 9)

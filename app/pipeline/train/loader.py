@@ -6,7 +6,7 @@ N boxes of an image, xyxy pixels of the resized image; labels 1..K.
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,9 @@ from app.pipeline.data.pixels import ResizedImages, UnreadableImage
 from app.pipeline.data.resize import STRIDE, Resize, canvas_for, image_size_at
 from app.pipeline.data.sampler import Sampler
 from app.pipeline.data.snapshot import Sample
+from app.pipeline.faults import is_short_of_resources
 from app.pipeline.models.forward import Batch
+from app.pipeline.train.workers import BLOCKED_AFTER_S, Workers
 from app.pipeline.types import Log, RunContext
 
 MAX_UNREADABLE = 50
@@ -66,6 +68,7 @@ class TrainLoader:
         self._chain = Chain.build(config.augmentation)
         self._context = context
         self._unreadable = _UnreadableImages(len(self._sampler.images), context)
+        self._num_threads = config.num_workers or min(4, torch.get_num_threads())
         self.num_taken = 0
 
     @property
@@ -79,28 +82,36 @@ class TrainLoader:
         The first ``first_batch`` batches are left out. ``num_taken`` tells how many of the epoch are behind, those
         included; a batch whose images all cannot be read counts and is not given.
         """
-        order = self._sampler.order(number)
-        groups = deque(
-            order[start : start + self._config.batch_size]
-            for start in range(first_batch * self._config.batch_size, len(order), self._config.batch_size)
-        )
         self.num_taken = first_batch
         images = self._images_of(number)
+        workers = Workers(self._num_threads, self._context, self._config.fewer_workers_when_reading_fails)
+        try:
+            while True:
+                try:
+                    yield from self._batches(number, images, workers)
+                    return
+                except Exception as error:
+                    workers.shrink(error)
+                    self._num_threads = workers.num
+        finally:
+            workers.close()
+
+    def _batches(self, epoch: int, images: ResizedImages, workers: Workers) -> Iterator[Batch]:
+        """The batches of an epoch that are not behind yet."""
+        order, size = self._sampler.order(epoch), self._config.batch_size
+        groups = deque(order[start : start + size] for start in range(self.num_taken * size, len(order), size))
         canvas = self._canvas(images.image_size)
-        num_threads = self._config.num_workers or min(4, torch.get_num_threads())
         waiting: deque[list[Future[Item | None]]] = deque()
-        with ThreadPoolExecutor(num_threads, thread_name_prefix="loader") as pool:
-            try:
-                while groups or waiting:
-                    while groups and len(waiting) < 3:
-                        group = [self._samples[index] for index in groups.popleft()]
-                        waiting.append([pool.submit(self._prepare, sample, number, images) for sample in group])
-                    self.num_taken += 1
-                    items = [item for item in (future.result() for future in waiting.popleft()) if item is not None]
-                    if items:
-                        yield make_batch(items, canvas)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        while groups or waiting:
+            while groups and len(waiting) < 3:
+                group = [self._samples[index] for index in groups.popleft()]
+                waiting.append([workers.submit(self._prepare, sample, epoch, images) for sample in group])
+            found = [future.result(BLOCKED_AFTER_S) for future in waiting[0]]
+            waiting.popleft()
+            self.num_taken += 1
+            items = [item for item in found if item is not None]
+            if items:
+                yield make_batch(items, canvas)
 
     def _images_of(self, epoch: int) -> ResizedImages:
         """The images at the size of this epoch; those of the size before are let go of."""
@@ -140,6 +151,8 @@ class TrainLoader:
         try:
             return images.read(sample)
         except UnreadableImage as error:
+            if is_short_of_resources(error):
+                raise  # nothing is wrong with the image
             self._unreadable.note(sample, str(error))
             return None
 

@@ -1,20 +1,23 @@
 """The training loop. A run that was stopped or killed goes on from its folder, with the same weights in the end."""
 
+import gc
 import json
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from app.pipeline.anchors import boxes_of, resolve_shapes
 from app.pipeline.config import RunConfig, explain_use, idle_options, parse_config
 from app.pipeline.data.pixels import ResizedImages
+from app.pipeline.data.resize import image_size_at
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.evaluate.selection import TITLES
+from app.pipeline.faults import is_out_of_memory
 from app.pipeline.machine import Machine, choose_machine
 from app.pipeline.models.build import resolve_max_detections
 from app.pipeline.models.card import write_card
@@ -24,6 +27,7 @@ from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import (
     CheckpointError,
     CheckpointKeeper,
+    DiskFull,
     Scores,
     check_free_space,
     tensors_of,
@@ -31,12 +35,15 @@ from app.pipeline.train.checkpoint import (
 from app.pipeline.train.ema import AveragedModel
 from app.pipeline.train.estimate import MAX_SAVE_SHARE, SAVE_EVERY_S
 from app.pipeline.train.files import LAST_NAME
+from app.pipeline.train.guards import OutOfMemory, Remedies, lower_rate, relieve_memory
 from app.pipeline.train.loader import TrainLoader
-from app.pipeline.train.optim import Updater, check_losses
+from app.pipeline.train.optim import NonFiniteLoss, Updater, check_losses, check_weights
 from app.pipeline.train.pace import Pace
 from app.pipeline.train.phases import Phases
 from app.pipeline.train.resume import (
+    StepStart,
     describe_arithmetic,
+    go_back_before,
     load_state,
     random_states,
     random_states_kept,
@@ -45,6 +52,7 @@ from app.pipeline.train.resume import (
     save_state,
 )
 from app.pipeline.train.schedule import learning_rate_at, steps_per_epoch
+from app.pipeline.train.speed import SpeedWatch
 from app.pipeline.train.validation import Judge, Patience
 from app.pipeline.types import (
     CheckpointDue,
@@ -55,6 +63,7 @@ from app.pipeline.types import (
     Progress,
     RunBegun,
     RunContext,
+    RunPaused,
 )
 
 
@@ -62,21 +71,34 @@ from app.pipeline.types import (
 class TrainResult:
     """How a run ended: state 'done' or 'stopped', finished epochs, and the figures of its best checkpoint (or {}).
 
-    A run that ended early, because nothing got better for as long as its config says, is done.
+    A run that ended early, because nothing got better for as long as its config says, is done. ``remedies`` are what it
+    did otherwise than its config says.
     """
 
     state: str
     epochs: int
     best: dict[str, float]
+    remedies: Remedies = field(default_factory=Remedies)
 
 
 def train(config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunContext | None = None) -> TrainResult:
     """Train a detector on the train split, judging it on the valid split; checkpoints go to ``run_dir``.
 
     Goes on from where the run in ``run_dir`` was saved last, if one has begun there. Raises WeightsError, MachineError,
-    DatasetError, CheckpointError or NonFiniteLoss, each with a message for people.
+    DatasetError, CheckpointError, NonFiniteLoss, OutOfMemory or RunPaused, each with a message for people.
     """
-    run = Run.start(config, snapshot, run_dir, context or RunContext())
+    remedies: Remedies | None = None
+    while True:
+        run = Run.start(config, snapshot, run_dir, context or RunContext(), remedies)
+        try:
+            return _train(run)
+        except Exception as error:
+            remedies = run.find_remedy(error)
+        del run
+        gc.collect()  # its memory is needed for the next one
+
+
+def _train(run: "Run") -> TrainResult:
     run.judge_if_due()  # a stop may have come in the middle of it
     while not run.is_over:
         epoch = run.epoch + 1
@@ -86,6 +108,8 @@ def train(config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunCont
             run.train_step(batches, epoch)
             if run.context.should_stop():
                 return run.stop(epoch)
+            if run.speed.too_slow:
+                return run.finish()
         run.finish_epoch(epoch)
         if run.context.should_stop() and not run.is_over:
             return run.stop(epoch)
@@ -121,20 +145,36 @@ class Run:
     keeper: CheckpointKeeper
     detector: Detector
     pace: Pace
+    speed: SpeedWatch
     run_dir: Path
     snapshot_sha256: str
+    step_start: StepStart
+    remedies: Remedies = field(default_factory=Remedies)
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps
     num_batches: int = 0  # batches of the epoch under way that are behind
     is_judgement_due: bool = False
     judged_step: int = 0
     scores: Scores | None = None
+    image_names: list[str] = field(default_factory=list)  # of the last update
+    is_updating: bool = False  # a step is half done, and cannot be undone
+    saved_step: int | None = None  # of the newest saved state
     last_saved: float = field(default_factory=time.monotonic)
     save_every_s: float = field(default_factory=lambda: SAVE_EVERY_S)
 
     @classmethod
-    def start(cls, config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunContext) -> "Run":
-        """Build all parts, as they were saved last if a run has begun here; what can be refused is refused here."""
+    def start(
+        cls,
+        config: RunConfig,
+        snapshot: Snapshot,
+        run_dir: Path,
+        context: RunContext,
+        remedies: Remedies | None = None,
+    ) -> "Run":
+        """Build all parts, as they were saved last if a run has begun here; what can be refused is refused here.
+
+        ``remedies`` are what the run does otherwise from here on; without them it is what was saved.
+        """
         remove_leftovers(run_dir)
         found = load_state(run_dir)
         state, digest = found or (None, "")
@@ -170,14 +210,20 @@ class Run:
             keeper=CheckpointKeeper(run_dir, config, snapshot.categories, context),
             detector=Detector(average.model if average else model, snapshot.categories, config, machine),
             pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config), mark=machine.mark),
+            speed=SpeedWatch(config.min_images_per_s),
             run_dir=run_dir,
             snapshot_sha256=snapshot.sha256,
+            step_start=StepStart(model, machine),
         )
         if state is None:
             run.keeper.forget_others()  # of an attempt that was killed before it was saved
             context.emit(RunBegun(0, 0, 0, 0.0))
         else:
             run._go_on(state, digest)
+        if remedies is not None and remedies != run.remedies:
+            run.remedies = remedies
+            if state is not None:
+                run._save()
         return run
 
     @property
@@ -197,30 +243,39 @@ class Run:
     def begin_epoch(self, epoch: int) -> None:
         """Enter the phase of the epoch, if another one begins, with a new optimizer for what learns in it."""
         note = self.phases.enter(epoch)
+        size = image_size_at(epoch, self.config.epochs, self.config.image_size, self.config.progressive_sizes)
+        self.speed.begin_stage((self.phases.index, size))
         if note:
             self.updater.start_over(self.model)
             self.context.emit(Log(note))
 
     def train_step(self, batches: list[Batch], epoch: int) -> None:
         """One step on one or several batches: losses, gradients, new weights, and the figures of all that."""
-        learning_rate = learning_rate_at(self.step, self.num_steps, self.config)
+        learning_rate = learning_rate_at(self.step, self.num_steps, self.config) * self.remedies.rate_factor
         self.updater.set_learning_rate(learning_rate)
+        if self.remedies.batch_parts > 1:
+            size = self.remedies.images_at_once(self.config)
+            batches = [part for batch in batches for part in batch.split(size)]
         num_images = sum(len(batch) for batch in batches)
         values: dict[str, float] = {}
-        before = self._what_batches_change() if len(batches) > 1 else None
+        self.step_start.note()
         for index, batch in enumerate(batches):
             if index and self.context.should_stop():
-                return self._undo(before)  # half of a step is none
+                return self._undo_step()  # half of a step is none
             share = len(batch) / num_images
             for name, value in self._add_gradients(batch, share).items():
                 values[name] = values.get(name, 0.0) + value * share
         self.pace.timeline.enter("optimizer")
-        self.updater.apply([name for batch in batches for name in batch.names])
+        self.step_start.forget()
+        self.is_updating = True
+        self.image_names = [name for batch in batches for name in batch.names]
+        self.updater.apply(self.image_names)
         if self.average:
             self.average.update()
         self.pace.timeline.enter("other")
         self.step += 1
         self.num_batches = self.loader.num_taken
+        self.is_updating = False
         self.pace.add(num_images)
         self.context.emit(Metrics(self.step, epoch, "train", {**values, "learning_rate": learning_rate}))
         if self.pace.is_due():
@@ -230,16 +285,9 @@ class Run:
                 self._save()
         return None
 
-    def _what_batches_change(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What a forward pass changes besides gradients: the dice, and the statistics of batch norm."""
-        return random_states(self.machine), {name: value.clone() for name, value in self.model.named_buffers()}
-
-    def _undo(self, before: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+    def _undo_step(self) -> None:
         """As if the batches of the step under way had not been seen."""
-        states, buffers = before
-        restore_random_states(self.machine, states)
-        for name, value in self.model.named_buffers():
-            value.copy_(buffers[name])
+        self.step_start.restore()
         self.updater.forget()
 
     def _add_gradients(self, batch: Batch, share: float) -> dict[str, float]:
@@ -254,6 +302,46 @@ class Run:
         self.updater.add(loss, share)
         return values
 
+    def find_remedy(self, error: Exception) -> Remedies:
+        """What to go on with from the last saved state after ``error``; raises what the run ends with."""
+        if is_out_of_memory(error):
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that went wrong
+            return self._relieve_memory(error)
+        if isinstance(error, NonFiniteLoss):
+            return self._lower_rate(error)
+        if isinstance(error, DiskFull) and self.config.pause_when_disk_is_full:
+            raise RunPaused(f"the disk is full: {error}") from error
+        raise error
+
+    def _relieve_memory(self, error: Exception) -> Remedies:
+        """Save the state before the step that did not fit; raises OutOfMemory when there is nothing more to give."""
+        try:
+            remedies, sentence = relieve_memory(self.remedies, self.config, self.epoch, self.step)
+            self.context.emit(Log(sentence, "warning"))
+            self.remedies = remedies
+        except OutOfMemory as end:
+            raise end from error
+        finally:
+            if not self.is_updating:
+                self._undo_step()
+                self._save()
+        return self.remedies
+
+    def _lower_rate(self, error: NonFiniteLoss) -> Remedies:
+        """Go back to the last state before the weights that ``error`` came from; raises it when that helps no more."""
+        remedies = lower_rate(self.remedies, self.config, self.step)
+        if remedies is None:
+            raise error
+        go_back_before(self.run_dir, self.step)
+        self.context.emit(
+            Log(
+                f"After step {self.step} {error.what}: going back to the last good checkpoint, and on from there with "
+                f"{remedies.rate_factor:g} of the learning rate.",
+                "warning",
+            )
+        )
+        return remedies
+
     def finish_epoch(self, epoch: int) -> None:
         """Judge the model when it is time, keep it if it is among the best, and save where the run stands."""
         self.epoch, self.num_batches = epoch, 0
@@ -267,19 +355,22 @@ class Run:
         self._report_pace(epoch)
         self._save()
         self.context.emit(Log(f"Stopped in epoch {epoch} after {self.step} steps; the last state is saved."))
-        return TrainResult("stopped", self.epoch, self.keeper.best)
+        return TrainResult("stopped", self.epoch, self.keeper.best, self.remedies)
 
     def finish(self) -> TrainResult:
         self._report_pace(self.epoch, num_steps=self.step)
         self._save()
-        if self.epoch < self.config.epochs:
+        if self.speed.too_slow:
+            self.context.emit(Log(self.speed.too_slow, "warning"))
+        elif self.epoch < self.config.epochs:
             self._explain_early_end()
-        return TrainResult("done", self.epoch, self.keeper.best)
+        return TrainResult("done", self.epoch, self.keeper.best, self.remedies)
 
     def judge_if_due(self) -> None:
         """Judge the finished epoch if that is still to be done; asked to stop in the middle, it stays to be done."""
         if not self.is_judgement_due:
             return
+        check_weights(self.kept_model, self.image_names)
         self.pace.timeline.enter("evaluation")
         with random_states_kept(self.machine):
             judgement = self.judge.judge(self.detector)
@@ -308,9 +399,12 @@ class Run:
     def _save(self) -> None:
         """Save where the run stands; the next time is due when this one's cost is small against the time between."""
         began = time.monotonic()
+        for model in {self.model, self.kept_model}:
+            check_weights(model, self.image_names)
         self.context.emit(CheckpointDue())
         contents = self.keeper.contents(self.kept_model, self.scores, self.epoch, self.step) | self._state_dict()
-        digest = save_state(self.run_dir, contents)
+        digest = save_state(self.run_dir, contents, is_in_place=self.step == self.saved_step)
+        self.saved_step = self.step
         self.context.emit(self._last_saved(digest))
         self.last_saved = time.monotonic()
         self.save_every_s = max(SAVE_EVERY_S, (self.last_saved - began) / MAX_SAVE_SHARE)
@@ -332,6 +426,7 @@ class Run:
             "patience": self.patience.state_dict(),
             "judge": self.judge.state_dict(),
             "elapsed_s": self.pace.elapsed_s,
+            "remedies": asdict(self.remedies),
             "arithmetic": describe_arithmetic(self.machine),
             "dataset_sha256": self.snapshot_sha256,
         }
@@ -359,7 +454,9 @@ class Run:
         self.patience.load_state_dict(progress["patience"])
         self.judge.load_state_dict(progress["judge"])
         self.pace.go_on(progress["elapsed_s"])
+        self.remedies = Remedies(**progress.get("remedies", {}))
         self.epoch, self.step, self.num_batches = state["epoch"], state["step"], progress["num_batches"]
+        self.saved_step = self.step
         self.is_judgement_due, self.judged_step = progress["is_judgement_due"], progress["judged_step"]
         self.scores = Scores(**progress["scores"]) if progress["scores"] else None
         restore_random_states(self.machine, state["random_states"])
@@ -376,7 +473,12 @@ class Run:
         rate = self.pace.images_per_s()
         if rate is not None:
             values["images_per_s"] = rate
+            hint = self.speed.note(*self.pace.window)
+            if hint:
+                self.context.emit(Log(hint, "warning"))
         values |= {f"share_{part}": share for part, share in self.pace.timeline.take_shares().items()}
+        if self.remedies.batch_parts > 1:
+            values["images_at_once"] = self.remedies.images_at_once(self.config)
         self.context.emit(Metrics(self.step, epoch, "system", values))
         message = f"epoch {epoch} of {self.config.epochs}"
         self.context.emit(Progress(self.step, num_steps or self.num_steps, message, self.pace.eta_s(self.step)))
