@@ -30,6 +30,7 @@ from app.cli_progress import show_job as _show_job
 from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.pipeline.data.json_file import utf8_problem
+from app.pipeline.presets import explain_doubts
 from app.records import Run
 from app.services import (
     benchmark,
@@ -146,6 +147,11 @@ def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
     _add_run_and_split(command)
     command.set_defaults(as_text=_evaluation_as_text)
     command.add_argument(
+        "--tta",
+        choices=(*review.VIEW_TITLES, "all"),
+        help="test-time augmentation in place of the run's own; all compares them in one table",
+    )
+    command.add_argument(
         "--results", type=_output_file, metavar="FILE", help="write the predictions as COCO results JSON"
     )
 
@@ -160,6 +166,9 @@ def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
         "--tune",
         action="store_true",
         help="tune every method on half of the images, judge on the other half, and say which members are needed",
+    )
+    command.add_argument(
+        "--method", choices=ensembling.METHODS, default=ensembling.METHODS[0], help="how they are fused (wbf)"
     )
 
     command = _add_command(commands, "predict", predict, "find objects in a picture or a folder of pictures")
@@ -202,13 +211,16 @@ def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`train`: queue a run, and with ``--wait`` see it through; a run that does not end well is an error."""
     slug = projects.find_project(services, values.project)
     run = training.start_run(services, slug, _options(values), values.preset)
+    warnings = explain_doubts(parse_config(run.config))
+    for option, doubt in warnings.items():
+        sys.stderr.write(f"warning: {option}: {doubt}\n")
     if values.wait:
         run = training.wait_for(services, slug, run.id, _show_job())
         if run.state != "done":
             raise UserError(
                 f"Run {run.id} ended as {run.state}: {(run.error or 'it was stopped').rstrip('.')}.", "See its log."
             )
-    return {"project": slug, **_run_result(services, slug, run.id)}
+    return {"project": slug, **_run_result(services, slug, run.id), **({"warnings": warnings} if warnings else {})}
 
 
 def check_before(services: Services, values: argparse.Namespace) -> dict[str, Any]:
@@ -271,10 +283,26 @@ def run_benchmark(services: Services, values: argparse.Namespace) -> dict[str, A
 
 
 def evaluate(services: Services, values: argparse.Namespace) -> dict[str, Any]:
-    """`evaluate`: predicts first where that was not done yet."""
+    """`evaluate`: predicts first where that was not done yet; `--tta all` compares the test-time augmentations."""
     slug = projects.find_project(services, values.project)
-    result = review.evaluate_run(services, slug, values.run, values.split, _show_job())
-    answer = {"project": slug, "checkpoint": result["checkpoint"]["file_name"], **_figures(result, values)}
+    if values.tta == "all":
+        if values.results is not None:
+            raise BadRequest("One set of predictions can be written, and --tta all makes three.", "Name one of them.")
+        compared = review.compare_views(services, slug, values.run, values.split, _show_job())
+        return {
+            "project": slug,
+            "run": values.run,
+            "split": values.split,
+            **compared,
+            "checkpoint": compared["checkpoint"]["file_name"],
+        }
+    result = review.evaluate_run(services, slug, values.run, values.split, _show_job(), values.tta)
+    answer = {
+        "project": slug,
+        "checkpoint": result["checkpoint"]["file_name"],
+        "test_time_augmentation": result["test_time_augmentation"],
+        **_figures(result, values),
+    }
     if values.results is not None:
         review.write_results(services, slug, result["set"]["id"], values.results)
         answer["left_out_images"] = review.images_left_out(services, slug, result["set"]["id"])
@@ -290,11 +318,19 @@ def ensemble(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     if values.sets:
         raise BadRequest("Stored predictions are fused by the lab only.", "Add --tune, or name --checkpoints.")
     result = ensembling.fuse_run(
-        services, slug, values.run, values.split, values.top, _show_job(), checkpoint_ids=values.checkpoints
+        services,
+        slug,
+        values.run,
+        values.split,
+        values.top,
+        _show_job(),
+        checkpoint_ids=values.checkpoints,
+        options={"method": values.method},
     )
     return {
         "project": slug,
         **_figures(result, values),
+        "method": values.method,
         **{name: result[name] for name in ("members", "verdict", "is_gain")},
     }
 
@@ -412,7 +448,9 @@ def _benchmark_as_text(result: dict[str, Any]) -> str:
 
 
 def _evaluation_as_text(result: dict[str, Any]) -> str:
-    """The figures as everywhere, with the error budget and the confusion matrix as tables below."""
+    """The figures as everywhere, with the error budget and the confusion matrix as tables below; or a comparison."""
+    if "rows" in result:
+        return _views_as_text(result)
     figures = {name: value for name, value in result.items() if name not in ("error_budget", "confusion")}
     return "\n".join([_as_text(figures), *cli_judging.diagnosis_as_text(result)])
 
@@ -474,6 +512,16 @@ def _fusion_as_text(options: dict[str, Any]) -> str:
     iou = "" if options["method"] == "soft_nms" else f"IoU {options['iou_threshold']:g}, "
     weights = " ".join(f"{weight:g}" for weight in options["weights"])
     return f"{iou}skip below {options['skip_threshold']:g}, weights {weights}"
+
+
+def _views_as_text(result: dict[str, Any]) -> str:
+    """A comparison of test-time augmentations: one table with the verdict below it."""
+    heads = (("map", "mAP"), ("map50", "mAP50"), ("map75", "mAP75"), ("f1", "F1"), ("score", "score"))
+    lines = [f"Run {result['run']}, {result['checkpoint']} on {result['split']}", ""]
+    lines.append(f"{'test-time augmentation':<24}" + "".join(f"{title:>8}" for _, title in heads))
+    for row in result["rows"]:
+        lines.append(f"{row['name']:<24}" + "".join(f"{row[name]:>8.3f}" for name, _ in heads))
+    return "\n".join([*lines, "", result["verdict"]])
 
 
 def _presets_as_text(result: dict[str, Any]) -> str:

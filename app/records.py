@@ -119,6 +119,7 @@ class Job:
     num_deaths: int  # attempts whose process died since somebody last started it
     death_step: int | None  # where the last of them was, when a signal ended it
     gpu: str  # what CUDA_VISIBLE_DEVICES is for it; "" leaves that alone
+    hung: str  # what to say when it gives no sign of life; "" while it does
 
     @property
     def is_finished(self) -> bool:
@@ -146,6 +147,7 @@ class Run:
     progress: dict[str, Any] = field(default_factory=dict)
     attempt: int = 0
     pid: int | None = None
+    hung: str = ""  # see Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,3 +200,8 @@ class PredictionSet:
     options: dict[str, Any]
     snapshot_sha256: str  # of the ground truth they were made for
     created_at: float
+
+    @property
+    def test_time_augmentation(self) -> str:
+        """The views a checkpoint predicted in; predictions of a run's own validations are "off"."""
+        return self.options.get("test_time_augmentation", "off")

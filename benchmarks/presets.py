@@ -59,7 +59,7 @@ def row(workspace: Path, preset: str, budget_s: float) -> str:
     run = command(workspace, "train", "--project", PROJECT, "--preset", preset, "--set", "pretrained=none", *words)
     cpu_s = watch(workspace, run["run"], budget_s)
     figures = command(workspace, "evaluate", "--project", PROJECT, "--run", str(run["run"]))
-    steps = training.metrics_after(services, PROJECT, run["run"], names=["loss"])[-1].step
+    steps = training.metrics_after(services, PROJECT, run["run"], names=["loss"])[0][-1].step
     epochs = training.get_run(services, PROJECT, run["run"]).epoch
     size = "as is" if config.resize == "as_is" else config.image_size
     scores = "".join(f"{figures[name]:8.3f}" for name in ("map", "map50", "f1"))

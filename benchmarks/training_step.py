@@ -1,6 +1,6 @@
 """The training step against the loop of torchvision's detection references, on the same batches from the same weights.
 
-    python -m benchmarks.training_step speed [--model M] [--sizes 320 512] [--batch 2] [--rounds 5]
+    python -m benchmarks.training_step speed [--model M] [--sizes 320 512] [--norms frozen batch] [--batch 2]
     python -m benchmarks.training_step calls              kernels and waits of a step at batch 2 and 8
     python -m benchmarks.training_step memory             bytes kept for the backward pass under mixed precision
     python -m benchmarks.training_step curves EXPORT      losses of short trainings with several seeds
@@ -99,7 +99,7 @@ def measure_speed(arguments: argparse.Namespace) -> None:
     columns = f"{'ours':>6}{'theirs':>8}{'s ours':>8}{'theirs':>8}  {'wall ratio (range)':<22}CPU ratio (range)"
     print(f"{'model, norm, size':<40}{columns}", flush=True)
     for size in arguments.sizes:
-        for norm in ("frozen", "batch"):
+        for norm in arguments.norms:
             times = interleave(arguments.model, size, norm, arguments.batch, arguments.rounds)
             for ours, theirs in (("bf16", "fp32"), ("bf16", "bf16"), ("fp32", "fp32")):
                 print_ratio(f"{arguments.model}, {norm}, {size}", ours, theirs, times)
@@ -252,7 +252,7 @@ def measure_curves(arguments: argparse.Namespace) -> None:
     from benchmarks.first_run import prepare
 
     with tempfile.TemporaryDirectory() as folder:
-        options = ["model=fasterrcnn_resnet18_fpn", "image_size=160", "batch_size=4", "augmentation=[]"]
+        options = ["model=fasterrcnn_resnet18_fpn", "image_size=96", "batch_size=4", "augmentation=[]"]
         options += ["optimizer=sgd", "learning_rate=0.01", "pretrained=none", "roi_batch_size=64", "rpn_batch_size=64"]
         config, snapshot = prepare(arguments.export, Path(folder), options)
         config = config.model_copy(update={"max_detections": 100})
@@ -302,6 +302,7 @@ def main() -> None:
     parser.add_argument("export", type=Path, nargs="?", help="a COCO export, for curves")
     parser.add_argument("--model", default="fasterrcnn_resnet50_fpn")
     parser.add_argument("--sizes", type=int, nargs="+", default=[512])
+    parser.add_argument("--norms", nargs="+", default=["frozen", "batch"])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100)

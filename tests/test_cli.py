@@ -14,6 +14,7 @@ from app.records import Run
 from app.services import ensemble_lab, jobs, projects, run_checks, suggestions
 from app.services.context import Services
 from app.store import jobs as job_store
+from app.store import predictions
 from app.store.files import Workspace
 from tests.services.export_maker import Export
 from tests.services.review_project import make_review_project
@@ -193,7 +194,7 @@ def test_failed_import_leaves_no_project(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--set", "epoch=1"], "unknown option 'epoch'"),
+        (["--set", "epoch=1"], "epoch: unknown option"),
         (["--set", "epochs=0"], "epochs"),
         (["--set", "epochs"], "key=value"),
         (["--preset", "nothing"], "preset"),
@@ -366,3 +367,66 @@ def test_benchmark_needs_no_project(run, monkeypatch):
     run("benchmark")
     assert written[0].splitlines()[1].split() == ["m", "320", "2.00", "1.00", "2.00", "0.250"]
     assert "left out: n at 320 (no time was left)" in written[0]
+
+
+def test_high_rate_for_a_transformer_is_warned_of(run, dataset, monkeypatch):
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    assert run("import", dataset, "--project", "Pets", "--json")[0] == 0
+    swin = ("train", "--project", "Pets", "--set", "model=fasterrcnn_swin_t_fpn")
+    code, result, error = run(*swin, "--set", "learning_rate=1e-3", "--json")
+    assert code == 0 and list(result["warnings"]) == ["learning_rate"]
+    assert error.startswith("warning: learning_rate: 0.001 is high for a transformer")
+    code, result, error = run(*swin, "--json")
+    assert code == 0 and "warnings" not in result and not error
+
+
+@pytest.fixture
+def reviewed(tmp_path):
+    """A project with a run, its stored predictions, and those of its best checkpoint in other views."""
+    project = make_review_project(tmp_path / "projects")
+    database = project.services.database(project.slug)
+    found = predictions.read_detections(database, project.set_ids[1])
+    for views in ("flip", "flip_scales"):
+        with database.write() as db:
+            predictions.store_predictions(
+                db,
+                run_id=project.run_id,
+                split="valid",
+                detections=found,
+                snapshot_sha256="a" * 64,
+                checkpoint_id=project.checkpoint_ids[0],
+                options={"test_time_augmentation": views},
+            )
+    return project
+
+
+def test_views_are_judged_one_by_one_or_in_one_table(run, reviewed, capsys):
+    judge = ("evaluate", "--project", "Blood cells", "--run", reviewed.run_id)
+    code, result, _ = run(*judge, "--json")
+    assert (code, result["test_time_augmentation"]) == (0, "off")
+    code, flipped, _ = run(*judge, "--tta", "flip", "--json")
+    assert (code, flipped["test_time_augmentation"]) == (0, "flip")
+    assert flipped["map"] < result["map"]
+    code, table, _ = run(*judge, "--tta", "all", "--json")
+    assert [row["map"] for row in table["rows"]] == [result["map"], flipped["map"], flipped["map"]]
+    assert (code, table["is_gain"], table["best"]) == (0, False, "off")
+    assert cli.main(["--projects", str(reviewed.services.workspace.root), *map(str, judge), "--tta", "all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[3:6]] == ["one view", "flip", "flip + scales"]
+    assert lines[-1].startswith("No gain: ")
+
+
+def test_comparison_of_views_writes_no_results(run, reviewed, tmp_path):
+    words = ("evaluate", "--project", "Blood cells", "--run", 1, "--tta", "all", "--results", tmp_path / "x.json")
+    code, result, _ = run(*words, "--json")
+    assert (code, "one of them" in result["hint"].lower()) == (2, True)
+
+
+@pytest.mark.parametrize("method", ["nms", "soft_nms", "nmw", "wbf"])
+def test_fuser_is_a_choice(run, reviewed, monkeypatch, method):
+    monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
+    monkeypatch.setattr(jobs, "wait_for", lambda services, slug, job_id, on_change: jobs.get(services, slug, job_id))
+    words = () if method == "wbf" else ("--method", method)
+    run("ensemble", "--project", "Blood cells", "--run", reviewed.run_id, *words, "--json")
+    (job,) = (job for job in jobs.list_jobs(reviewed.services, reviewed.slug) if job.kind == "ensemble")
+    assert job.payload["options"]["method"] == method

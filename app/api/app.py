@@ -58,7 +58,7 @@ def _mount_pages(app: FastAPI, services: Services) -> None:
         app_kwargs={"openapi_url": None},
         favicon_path=str(Path(shell.WIDGETS) / "anchor.svg"),
         theme=build_theme(),
-        head=shell.head(),
+        head=shell.head(f"/widgets/{widgets.widgets_version()}"),
     )
 
 

@@ -16,6 +16,7 @@ from app.records import Job
 from app.store import jobs
 from app.store.database import ProjectDatabase
 from app.store.files import ProjectFiles, Workspace
+from app.store.reserve import with_reserve
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +94,17 @@ class JobContext:
         threading.Thread(target=self._watch_worker, name="worker watch", daemon=True).start()
 
     def finish(self, state: str, result: dict[str, Any] | None = None, error: str = "") -> None:
-        """End the attempt; raises JobLost when it is over already."""
+        """End the attempt, on a full disk too; raises JobLost when it is over already."""
         self._is_over.set()
         if self._pulse.is_alive():
             self._pulse.join(timeout=10)
-        if self._progress is not None:
-            jobs.set_progress(self.database, self.job.id, self.job.attempt, self._progress)
-        jobs.finish(self.database, self.job.id, self.job.attempt, state, result, error)
+
+        def write() -> None:
+            if self._progress is not None:
+                jobs.set_progress(self.database, self.job.id, self.job.attempt, self._progress)
+            jobs.finish(self.database, self.job.id, self.job.attempt, state, result, error)
+
+        with_reserve(self.files.reserve, write)
 
     def requeue(self, error: str = "") -> None:
         """End the attempt at a safe point from which another goes on; raises JobLost when it is over already."""

@@ -10,10 +10,11 @@ from typing import Any
 from app.errors import BadRequest
 from app.jobs.context import JobContext, PeerDied, Stopped
 from app.jobs.recorder import RunRecorder
-from app.pipeline.config import load_config
+from app.pipeline.config import TestTimeAugmentation, load_config
 from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.data.snapshot import Samples, Snapshot, load_snapshot
-from app.pipeline.types import Detections
+from app.pipeline.faults import is_disk_full
+from app.pipeline.types import Detections, RunPaused
 from app.store import predictions, runs
 
 logger = logging.getLogger(__name__)
@@ -27,16 +28,22 @@ def train(job: JobContext) -> dict[str, Any]:
     run_id = int(job.payload["run_id"])
     folder = job.files.run(run_id)
     snapshot = load_snapshot(folder / "dataset.json")
+    config = load_config(folder / "config.json")
     recorder = RunRecorder(job, run_id, snapshot.sha256)
     job.on_pulse = recorder.flush
     try:
-        config, context = load_config(folder / "config.json"), job.run_context(recorder.emit)
-        result = train_detector(config, snapshot, folder, context, job.files.pixels)
-    except PeerLost as error:
-        raise PeerDied(str(error)) from error
-    finally:
-        job.on_pulse = None
-        recorder.flush()
+        try:
+            context = job.run_context(recorder.emit)
+            result = train_detector(config, snapshot, folder, context, job.files.pixels)
+        except PeerLost as error:
+            raise PeerDied(str(error)) from error
+        finally:
+            job.on_pulse = None
+            recorder.flush()
+    except Exception as error:  # it may be the database, or the log, that found the disk full
+        if isinstance(error, RunPaused) or not (config.pause_when_disk_is_full and is_disk_full(error, folder)):
+            raise
+        raise RunPaused(f"the disk is full ({error}). Make room, then let the run go on") from error
     if result.state == "stopped":
         raise Stopped(asdict(result))
     with job.write() as db:
@@ -45,11 +52,12 @@ def train(job: JobContext) -> dict[str, Any]:
 
 
 def predict(job: JobContext) -> dict[str, Any]:
-    """Predict split ``split`` with checkpoint ``checkpoint_id``; the result has set_id."""
-    return {"set_id": predict_split(job, int(job.payload["checkpoint_id"]), job.payload["split"])}
+    """Predict split ``split`` with checkpoint ``checkpoint_id`` and its ``test_time_augmentation``: set_id."""
+    augmentation = job.payload.get("test_time_augmentation", "off")
+    return {"set_id": predict_split(job, int(job.payload["checkpoint_id"]), job.payload["split"], augmentation)}
 
 
-def predict_split(job: JobContext, checkpoint_id: int, split: str) -> int:
+def predict_split(job: JobContext, checkpoint_id: int, split: str, augmentation: TestTimeAugmentation) -> int:
     """Predict a split of the dataset frozen for the checkpoint's run, store the predictions, and return their set's id.
 
     Raises NotFound, BadRequest for an empty split, Stopped.
@@ -62,7 +70,9 @@ def predict_split(job: JobContext, checkpoint_id: int, split: str) -> int:
     samples = _samples_of(snapshot, split)
     detector = load_detector(folder / checkpoint.file_name)
     images = ResizedImages.for_config(detector.config, budget_bytes=0, folder=job.files.pixels)
-    detections: dict[int, Detections] = dict(detector.predict_samples(samples, job.run_context(), images))
+    detections: dict[int, Detections] = dict(
+        detector.predict_samples(samples, job.run_context(), images, augmentation=augmentation)
+    )
     if job.should_stop():
         raise Stopped
     with job.write() as db:
@@ -74,6 +84,7 @@ def predict_split(job: JobContext, checkpoint_id: int, split: str) -> int:
             snapshot_sha256=snapshot.sha256,
             checkpoint_id=checkpoint.id,
             name=checkpoint.file_name,
+            options={} if augmentation == "off" else {"test_time_augmentation": augmentation},
         )
 
 

@@ -18,9 +18,12 @@ from app.errors import Cancelled, UserError
 from app.jobs.context import JobContext, PeerDied, Stopped
 from app.jobs.locks import FileLock
 from app.jobs.logs import forget_step
+from app.pipeline.faults import is_out_of_memory
+from app.pipeline.types import RunPaused
 from app.store.database import ProjectDatabase
 from app.store.files import Workspace
 from app.store.jobs import JobLost, get_job
+from app.store.reserve import lay_in
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ def run_job(workspace: Workspace, slug: str, job_id: int, attempt: int, handlers
             return LOST
         _log_to(files.job_log(job_id))
         forget_step(files, job_id)
+        lay_in(files.reserve)
         context = JobContext(workspace, slug, get_job(ProjectDatabase(files.database), job_id))
         if context.job.attempt != attempt or context.job.state not in ("running", "stopping"):
             logger.error("attempt %d of job %d is over", attempt, job_id)
@@ -71,6 +75,10 @@ def _run(context: JobContext, handlers: Mapping[str, str]) -> int:
         raise
     except (Stopped, Cancelled) as stop:
         return _leave(context, getattr(stop, "result", None))
+    except RunPaused as pause:
+        logger.warning("%s", _explain(pause))
+        context.finish("paused", error=_explain(pause))
+        return 0
     except UserError as error:
         logger.error("%s", error)
         context.finish("failed", error=str(error))
@@ -116,7 +124,7 @@ def _explain(error: BaseException) -> str:
     if _is_refusal(error):
         text = str(error)
         return text[:1].upper() + text[1:]
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if is_out_of_memory(error):
         return f"Out of memory: {error}. Take a smaller batch or image size."
     return "".join(traceback.format_exception_only(error)).strip()
 

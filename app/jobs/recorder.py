@@ -63,14 +63,7 @@ class RunRecorder:
         self._began = time.monotonic() - event.elapsed_s
         self.job.note_step(event.step)
         with self.job.write() as db:
-            runs.cut_back(
-                db,
-                self.run_id,
-                attempt=self.job.job.attempt,
-                step=event.step,
-                judged_step=event.judged_step,
-                epoch=event.epoch,
-            )
+            runs.cut_back(db, self.run_id, step=event.step, judged_step=event.judged_step, epoch=event.epoch)
             names = [item.file_name for item in event.checkpoints]
             runs.keep_checkpoints(db, self.run_id, names)
             for item in event.checkpoints:

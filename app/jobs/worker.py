@@ -9,11 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.errors import NotFound
 from app.jobs import queue
 from app.jobs.gpus import VARIABLE
+from app.jobs.hangs import HeartbeatWatch
 from app.jobs.locks import FileLock
 from app.jobs.logs import failure_tail, output_path, read_step
 from app.jobs.main import LEFT, LOST
@@ -41,6 +42,7 @@ class _Child:
     process: subprocess.Popen
     stop_seen_at: float | None = None
     is_terminated: bool = False
+    watch: HeartbeatWatch = field(default_factory=HeartbeatWatch)
 
 
 class Worker:
@@ -89,6 +91,7 @@ class Worker:
             self._children = [child for child in self._children if not self._has_ended(child)]
             self._mark_orphans()
             items = queue.jobs_in(self.workspace, jobs.ACTIVE_STATES)
+            self._flag_hung(items)
             self._press(items)
             self._start(items)
         except sqlite3.OperationalError:
@@ -134,6 +137,22 @@ class Worker:
             return
         self._children.append(_Child(item, process))
         logger.info("job %d of %s (%s) runs as process %d", item.job.id, item.slug, item.job.kind, process.pid)
+
+    def _flag_hung(self, items: list[Queued]) -> None:
+        """Say of jobs without a sign of life that they may hang; whether to end them is for the user to decide."""
+        running = {(item.slug, item.job.id, item.job.attempt): item.job for item in items}
+        for child in self._children:
+            item = child.item
+            job = running.get((item.slug, item.job.id, item.job.attempt))
+            if job is None:
+                continue
+            sentence = child.watch.look(job.heartbeat_at)
+            if sentence and not job.hung:
+                logger.warning("job %d of %s: %s", job.id, item.slug, sentence)
+                try:
+                    jobs.set_hung(item.database, job.id, job.attempt, sentence)
+                except jobs.JobLost:
+                    logger.debug("job %d ended in this very moment", job.id)
 
     def _press(self, items: list[Queued]) -> None:
         """Give a job that was asked to stop time to leave, then terminate it, then kill it, children and all."""

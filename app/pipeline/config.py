@@ -5,22 +5,31 @@ silently ignored. Imports no torch.
 """
 
 import json
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.pipeline.augment.catalogue import Step
+from app.pipeline.expectation import explain_error
 from app.pipeline.models.catalogue import model_conflicts
 
 BOX_LOSSES = ("smooth_l1", "l1", "iou", "giou", "diou", "ciou")
+TestTimeAugmentation = Literal["off", "flip", "flip_scales"]
 SELECTION_METRICS = ("map50_f1", "map", "map50", "map75", "f1")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names the option, what was found and what is accepted."""
+    """A configuration that cannot be run; the message names the options, what was found and what is accepted.
+
+    ``problems``: option name to the reason, at the option to change; "" where it is of none.
+    """
+
+    def __init__(self, problems: dict[str, str] | str) -> None:
+        self.problems = {"": problems} if isinstance(problems, str) else problems
+        super().__init__("; ".join(f"{name}: {reason}" if name else reason for name, reason in self.problems.items()))
 
 
 class _Group(BaseModel):
@@ -338,6 +347,11 @@ class JudgementOptions(_Group):
     patience: int = Field(
         0, ge=0, le=10_000, description="Stop after this many validations without a better one; 0 never stops early."
     )
+    test_time_augmentation: TestTimeAugmentation = Field(
+        "off",
+        description="Predict each image mirrored too, and at 3/4 and 5/4 of its size, and merge what is found: twice "
+        "or six times the work, wherever checkpoints are judged or used. Not in the validations during training.",
+    )
 
 
 class MachineOptions(_Group):
@@ -360,6 +374,35 @@ class MachineOptions(_Group):
     seed: int = Field(42, ge=0, le=2**31 - 1, description="One seed for weights, order and augmentation.")
 
 
+class TroubleOptions(_Group):
+    """Trouble"""
+
+    halve_batch_when_out_of_memory: bool = Field(
+        True,
+        description="Out of memory in the first epoch: send half as many images through the network at a time, up to "
+        "three times. The images of an optimizer step stay the same.",
+    )
+    halve_rate_when_not_finite: bool = Field(
+        True,
+        description="A loss or gradient that is not finite: go back to the last good checkpoint and on from there with "
+        "half the learning rate, up to two times.",
+    )
+    fewer_workers_when_reading_fails: bool = Field(
+        True,
+        description="Images cannot be prepared for want of memory, files or threads: go on with fewer threads, in the "
+        "end with the training's own.",
+    )
+    pause_when_disk_is_full: bool = Field(
+        True, description="A full disk pauses the run, to go on when there is room, instead of ending it as failed."
+    )
+    min_images_per_s: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="End the run after its first 50 steps if they took fewer images a second; 0 takes any speed.",
+    )
+
+
 class RunConfig(
     ModelOptions,
     InputOptions,
@@ -370,60 +413,88 @@ class RunConfig(
     ScheduleOptions,
     JudgementOptions,
     MachineOptions,
+    TroubleOptions,
 ):
     """All options of a training run, flat: `--set epochs=5` on the command line, one control each in the form."""
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> "RunConfig":
-        for problem in _conflicts(self):
-            raise ValueError(problem)
+        problems: dict[str, str] = {}
+        for option, reason in _conflicts(self):
+            problems.setdefault(option, reason)
+        if problems:
+            raise PydanticCustomError(
+                _CONFLICT, "{message}", {"message": str(ConfigError(problems)), "found": problems}
+            )
         return self
 
 
 GROUPS: tuple[type[_Group], ...] = RunConfig.__bases__
+_CONFLICT = "options_conflict"
 
 
-def _conflicts(config: RunConfig) -> Iterator[str]:
-    """Why options cannot work together, if so."""
+def _conflicts(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """(option to change, why it cannot work together with others), if so."""
     yield from model_conflicts(config.model, config.pretrained, config.norm)
     if config.pretrained == "file" and not config.weights_file:
-        yield "weights_file must name a file when pretrained is 'file'"
+        yield "weights_file", "must name a file when pretrained is 'file'"
     if config.norm == "frozen" and config.pretrained == "none":
-        yield "norm 'frozen' needs pretrained weights: without them its statistics would stay as they start"
+        yield "norm", "'frozen' needs pretrained weights: without them its statistics would stay as they start"
     if config.norm == "group" and config.pretrained in ("backbone", "network"):
-        yield "norm 'group' starts from scratch, the published weights are of batch norm: choose pretrained 'none'"
-    if config.progressive_sizes:
-        if config.resize == "as_is":
-            yield "progressive_sizes cannot be combined with resize 'as_is'"
-        if config.progressive_sizes[-1] != config.image_size:
-            yield "progressive_sizes must end with image_size"
-        if any(size % 32 or not 64 <= size <= 2048 for size in config.progressive_sizes):
-            yield "progressive_sizes must be multiples of 32 in 64..2048"
-        if len(config.progressive_sizes) > config.epochs:
-            yield "progressive_sizes must not be more than epochs"
-    if min(config.anchor_sizes) <= 0 or min(config.anchor_ratios) <= 0:
-        yield "anchor_sizes and anchor_ratios must be above 0"
+        yield "norm", "'group' starts from scratch, the published weights are of batch norm: choose pretrained 'none'"
+    yield from _size_conflicts(config)
+    yield from _anchor_conflicts(config)
+    yield from _schedule_conflicts(config)
+    if config.precision == "float16" and config.device == "cpu":
+        yield "precision", "'float16' needs a GPU, and device is 'cpu'"
+
+
+def _size_conflicts(config: RunConfig) -> Iterator[tuple[str, str]]:
+    sizes = config.progressive_sizes
+    if not sizes:
+        return
+    if config.resize == "as_is":
+        yield "progressive_sizes", "cannot be combined with resize 'as_is'"
+    if sizes[-1] != config.image_size:
+        yield "progressive_sizes", f"must end with image_size: the last is {sizes[-1]}, image_size {config.image_size}"
+    if any(size % 32 or not 64 <= size <= 2048 for size in sizes):
+        yield "progressive_sizes", f"must be multiples of 32 from 64 to 2048, got {', '.join(map(str, sizes))}"
+    if len(sizes) > config.epochs:
+        yield "progressive_sizes", f"must not be more than epochs: {len(sizes)} sizes, {config.epochs} epochs"
+
+
+def _anchor_conflicts(config: RunConfig) -> Iterator[tuple[str, str]]:
+    for name, values in (("anchor_sizes", config.anchor_sizes), ("anchor_ratios", config.anchor_ratios)):
+        if min(values) <= 0:
+            yield name, f"must be above 0, got {min(values):g}"
     if config.anchor_shapes and config.anchors != "kmeans":
-        yield "anchor_shapes are of anchors 'kmeans': leave them out, or choose it"
+        yield "anchor_shapes", "are of anchors 'kmeans': leave them out, or choose it"
     if any(min(shape) <= 0 for shape in config.anchor_shapes):
-        yield "anchor_shapes must be above 0"
+        yield "anchor_shapes", "must be above 0"
+
+
+def _schedule_conflicts(config: RunConfig) -> Iterator[tuple[str, str]]:
     if config.phases and sum(phase.epochs for phase in config.phases) != config.epochs:
         epochs = [phase.epochs for phase in config.phases]
         yield (
+            "phases",
             f"the epochs of phases must add up to epochs: {' + '.join(map(str, epochs))} is {sum(epochs)}, "
-            f"epochs is {config.epochs}; change epochs, or phases, or train without phases ([])"
+            f"epochs is {config.epochs}; change epochs, or phases, or train without phases ([])",
         )
     if list(config.milestones) != sorted(config.milestones) or any(not 0 < at < 1 for at in config.milestones):
-        yield "milestones must be rising shares of the run between 0 and 1"
+        yield "milestones", "must be rising shares of the run between 0 and 1"
     lowest = min([config.learning_rate, *(phase.learning_rate for phase in config.phases)])
     if is_used(config, "final_learning_rate") and config.final_learning_rate > lowest:
-        yield "final_learning_rate must not exceed learning_rate"
+        yield (
+            "final_learning_rate",
+            f"must not exceed learning_rate: {config.final_learning_rate:g} is above {lowest:g}",
+        )
     if config.processes > 1 and config.accumulate_batches % config.processes:
         yield (
-            f"accumulate_batches must be a multiple of processes ({config.processes}): they share the batches of a step"
+            "accumulate_batches",
+            f"must be a multiple of processes, which share the batches of a step: got {config.accumulate_batches} "
+            f"for {config.processes} processes",
         )
-    if config.precision == "float16" and config.device == "cpu":
-        yield "precision 'float16' needs a GPU, and device is 'cpu'"
 
 
 def used_when(name: str) -> dict[str, Any]:
@@ -468,7 +539,7 @@ def parse_config(values: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(item) for item in error.errors())) from error
+        raise ConfigError(_problems_of(error)) from error
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
@@ -490,10 +561,17 @@ def load_config(path: Path) -> RunConfig:
     return parse_config(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _explain(error: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in error["loc"]) or "configuration"
-    if error["type"] == "extra_forbidden":
-        known = ", ".join(RunConfig.model_fields)
-        return f"unknown option {name!r} (known: {known})"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}, got {reprlib.repr(error['input'])}" if error["loc"] else message
+def _problems_of(error: ValidationError) -> dict[str, str]:
+    """Option name to what must hold and what was found there; the first reason for each option."""
+    problems: dict[str, str] = {}
+    for item in error.errors():
+        if item["type"] == _CONFLICT:
+            return item["ctx"]["found"]
+        name, *inside = (str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden" and not inside:
+            reason = f"unknown option (known: {', '.join(name for group in GROUPS for name in group.model_fields)})"
+        else:
+            words = [f"number {int(part) + 1}:" if part.isdecimal() else f"{part}:" for part in inside]
+            reason = " ".join([*words, explain_error(RunConfig, item)])
+        problems.setdefault(name, reason)
+    return problems

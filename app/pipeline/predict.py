@@ -1,13 +1,13 @@
 """A trained detector at work: checkpoint in, detections in pixels of the upright original images out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from app.pipeline.config import RunConfig
+from app.pipeline.config import RunConfig, TestTimeAugmentation
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.data.image import read_image
 from app.pipeline.data.pixels import ResizedImages, UnreadableImage
@@ -18,6 +18,7 @@ from app.pipeline.models.forward import Batch, detect, place_model
 from app.pipeline.train.checkpoint import load_checkpoint
 from app.pipeline.train.loader import make_batch_of_images
 from app.pipeline.types import Detections, Log, Progress, RunContext
+from app.pipeline.views import View, merge, show, unflip, views_of
 
 MAX_BATCH = 8
 
@@ -34,21 +35,31 @@ class Detector:
         self._images = ResizedImages.for_config(config, budget_bytes=0)
 
     def predict_samples(
-        self, samples: Sequence[Sample], context: RunContext | None = None, images: ResizedImages | None = None
+        self,
+        samples: Sequence[Sample],
+        context: RunContext | None = None,
+        images: ResizedImages | None = None,
+        augmentation: TestTimeAugmentation = "off",
     ) -> Iterator[tuple[int, Detections]]:
         """Yield (image id, detections) of each readable sample, in order.
 
-        Emits Progress; an image that cannot be read is logged and left out. Ends early when asked to stop.
+        ``images`` keeps what was read, for predicting again; it serves views as learned, not those of an
+        ``augmentation``. Emits Progress; an image that cannot be read is logged and left out. Ends early when asked to
+        stop.
         """
         context = context or RunContext()
         images = images or self._images
+        read = images.read if augmentation == "off" else images.read_upright
         for start in range(0, len(samples), self.batch_size):
             if context.should_stop():
                 return
-            group = _read_all(samples[start : start + self.batch_size], images, context)
-            if group:
-                found = self._detect([image for _, image in group], [(s.width, s.height) for s, _ in group])
-                yield from ((sample.image_id, one) for (sample, _), one in zip(group, found, strict=True))
+            group = _read_all(samples[start : start + self.batch_size], read, context)
+            pixels, sizes = [image for _, image in group], [(sample.width, sample.height) for sample, _ in group]
+            if group and augmentation == "off":
+                found = self._detect(pixels, sizes)
+            else:
+                found = self._detect_views(pixels, sizes, augmentation) if group else []
+            yield from ((sample.image_id, one) for (sample, _), one in zip(group, found, strict=True))
             context.emit(Progress(min(start + self.batch_size, len(samples)), len(samples), "predicting"))
 
     def read(self, source: bytes | Path) -> np.ndarray:
@@ -58,9 +69,26 @@ class Detector:
         """
         return read_image(source, window=self._images.window)
 
-    def predict_image(self, image: np.ndarray) -> Detections:
+    def predict_image(self, image: np.ndarray, augmentation: TestTimeAugmentation = "off") -> Detections:
         """Detections of one upright image, uint8 [H, W, 3] RGB, in its pixels."""
-        return self._detect([self._images.prepare(image)], [(image.shape[1], image.shape[0])])[0]
+        return self._detect_views([image], [(image.shape[1], image.shape[0])], augmentation)[0]
+
+    def _detect_views(
+        self, images: list[np.ndarray], sizes: list[tuple[int, int]], augmentation: TestTimeAugmentation
+    ) -> list[Detections]:
+        """Detections of upright images of ``sizes`` (width, height), merged from all views."""
+        found = [self._detect_view(images, sizes, view) for view in views_of(augmentation)]
+        if len(found) == 1:
+            return found[0]
+        heads = self.model.roi_heads
+        return [merge(each, heads.nms_thresh, heads.detections_per_img) for each in zip(*found, strict=True)]
+
+    def _detect_view(self, images: list[np.ndarray], sizes: list[tuple[int, int]], view: View) -> list[Detections]:
+        seen = [show(image, view, self.config.image_size, self.config.resize) for image in images]
+        found = self._detect(seen, sizes)
+        if not view.is_flipped:
+            return found
+        return [unflip(one, width) for one, (width, _) in zip(found, sizes, strict=True)]
 
     def _detect(self, images: list[np.ndarray], originals: list[tuple[int, int]]) -> list[Detections]:
         """Detections of resized images, brought back to their ``originals`` (width, height)."""
@@ -88,11 +116,13 @@ def load_detector(checkpoint_path: Path, device: str = "auto") -> Detector:
     return Detector(place_model(model, machine), checkpoint.categories, checkpoint.config, machine)
 
 
-def _read_all(samples: Sequence[Sample], images: ResizedImages, context: RunContext) -> list[tuple[Sample, np.ndarray]]:
+def _read_all(
+    samples: Sequence[Sample], read: Callable[[Sample], np.ndarray], context: RunContext
+) -> list[tuple[Sample, np.ndarray]]:
     group = []
     for sample in samples:
         try:
-            group.append((sample, images.read(sample)))
+            group.append((sample, read(sample)))
         except UnreadableImage as error:
             context.emit(Log(f"Skipped: {error}", "warning"))
     return group

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from app.pipeline.models.catalogue import WEIGHTS
+from app.pipeline.config import RunConfig
+from app.pipeline.models.catalogue import WEIGHTS, is_transformer
 from app.pipeline.recipes import RECIPES, Preset
 
 SMALL_OBJECT_PX = 16  # what one object in twenty may fall below after resizing
@@ -12,6 +13,9 @@ GPU_SIZES_PX = (320, 640)
 CPU_PIXELS = 600 * 4 * 224**2  # trained on by two cores in about twenty minutes
 CPU_STEPS = (300, 1200)
 GPU_STEPS = 6000
+# AdamW on transformers: 1e-4 is what Swin's authors trained detectors with; at 1e-3 the loss ran to 121 here.
+TRANSFORMER_RATE = 1e-4
+LARGEST_TRANSFORMER_RATE = 3e-4
 
 
 PRESETS = (
@@ -91,6 +95,25 @@ def suggest(
         "epochs": min(100, max(8, round(steps / max(1, -(-num_train_images // batch_size))))),
         "learning_rate": 1e-3 if pretrained == "none" else 3e-4,
         "roi_batch_size": 256 if has_gpu else 64,
+    }
+
+
+def suggest_for_model(model: str) -> dict[str, Any]:
+    """Option values that a chosen model wants in place of those of :func:`suggest`."""
+    return {"learning_rate": TRANSFORMER_RATE} if is_transformer(model) else {}
+
+
+def explain_doubts(config: RunConfig) -> dict[str, str]:
+    """Option name to why its value may end badly, of values that are accepted all the same."""
+    if config.optimizer != "adamw" or not is_transformer(config.model):
+        return {}
+    option = "phases" if config.phases else "learning_rate"
+    rate = max((phase.learning_rate for phase in config.phases), default=config.learning_rate)
+    if rate <= LARGEST_TRANSFORMER_RATE:
+        return {}
+    return {
+        option: f"{rate:g} is high for a transformer: its loss may run away. {TRANSFORMER_RATE:g} is usual with AdamW, "
+        f"up to {LARGEST_TRANSFORMER_RATE:g} is sound."
     }
 
 

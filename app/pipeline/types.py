@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
+class RunPaused(RuntimeError):
+    """A run cannot go on for now, and goes on exactly when the message's advice was followed: nothing is lost."""
+
+
 @dataclass(frozen=True, eq=False)
 class Detections:
     """Predicted boxes of one image, checked once at birth.

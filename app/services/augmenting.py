@@ -14,6 +14,7 @@ from app.pipeline.augment.catalogue import CATALOGUE, Step
 from app.pipeline.augment.curve import Curve, strong_share
 from app.pipeline.augment.presets import PRESETS
 from app.pipeline.data.resize import Resize
+from app.pipeline.expectation import explain_error
 from app.pipeline.presets import suggest_augmentation
 from app.services import gray_window
 from app.services.context import Services
@@ -52,8 +53,11 @@ def parse_steps(values: Sequence[Any]) -> tuple[Step, ...]:
     except ValidationError as error:
         first = error.errors()[0]
         where = f"step {int(first['loc'][0]) + 1}" if first["loc"] else "the chain"
-        message = first["msg"].removeprefix("Value error, ")
-        raise BadRequest(f"Augmentation, {where}: {message}.", "Correct or remove it.") from error
+        inside = "".join(f"{part}: " for part in first["loc"][1:])
+        raise BadRequest(
+            f"Augmentation, {where}: {inside}{explain_error(Step, {**first, 'loc': first['loc'][1:]})}.",
+            "Correct or remove it.",
+        ) from error
 
 
 def load(services: Services, slug: str) -> tuple[Step, ...]:

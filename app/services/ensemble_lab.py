@@ -9,7 +9,7 @@ from typing import Any
 from app.errors import BadRequest, Cancelled, NotFound
 from app.pipeline.data.snapshot import Sample, Snapshot
 from app.pipeline.ensemble import METHODS
-from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES
+from app.pipeline.evaluate.selection import DEFAULT_METRIC, SMALLEST_GAIN, TITLES
 from app.pipeline.fusion.lab import MOST_FOR_ALL_SUBSETS, NEAR_BEST, Half, run_lab, split_in_halves
 from app.pipeline.fusion.tune import num_trials
 from app.records import Job, PredictionSet
@@ -162,7 +162,8 @@ def _choose_sets(
 def _stored(services: Services, slug: str, checkpoint_id: int, split: str) -> PredictionSet:
     database = services.database(slug)
     checkpoint = runs.get_checkpoint(database, checkpoint_id)
-    found = predictions.find_set(database, checkpoint_id, split)
+    views = review.judgement_of(runs.get_run(database, checkpoint.run_id)).test_time_augmentation
+    found = predictions.find_set(database, checkpoint_id, split, views)
     if found is None:
         raise BadRequest(
             f"Checkpoint {checkpoint_id} (run {checkpoint.run_id}, epoch {checkpoint.epoch}) has no stored predictions"
@@ -222,7 +223,7 @@ def _judgement(result: dict[str, Any]) -> dict[str, Any]:
     row = result["methods"][result["best"]]
     best = max(result["members"], key=lambda member: member["judged"]["score"])
     gain = row["judged"]["score"] - best["judged"]["score"]
-    is_gain = gain >= ensembling.SMALLEST_GAIN
+    is_gain = gain >= SMALLEST_GAIN
     smallest = result["smallest"]["members"]
     enough = (
         f"; {len(smallest)} of the {len(result['members'])} members are enough"

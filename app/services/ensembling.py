@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 from pydantic import ValidationError
 from sqlite_utils import Database
@@ -13,7 +13,8 @@ from sqlite_utils import Database
 from app.errors import BadRequest, Cancelled, UserError
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.ensemble import FusionOptions, fuse_columns
-from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, selection_score
+from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
+from app.pipeline.expectation import explain_error
 from app.pipeline.fusion.columns import MemberColumns
 from app.pipeline.types import Detections
 from app.records import Checkpoint, Job, PredictionSet
@@ -22,10 +23,10 @@ from app.services.context import Services
 from app.store import predictions, runs
 
 FIGURES = ("map", "map50", "map75", "f1")
+METHODS: tuple[str, ...] = get_args(FusionOptions.model_fields["method"].annotation)  # the first is the default
 MIN_MEMBERS = 2
 MAX_MEMBERS = 20
 IMAGES_AT_ONCE = 200
-SMALLEST_GAIN = 0.001  # of the score; less would not show in three decimals
 
 
 def request_ensemble(
@@ -65,7 +66,7 @@ def parse_options(values: dict[str, Any]) -> FusionOptions:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         known = ", ".join(FusionOptions.model_fields)
-        raise BadRequest(f"{name}: {first['msg']}, got {first['input']!r}.", f"Known options: {known}.") from error
+        raise BadRequest(f"{name}: {explain_error(FusionOptions, first)}.", f"Known options: {known}.") from error
 
 
 def choose_members(
@@ -114,15 +115,16 @@ def carry_out(
     slug: str,
     payload: dict[str, Any],
     *,
-    predict: Callable[[int, str], None],
+    predict: Callable[[int, str, str], None],
     write: Callable[[], AbstractContextManager[Database]],
     on_progress: Callable[[int, int, str], None] = lambda done, total, message: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Do a queued fusing inside its job: predict what is missing, fuse, store, judge; returns :func:`comparison`.
 
-    predict(checkpoint_id, split) makes and stores a member's predictions; ``write`` opens the job's transaction. Fused
-    pieces wait in a file: memory stays flat, and the database is locked only while they are written.
+    predict(checkpoint_id, split, test_time_augmentation) makes and stores a member's predictions, as its run is judged;
+    ``write`` opens the job's transaction. Fused pieces wait in a file: memory stays flat, and the database is locked
+    only while they are written.
     Raises Cancelled when asked to stop; then nothing of the ensemble is stored.
     """
     options = parse_options(payload["options"])
@@ -173,19 +175,21 @@ def _predicted_members(
     services: Services,
     slug: str,
     payload: dict[str, Any],
-    predict: Callable[[int, str], None],
+    predict: Callable[[int, str, str], None],
     on_progress: Callable[[int, int, str], None],
 ) -> list[PredictionSet]:
-    database = services.database(slug)
+    database, split = services.database(slug), payload["split"]
     checkpoint_ids = payload["checkpoint_ids"]
     members = []
     for position, checkpoint_id in enumerate(checkpoint_ids):
-        if predictions.find_set(database, checkpoint_id, payload["split"]) is None:
+        run_id = runs.get_checkpoint(database, checkpoint_id).run_id
+        views = review.judgement_of(runs.get_run(database, run_id)).test_time_augmentation
+        if predictions.find_set(database, checkpoint_id, split, views) is None:
             on_progress(
                 position, len(checkpoint_ids), f"Predicting with member {position + 1} of {len(checkpoint_ids)}"
             )
-            predict(checkpoint_id, payload["split"])
-        member = predictions.find_set(database, checkpoint_id, payload["split"])
+            predict(checkpoint_id, split, views)
+        member = predictions.find_set(database, checkpoint_id, split, views)
         if member is None:
             raise UserError(f"Checkpoint {checkpoint_id} left no predictions.", "The log of the job says why.")
         members.append(member)
@@ -197,15 +201,15 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
 
     ``rows``: set, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold, score (by the selection metric of
     the first member's run); members first, those whose weights were replaced since are missing. ``gain``: the
-    ensemble's figure less the best member's. ``is_gain``: whether its score beats every member's by SMALLEST_GAIN;
-    ``verdict`` says so in a sentence.
+    ensemble's figure less the best member's. ``metric`` is that selection metric, ``is_gain``: whether the ensemble's
+    score beats every member's; ``verdict`` says so, and which other figures moved.
     """
     database = services.database(slug)
     record = predictions.get_set(database, set_id)
     if record.kind != "ensemble":
         raise BadRequest(f"Prediction set {set_id} is not an ensemble.")
     stored = {item.id for item in predictions.list_sets(database, split=record.split)}
-    metric = runs.get_run(database, record.run_id).config.get("selection_metric", DEFAULT_METRIC)
+    metric = review.judgement_of(runs.get_run(database, record.run_id)).selection_metric
     rows = [_row(services, slug, member, metric) for member in record.members if member in stored]
     ensemble = _row(services, slug, set_id, metric)
     names = (*FIGURES, "score")
@@ -218,7 +222,8 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
         "rows": [*rows, ensemble],
         "num_missing_members": len(record.members) - len(rows),
         "gain": gain,
-        "is_gain": bool(gain) and gain["score"] >= SMALLEST_GAIN,
+        "metric": metric,
+        "is_gain": bool(rows) and is_gain(metric, _best_row(rows), ensemble),
         "verdict": _verdict(rows, ensemble, metric),
     }
 
@@ -228,7 +233,7 @@ def _row(services: Services, slug: str, set_id: int, metric: str) -> dict[str, A
     record, figures = judged.record, judged.evaluation
     name = record.name or f"Set {set_id}"
     if record.checkpoint_id is not None:
-        name = review.checkpoint_name(runs.get_checkpoint(services.database(slug), record.checkpoint_id))
+        name = review.set_name(record, runs.get_checkpoint(services.database(slug), record.checkpoint_id))
     named = {figure: getattr(figures, figure) for figure in FIGURES}
     return {
         "set": set_id,
@@ -244,12 +249,12 @@ def _row(services: Services, slug: str, set_id: int, metric: str) -> dict[str, A
 def _verdict(rows: list[dict[str, Any]], ensemble: dict[str, Any], metric: str) -> str:
     if not rows:
         return "The members' predictions are gone, so there is nothing to compare with."
-    best = max(rows, key=lambda row: row["score"])
-    word = "Gain" if ensemble["score"] - best["score"] >= SMALLEST_GAIN else "No gain"
-    return (
-        f"{word}: {ensemble['score']:.3f} as an ensemble, {best['score']:.3f} for its best member ({best['name']}), "
-        f"by {TITLES[metric]}."
-    )
+    best = _best_row(rows)
+    return explain_gain(metric, best, ensemble, f"for its best member ({best['name']})", "as an ensemble")
+
+
+def _best_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return max(rows, key=lambda row: row["score"])
 
 
 def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> list[dict[str, Any]]:
@@ -273,10 +278,13 @@ def fuse_run(
     top: int = 3,
     on_change: Callable[[Job], None] | None = None,
     checkpoint_ids: Sequence[int] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fuse a run's best checkpoints, or chosen ones, and wait: the ensemble's figures as :func:`review.evaluation`
     gives them, with ``members`` (the rows beside it), ``verdict`` and ``is_gain``. Raises UserError when it failed."""
-    queued = request_ensemble(services, slug, run_id=run_id, checkpoint_ids=checkpoint_ids, split=split, top=top)
+    queued = request_ensemble(
+        services, slug, run_id=run_id, checkpoint_ids=checkpoint_ids, split=split, top=top, options=options
+    )
     job = wait_until_done(services, slug, queued, on_change)
     compared = comparison(services, slug, job.result["set"])
     return {

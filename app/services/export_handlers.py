@@ -46,7 +46,7 @@ def predict_files(job: JobContext) -> dict[str, Any]:
         image_id = len(images)
         label = Path(name).relative_to(root).as_posix()
         images.append({"id": image_id, "file_name": label, "width": picture.shape[1], "height": picture.shape[0]})
-        found = detector.predict_image(picture)
+        found = detector.predict_image(picture, detector.config.test_time_augmentation)
         for entry in _coco_annotations(found, categories.ids, job.payload["min_score"]):
             annotations.append({"id": len(annotations), "image_id": image_id, **entry})
         job.set_progress(done + 1, len(pictures), "predicting")

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from app.errors import BadRequest
 from app.pipeline.config import InputOptions
-from app.pipeline.data.image import BadImage, Window, gray_range
+from app.pipeline.data.image import BadImage, Window, value_range
+from app.pipeline.expectation import explain_error
 from app.services.context import Services
 from app.store import images, settings
 
@@ -35,7 +36,8 @@ def save(services: Services, slug: str, center: float, width: float) -> dict[str
         options = InputOptions(window_center=center, window_width=width)
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadRequest(f"The window's {first['loc'][0].removeprefix('window_')}: {first['msg']}.") from error
+        name, reason = str(first["loc"][0]).removeprefix("window_"), explain_error(InputOptions, first)
+        raise BadRequest(f"The window's {name} {reason}.") from error
     with services.database(slug).write() as db:
         settings.put(db, SETTING, {"center": options.window_center, "width": options.window_width})
     return describe(services, slug)
@@ -63,6 +65,6 @@ def _some_paths(services: Services, slug: str) -> list[Path]:
 
 def _range_of(path: Path) -> tuple[float, float] | None:
     try:
-        return gray_range(path)
+        return value_range(path)
     except (BadImage, OSError):
         return None

@@ -90,8 +90,9 @@ def gather(export: ParsedExport, staged: Mapping[str, StagedImage], known_hashes
             kept.append(BatchImage(parsed, image, fitted.annotations, fitted.problem))
     if not kept:
         raise _nothing_left(export, findings)
-    findings += fill_missing_splits([image.parsed for image in kept], is_own=export.is_own)
-    return Batch(kept, [*findings, *_identical_in_two_splits(kept)])
+    contents = [image.staged.sha256 for image in kept]
+    findings += fill_missing_splits([image.parsed for image in kept], contents, is_own=export.is_own)
+    return Batch(kept, [*findings, *_deep_values(kept), *_identical_in_two_splits(kept)])
 
 
 def _nothing_left(export: ParsedExport, findings: list[Finding]) -> ImportRefused:
@@ -105,6 +106,15 @@ def _nothing_left(export: ParsedExport, findings: list[Finding]) -> ImportRefuse
     return ImportRefused(
         f"None of the {len(export.images)} images can be used; {first.where}: {first.message}.", "Export them again."
     )
+
+
+def _deep_values(images: list[BatchImage]) -> list[Finding]:
+    deep = [image.parsed.file_name for image in images if image.staged.is_deep]
+    message = (
+        f"{len(deep)} picture(s) have more than 8 bits: all of their range is shown and trained on, by its high byte; "
+        "if they look dark, choose the values to show on the Data page"
+    )
+    return [Finding("note", "deep_values", message, where=deep[0], count=len(deep))] if deep else []
 
 
 def _identical_in_two_splits(images: list[BatchImage]) -> list[Finding]:

@@ -9,7 +9,7 @@ from typing import Any
 from app.errors import BadRequest
 from app.jobs.context import JobContext, Stopped
 from app.jobs.handlers import predict_split
-from app.pipeline.config import parse_config
+from app.pipeline.config import TestTimeAugmentation, parse_config
 from app.services import ensemble_lab, ensembling, importing, uploads
 from app.services.context import Services
 from app.store import timings
@@ -39,7 +39,7 @@ def ensemble(job: JobContext) -> dict[str, Any]:
         Services(job.workspace),
         job.slug,
         job.payload,
-        predict=lambda checkpoint_id, split: _predict(job, checkpoint_id, split),
+        predict=lambda checkpoint_id, split, augmentation: _predict(job, checkpoint_id, split, augmentation),
         write=job.write,
         on_progress=job.set_progress,
         should_stop=job.should_stop,
@@ -75,5 +75,5 @@ def measure(job: JobContext) -> dict[str, Any]:
     return {"failed": failed}
 
 
-def _predict(job: JobContext, checkpoint_id: int, split: str) -> None:
-    predict_split(job, checkpoint_id, split)
+def _predict(job: JobContext, checkpoint_id: int, split: str, augmentation: TestTimeAugmentation) -> None:
+    predict_split(job, checkpoint_id, split, augmentation)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from app.errors import NotFound, UserError
-from app.pipeline.data.image import BadImage, Window, encode_jpeg, is_gray, read_image, read_thumbnail
+from app.pipeline.data.image import BadImage, Window, encode_jpeg, read_image, read_thumbnail, takes_window
 from app.records import Image
 from app.services import gray_window
 from app.services.context import Services
@@ -43,12 +43,12 @@ class _Found:
     image: Image
     path: Path
     needs_rendering: bool
-    is_gray: bool
+    takes_window: bool
     window: Window | None
 
     @property
     def look(self) -> str:
-        return f"w{self.window.center:g}-{self.window.width:g}" if self.is_gray and self.window else ""
+        return f"w{self.window.center:g}-{self.window.width:g}" if self.takes_window and self.window else ""
 
     @property
     def version(self) -> str:
@@ -57,7 +57,7 @@ class _Found:
         Gray pictures also change with the project's window, which addresses do not name: browsers ask again for them.
         """
         version = f"{self.image.sha256[:16]}-{self.image.rotation}"
-        return f"gray{self.look}-{version}" if self.is_gray else version
+        return f"gray{self.look}-{version}" if self.takes_window else version
 
 
 def full_picture(services: Services, slug: str, image_id: int) -> Picture:
@@ -91,12 +91,12 @@ def _find(services: Services, slug: str, image_id: int) -> _Found:
         image = images.get(db, image_id)
         needs_rendering = images.needs_rendering(db, image_id)
     path = files.image(image.sha256, image.extension)
-    return _Found(files, image, path, needs_rendering, _is_gray(path), gray_window.load(services, slug))
+    return _Found(files, image, path, needs_rendering, _takes_window(path), gray_window.load(services, slug))
 
 
-def _is_gray(path: Path) -> bool:
+def _takes_window(path: Path) -> bool:
     try:
-        return is_gray(path)
+        return takes_window(path)
     except (BadImage, OSError):
         return False  # whoever needs its pixels says what is wrong
 

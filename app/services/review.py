@@ -12,12 +12,14 @@ import numpy as np
 import orjson
 
 from app.errors import BadRequest, NotFound, UserError
+from app.pipeline.config import JudgementOptions, TestTimeAugmentation
 from app.pipeline.data.snapshot import Sample, Snapshot, load_snapshot
 from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate
 from app.pipeline.evaluate.columns import DetectionColumns
 from app.pipeline.evaluate.matching import count_errors, match_columns
+from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
 from app.pipeline.types import Detections
-from app.records import SPLITS, Checkpoint, Job, PredictionSet
+from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
 from app.services import jobs, label_export
 from app.services.context import Services
 from app.store import jobs as job_store
@@ -27,6 +29,7 @@ from app.store.files import replacing
 logger = logging.getLogger(__name__)
 
 MAX_PAGE = 500
+VIEW_TITLES: dict[TestTimeAugmentation, str] = {"off": "one view", "flip": "flip", "flip_scales": "flip + scales"}
 SORTS = ("errors", "name", "id")
 _KEPT_SNAPSHOTS = 4
 _KEPT_EVALUATIONS = 64
@@ -80,10 +83,22 @@ def overview(services: Services, slug: str) -> list[dict[str, Any]]:
                 "state": run.state,
                 "splits": {split: len(snapshot.split(split)) for split in SPLITS},
                 "checkpoints": [{**asdict(item), "name": checkpoint_name(item)} for item in checkpoints],
-                "sets": [asdict(item) for item in predictions.list_sets(database, run_id=run.id)],
+                "sets": [_describe_set(item, run) for item in predictions.list_sets(database, run_id=run.id)],
             }
         )
     return result
+
+
+def _describe_set(record: PredictionSet, run: Run) -> dict[str, Any]:
+    """A set with ``views`` in words and ``is_main``: predicted as the run's checkpoints are judged."""
+    is_main = record.test_time_augmentation == judgement_of(run).test_time_augmentation
+    return {**asdict(record), "views": VIEW_TITLES[record.test_time_augmentation], "is_main": is_main}
+
+
+def judgement_of(run: Run) -> JudgementOptions:
+    """How a run's checkpoints are judged; runs of earlier versions have the defaults of what they do not name."""
+    fields = JudgementOptions.model_fields
+    return JudgementOptions(**{name: value for name, value in run.config.items() if name in fields})
 
 
 def list_sets(
@@ -93,18 +108,22 @@ def list_sets(
     return predictions.list_sets(services.database(slug), run_id=run_id, split=split)
 
 
-def ensure_predictions(services: Services, slug: str, checkpoint_id: int, split: str) -> PredictionSet | Job:
+def ensure_predictions(
+    services: Services, slug: str, checkpoint_id: int, split: str, augmentation: TestTimeAugmentation | None = None
+) -> PredictionSet | Job:
     """The checkpoint's predictions on a split, or the job that is making them (queued now if there was none).
 
-    Raises NotFound, and BadRequest for a split without images.
+    ``augmentation`` at test time is the one that the run was given, unless another is asked for. Raises NotFound, and
+    BadRequest for a split without images.
     """
     database = services.database(slug)
     checkpoint = runs.get_checkpoint(database, checkpoint_id)
     check_split(services, slug, checkpoint.run_id, split)
-    found = predictions.find_set(database, checkpoint_id, split)
+    wanted = augmentation or judgement_of(runs.get_run(database, checkpoint.run_id)).test_time_augmentation
+    found = predictions.find_set(database, checkpoint_id, split, wanted)
     if found is not None:
         return found
-    payload = {"checkpoint_id": checkpoint_id, "split": split}
+    payload = {"checkpoint_id": checkpoint_id, "split": split, "test_time_augmentation": wanted}
     for job in job_store.list_jobs(database, job_store.ACTIVE_STATES):
         if job.kind == "predict" and job.payload == payload and job.state != "stopping":
             return job
@@ -220,25 +239,61 @@ def evaluate_run(
     run_id: int,
     split: str = "valid",
     on_change: Callable[[Job], None] | None = None,
+    augmentation: TestTimeAugmentation | None = None,
 ) -> dict[str, Any]:
     """Figures of a run's best checkpoint on a split, predicting first if need be; blocks until they are there.
 
-    As :func:`evaluation`, with ``run`` and ``checkpoint``. Raises NotFound, BadRequest, and UserError when predicting
-    failed.
+    As :func:`evaluation`, with ``run``, ``checkpoint`` and ``test_time_augmentation``: the run's own unless another is
+    asked for. Raises NotFound, BadRequest, and UserError when predicting failed.
     """
     checkpoint = best_checkpoint(services, slug, run_id)
-    found = ensure_predictions(services, slug, checkpoint.id, split)
+    found = ensure_predictions(services, slug, checkpoint.id, split, augmentation)
     if isinstance(found, Job):
         job = jobs.wait_for(services, slug, found.id, on_change)
         if job.state != "done":
             raise UserError(f"Predicting ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
-        found = ensure_predictions(services, slug, checkpoint.id, split)
+        found = ensure_predictions(services, slug, checkpoint.id, split, augmentation)
     if isinstance(found, Job):
         raise UserError("Predicting ended without storing its predictions.", "Try again.")
     return {
         "run": run_id,
         "checkpoint": {"id": checkpoint.id, "epoch": checkpoint.epoch, "file_name": checkpoint.file_name},
+        "test_time_augmentation": found.test_time_augmentation,
         **evaluation(services, slug, found.id),
+    }
+
+
+def compare_views(
+    services: Services, slug: str, run_id: int, split: str = "valid", on_change: Callable[[Job], None] | None = None
+) -> dict[str, Any]:
+    """A run's best checkpoint judged with each test-time augmentation, in one table.
+
+    ``rows``: test_time_augmentation, name, set, map, map50, map75, f1, f1_threshold and score (by the run's selection
+    metric); ``best``: the augmentation of the best score, the cheapest of equal ones; ``is_gain``: whether any beats
+    "off"; ``verdict`` says so. Blocks; raises as :func:`evaluate_run`.
+    """
+    metric = judgement_of(runs.get_run(services.database(slug), run_id)).selection_metric
+    judged = [evaluate_run(services, slug, run_id, split, on_change, augmentation) for augmentation in VIEW_TITLES]
+    rows = [
+        {
+            "test_time_augmentation": one["test_time_augmentation"],
+            "name": VIEW_TITLES[one["test_time_augmentation"]],
+            "set": one["set"]["id"],
+            **{name: one[name] for name in ("map", "map50", "map75", "f1", "f1_threshold")},
+            "score": selection_score(metric, one),
+        }
+        for one in judged
+    ]
+    off, *others = rows
+    best = max(others, key=lambda row: row["score"])
+    has_gained = is_gain(metric, off, best)
+    return {
+        "checkpoint": judged[0]["checkpoint"],
+        "metric": metric,
+        "rows": rows,
+        "best": best["test_time_augmentation"] if has_gained else "off",
+        "is_gain": has_gained,
+        "verdict": explain_gain(metric, off, best, "without it", f"with {best['name']}"),
     }
 
 
@@ -259,6 +314,12 @@ def checkpoint_name(checkpoint: Checkpoint) -> str:
     if checkpoint.soup:
         return f"Soup ({checkpoint.soup})"
     return f"Epoch {checkpoint.epoch}" + (" (last)" if checkpoint.is_last else "")
+
+
+def set_name(record: PredictionSet, checkpoint: Checkpoint) -> str:
+    """How a checkpoint's predictions are called on the screen."""
+    is_plain = record.test_time_augmentation == "off"
+    return checkpoint_name(checkpoint) + ("" if is_plain else f", {VIEW_TITLES[record.test_time_augmentation]}")
 
 
 def coco_results(services: Services, slug: str, set_id: int) -> list[dict[str, Any]]:

@@ -14,19 +14,11 @@ from app.store import runs
 _CUDA_SIGNS = (Path("/dev/nvidia0"), Path("/dev/nvhost-gpu"), Path("/dev/dxg"), Path("/dev/kfd"))
 
 
-class RefusedHere(ConfigError):
-    """A configuration that cannot be run here; ``problems``: option name to the reason."""
-
-    def __init__(self, problems: dict[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {reason}" for name, reason in problems.items()))
-        self.problems = problems
-
-
 def require_runnable(services: Services, slug: str, config: RunConfig) -> None:
-    """Raise RefusedHere when there is anything in :func:`problems_here`."""
+    """Raise ConfigError when there is anything in :func:`problems_here`."""
     problems = problems_here(services, slug, config)
     if problems:
-        raise RefusedHere(problems)
+        raise ConfigError(problems)
 
 
 def problems_here(services: Services, slug: str, config: RunConfig) -> dict[str, str]:

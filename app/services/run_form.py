@@ -3,15 +3,17 @@
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from app.pipeline.config import GROUPS, ConfigError, RunConfig, explain_use, parse_config, used_when
 from app.pipeline.data.sampler import Sampler
 from app.pipeline.evaluate.selection import TITLES
+from app.pipeline.expectation import explain_limits
 from app.pipeline.models.catalogue import DETECTORS
+from app.pipeline.presets import explain_doubts, suggest_for_model
 from app.pipeline.train.schedule import learning_rate_at, stages_of, steps_per_epoch
 from app.services.context import Services
-from app.services.run_checks import RefusedHere, problems_here
+from app.services.run_checks import problems_here
 from app.services.run_time import estimated_seconds
 from app.services.suggestions import gpu_name, list_presets, suggested_values
 from app.store import annotations as annotation_store
@@ -23,7 +25,7 @@ BASIC_OPTIONS = frozenset(
     + ("learning_rate", "device")
 )
 _CURVE_POINTS = 200
-_SHOWN = ("default", "readOnly", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_SHOWN = ("default", "readOnly", "enum")
 
 
 def describe_form(services: Services, slug: str) -> dict[str, Any]:
@@ -48,14 +50,16 @@ def describe_form(services: Services, slug: str) -> dict[str, Any]:
 def check_values(services: Services, slug: str, values: dict[str, Any]) -> dict[str, Any]:
     """What a run with these values would be, before it is started.
 
-    ``problems``: option name ("" for several together) to what is wrong. Of options that fit together also
-    ``num_images`` of an epoch, ``num_steps``, ``seconds`` (None while not known), ``schedule``: the learning rate as
-    [step, value] pairs, and ``stages``: the first step of each phase. Raises NotFound.
+    ``problems``: option name to what is wrong and keeps the run from starting, ``warnings``: to what may end badly,
+    ``fitting``: to what is suggested for this model in place of the suggestion for all. Of options that fit together
+    also ``num_images`` of an epoch, ``num_steps``, ``seconds`` (None while not known), ``schedule``: the learning rate
+    as [step, value] pairs, and ``stages``: the first step of each phase. Raises NotFound.
     """
+    fitting = suggest_for_model(str(values.get("model", "")))
     try:
         config = parse_config(values)
     except ConfigError as error:
-        return {"problems": problems_of(error)}
+        return {"problems": error.problems, "warnings": {}, "fitting": fitting}
     num_images = _images_of_epoch(services, slug, config)
     with services.database(slug).read() as db:
         sizes = [(image.width, image.height) for image in image_store.all_of(db, "train") if not image.problem]
@@ -63,26 +67,14 @@ def check_values(services: Services, slug: str, values: dict[str, Any]) -> dict[
     num_steps = config.epochs * steps_per_epoch(-(-num_images // config.batch_size), config)
     return {
         "problems": problems_here(services, slug, config),
+        "warnings": explain_doubts(config),
+        "fitting": fitting,
         "num_images": num_images,
         "num_steps": num_steps,
         "seconds": estimated_seconds(services, config, num_images, sizes, num_valid),
         "schedule": _curve(config, num_steps),
         "stages": [stage.first for stage in stages_of(num_steps, config)],
     }
-
-
-def problems_of(error: ConfigError) -> dict[str, str]:
-    """Option name to what is wrong with it; "" holds what is wrong with several together."""
-    if isinstance(error, RefusedHere):
-        return error.problems
-    cause = error.__cause__
-    if not isinstance(cause, ValidationError):
-        return {"": str(error)}
-    problems: dict[str, str] = {}
-    for item in cause.errors():
-        message = item["msg"].removeprefix("Value error, ")
-        problems.setdefault(str(item["loc"][0]) if item["loc"] else "", message)
-    return problems
 
 
 def _describe_group(group: type[BaseModel]) -> dict[str, Any]:
@@ -98,6 +90,7 @@ def _describe_group(group: type[BaseModel]) -> dict[str, Any]:
                 "is_basic": name in BASIC_OPTIONS,
                 "used_when": used_when(name),
                 "use": explain_use(name),
+                "limits": explain_limits(schema),
                 **{key: schema[key] for key in _SHOWN if key in schema},
             }
             for name, schema in properties.items()

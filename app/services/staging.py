@@ -41,6 +41,7 @@ class StagedImage:
     width: int = 0
     height: int = 0
     needs_rendering: bool = False
+    is_deep: bool = False
     problem: str = ""
     refusal: str = ""
 
@@ -165,9 +166,8 @@ def _stage(name: str) -> StagedImage:
     except MemoryError:
         return StagedImage(name, problem="it needs more memory than this machine has")
     content = content if info.replacement is None else info.replacement
-    image = StagedImage(
-        name, hashlib.sha256(content).hexdigest(), info.extension, info.width, info.height, info.needs_rendering
-    )
+    digest = hashlib.sha256(content).hexdigest()
+    image = StagedImage(name, digest, info.extension, info.width, info.height, info.needs_rendering, info.is_deep)
     _write(_Worker.folder / image.file_name, content)
     return image
 

@@ -76,10 +76,22 @@ def list_presets() -> list[dict[str, Any]]:
     return [{**asdict(preset), "needs": presets.explain_needs(preset.values, cached)} for preset in presets.PRESETS]
 
 
-def preset_values(services: Services, slug: str, name: str) -> dict[str, Any]:
-    """The suggested values with a preset laid over them; raises BadRequest naming the known ones, NotFound."""
+def starting_values(services: Services, slug: str, chosen: dict[str, Any], preset: str = "") -> dict[str, Any]:
+    """``chosen`` laid over a preset, laid over what suits project, machine and the model that this makes.
+
+    Raises BadRequest naming the known presets, NotFound.
+    """
+    values = {**_preset_values(preset), **chosen}
+    suggested = suggested_values(services, slug)
+    model = str(values.get("model", suggested["model"]))
+    return {**suggested, **presets.suggest_for_model(model), **values}
+
+
+def _preset_values(name: str) -> dict[str, Any]:
+    if not name:
+        return {}
     for preset in presets.PRESETS:
         if preset.name == name:
-            return {**suggested_values(services, slug), **preset.values}
+            return preset.values
     known = ", ".join(preset.name for preset in presets.PRESETS)
     raise BadRequest(f"There is no preset {name!r} (known: {known}).", "Choose one of them.")

@@ -20,7 +20,7 @@ from app.services.context import Services
 from app.services.dataset import write_snapshot
 from app.services.models import resolve_start
 from app.services.run_checks import require_runnable
-from app.services.suggestions import preset_values, suggested_values
+from app.services.suggestions import starting_values
 from app.store import images as image_store
 from app.store import jobs as job_store
 from app.store import runs
@@ -51,8 +51,7 @@ def start_run(
 
 def build_config(services: Services, slug: str, values: dict[str, Any], preset: str = "") -> RunConfig:
     """The configuration a run would get; raises ConfigError, and BadRequest for an unknown preset."""
-    base = preset_values(services, slug, preset) if preset else suggested_values(services, slug)
-    return parse_config({**base, **values})
+    return parse_config(starting_values(services, slug, values, preset))
 
 
 def list_runs(services: Services, slug: str) -> list[Run]:
@@ -75,8 +74,8 @@ def metrics_after(
 ) -> tuple[list[MetricPoint], int]:
     """A run's numbers that are newer than the one with id ``after``, oldest first; raises NotFound.
 
-    Also the attempt that added the newest: when it is another than at the last call, ask again from the beginning,
-    because what is told twice, before and after a death, was taken back in between.
+    Also which attempt at telling them this is: when it is another than at the last call, ask again from the beginning,
+    because what is told twice, before and after a death or a remedy, was taken back in between.
     """
     attempt = runs.numbers_attempt(services.database(slug), run_id)  # before the numbers: a new one shows next time
     run = get_run(services, slug, run_id)
@@ -149,8 +148,9 @@ def wait_for(
 
 
 def describe_result(services: Services, slug: str, run_id: int) -> dict[str, Any]:
-    """A run for machines: run (id), state, attempt, pid, error, epoch (finished ones; also as epochs), best (figures
-    and file, or None) and the kept checkpoints (id, path and figures; the best first, the last one at the end).
+    """A run for machines: run (id), state, attempt, pid, error, hung (with a sentence in warning), epoch (finished
+    ones; also as epochs), best (figures and file, or None) and the kept checkpoints (id, path and figures; the
+    best first, the last one at the end).
     """
     run = get_run(services, slug, run_id)
     kept = [item for item in checkpoints(services, slug, run_id) if item.score is not None]
@@ -165,6 +165,8 @@ def describe_result(services: Services, slug: str, run_id: int) -> dict[str, Any
         "attempt": run.attempt,
         "pid": run.pid,
         "error": run.error,
+        "hung": bool(run.hung),
+        "warning": run.hung,
         "epochs": run.epoch,
         "epoch": run.epoch,
         "best": best,

@@ -83,6 +83,7 @@ class ProjectFiles:
         self.pixels = folder / "pixels"
         self.locks = folder / "locks"
         self.logs = folder / "logs"
+        self.reserve = folder / "locks" / "reserve"
 
     def image(self, sha256: str, extension: str) -> Path:
         return self.images / sha256[:2] / f"{sha256}.{extension}"

@@ -86,7 +86,13 @@ def set_progress(database: ProjectDatabase, job_id: int, attempt: int, progress:
 def heartbeat(database: ProjectDatabase, job_id: int, attempt: int, pid: int) -> None:
     """Note that the job moves, and its process. Raises JobLost."""
     with fenced_write(database, job_id, attempt) as db:
-        db.execute("UPDATE job SET heartbeat_at = ?, pid = ? WHERE id = ?", [time.time(), pid, job_id])
+        db.execute("UPDATE job SET heartbeat_at = ?, pid = ?, hung = '' WHERE id = ?", [time.time(), pid, job_id])
+
+
+def set_hung(database: ProjectDatabase, job_id: int, attempt: int, sentence: str) -> None:
+    """Say that the job gives no sign of life; its next heartbeat takes that back. Raises JobLost."""
+    with fenced_write(database, job_id, attempt) as db:
+        db.execute("UPDATE job SET hung = ? WHERE id = ?", [sentence, job_id])
 
 
 def finish(
@@ -109,7 +115,7 @@ def finish(
         ]
         ended_at = last_seen if state == "interrupted" and last_seen else time.time()
         db.execute(
-            "UPDATE job SET state = ?, result = ?, error = ?, ended_at = ?, pid = NULL WHERE id = ?",
+            "UPDATE job SET state = ?, result = ?, error = ?, ended_at = ?, pid = NULL, hung = '' WHERE id = ?",
             [state, json.dumps(result or {}), error, ended_at, job_id],
         )
 
@@ -188,7 +194,8 @@ def set_rank(database: ProjectDatabase, job_id: int, rank: float) -> None:
 
 def _queue_again(db: Database, job_id: int, error: str) -> None:
     db.execute(
-        "UPDATE job SET state = 'queued', stop_as = '', error = ?, pid = NULL, ended_at = NULL, gpu = '' WHERE id = ?",
+        "UPDATE job SET state = 'queued', stop_as = '', error = ?, pid = NULL, ended_at = NULL, gpu = '', "
+        "hung = '' WHERE id = ?",
         [error, job_id],
     )
 

@@ -2,7 +2,7 @@
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 migrations = Migrations("anchorage")
 
@@ -41,6 +41,12 @@ def m0002_jobs_that_go_on(db: Database) -> None:
     for statement in _JOBS_THAT_GO_ON.split(";\n"):
         if statement.strip():
             db.execute(statement)
+
+
+@migrations()
+def m0003_jobs_that_hang(db: Database) -> None:
+    """A job that gives no sign of life says so, in words."""
+    db.execute("ALTER TABLE job ADD COLUMN hung TEXT NOT NULL DEFAULT ''")
 
 
 _JOBS_THAT_GO_ON = """

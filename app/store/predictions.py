@@ -34,9 +34,10 @@ def store_predictions(
 ) -> int:
     """Store predictions by image id inside the caller's write transaction and return the set's id.
 
-    With ``checkpoint_id`` they are that checkpoint's and replace the ones it had on the split; without, they are those
-    of an ensemble of the sets ``members`` and replace an earlier one of the same members and options. Pairs of id and
-    detections are taken one by one, so that they need not all be in memory.
+    With ``checkpoint_id`` they are that checkpoint's and replace the ones it had on the split with the same options
+    (``test_time_augmentation``, left out when off); without, they are those of an ensemble of the sets ``members`` and
+    replace an earlier one of the same members and options. Pairs of id and detections are taken one by one, so that
+    they need not all be in memory.
     """
     pairs = detections.items() if isinstance(detections, Mapping) else detections
     kind = "ensemble" if checkpoint_id is None else "checkpoint"
@@ -48,7 +49,10 @@ def store_predictions(
             values,
         )
     else:
-        db.execute("DELETE FROM prediction_set WHERE checkpoint_id = ? AND split = ?", [checkpoint_id, split])
+        db.execute(
+            "DELETE FROM prediction_set WHERE checkpoint_id = ? AND split = ? AND options = ?",
+            [checkpoint_id, split, values[-1]],
+        )
     cursor = db.execute(
         "INSERT INTO prediction_set (kind, run_id, checkpoint_id, split, members, options, name, snapshot_sha256, "
         "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -86,10 +90,17 @@ def list_sets(database: ProjectDatabase, *, run_id: int | None = None, split: st
     return [_set(row) for row in rows]
 
 
-def find_set(database: ProjectDatabase, checkpoint_id: int, split: str) -> PredictionSet | None:
-    """The set of a checkpoint on a split, or None."""
+def find_set(
+    database: ProjectDatabase, checkpoint_id: int, split: str, test_time_augmentation: str = "off"
+) -> PredictionSet | None:
+    """The set of a checkpoint on a split, predicted with that augmentation, or None."""
     with database.read() as db:
-        row = row_of(db, "SELECT * FROM prediction_set WHERE checkpoint_id = ? AND split = ?", [checkpoint_id, split])
+        row = row_of(
+            db,
+            "SELECT * FROM prediction_set WHERE checkpoint_id = ? AND split = ? "
+            "AND coalesce(json_extract(options, '$.test_time_augmentation'), 'off') = ?",
+            [checkpoint_id, split, test_time_augmentation],
+        )
     return _set(row) if row else None
 
 

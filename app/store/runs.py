@@ -18,7 +18,7 @@ from app.store.jobs import delete_job
 
 _RUNS = """
 SELECT run.id, run.job_id, run.name, job.state, run.config, run.created_at, run.epoch, job.error, job.progress,
-    job.attempt, job.pid
+    job.attempt, job.pid, job.hung
 FROM run JOIN job ON job.id = run.job_id
 """
 
@@ -82,20 +82,20 @@ def append_metrics(db: Database, points: Iterable[tuple[int, int, int, str, str,
     )
 
 
-def cut_back(db: Database, run_id: int, *, attempt: int, step: int, judged_step: int, epoch: int) -> None:
-    """Let ``attempt`` add numbers from here on: those of later steps and validations, and later epochs, are forgotten.
+def cut_back(db: Database, run_id: int, *, step: int, judged_step: int, epoch: int) -> None:
+    """Forget the numbers of later steps and validations, and later epochs: they are told anew from here on.
 
-    Ids of the numbers that go are given out again, so whoever asks for what is newer must notice the attempt.
+    Ids of the numbers that go are given out again, so whoever asks for what is newer must notice ``numbers_attempt``.
     """
     db.execute(
         "DELETE FROM metric WHERE run_id = ? AND (step > ? OR (split = 'valid' AND step > ?))",
         [run_id, step, judged_step],
     )
-    db.execute("UPDATE run SET epoch = ?, numbers_attempt = ? WHERE id = ?", [epoch, attempt, run_id])
+    db.execute("UPDATE run SET epoch = ?, numbers_attempt = numbers_attempt + 1 WHERE id = ?", [epoch, run_id])
 
 
 def numbers_attempt(database: ProjectDatabase, run_id: int) -> int:
-    """The attempt that added the newest numbers of a run; 0 before the first."""
+    """How often a run has begun to tell its numbers, or gone back and told some anew; 0 before the first."""
     with database.read() as db:
         row = row_of(db, "SELECT numbers_attempt FROM run WHERE id = ?", [run_id])
     return row["numbers_attempt"] if row else 0
@@ -206,6 +206,7 @@ def _run(row: Any, best: dict[str, float]) -> Run:
         progress=json.loads(row["progress"]),
         attempt=row["attempt"],
         pid=row["pid"],
+        hung=row["hung"],
     )
 
 

@@ -47,15 +47,18 @@ def create_demo(services: Services) -> gr.Blocks:
     return demo.queue(default_concurrency_limit=CONCURRENCY)
 
 
-def head() -> str:
-    """What goes into each page's head: the style sheets, every widget's module, and the pages for the bar."""
+def head(widgets_folder: str) -> str:
+    """What goes into each page's head: the style sheets, every widget's module, and the pages for the bar.
+
+    ``widgets_folder`` is the address of the widgets' files.
+    """
     pages = json.dumps([{"path": page.path, "title": page.title} for page in PAGES])
     sheets = sorted(WIDGETS.glob("*.css"), key=lambda path: (path.name != "theme.css", path.name))
     modules = sorted(WIDGETS.glob("*.js"), key=lambda path: (path.name != "nav.js", path.name))
     return "\n".join(
         [
             f'<meta name="anchorage-pages" content="{escape(pages)}">',
-            *(f'<link rel="stylesheet" href="/widgets/{path.name}">' for path in sheets),
-            *(f'<script type="module" src="/widgets/{path.name}"></script>' for path in modules),
+            *(f'<link rel="stylesheet" href="{widgets_folder}/{path.name}">' for path in sheets),
+            *(f'<script type="module" src="{widgets_folder}/{path.name}"></script>' for path in modules),
         ]
     )

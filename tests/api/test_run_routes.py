@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from app.api import failures
 from app.api.routes import runs as run_routes
-from app.services import jobs, preflight
+from app.services import jobs, preflight, training
 from app.services.context import Services
 from app.store import jobs as job_store
 from app.store import runs, settings
@@ -113,15 +113,18 @@ def test_run_is_stopped_renamed_and_deleted(client):
     assert client.get(f"runs/{run_id}").status_code == 404
 
 
-def test_silent_job_is_told(client, services, slug):
+def test_hung_job_is_told_until_it_moves_again(client, services, slug):
     run = start(client)
     database = services.database(slug)
     job_store.claim(database, run["job_id"])
-    assert client.get(f"runs/{run['id']}").json()["run"]["is_silent"] is False
-    with database.write() as db:
-        db.execute("UPDATE job SET heartbeat_at = heartbeat_at - 121")
-    assert client.get(f"runs/{run['id']}").json()["run"]["is_silent"] is True
-    assert client.get("jobs").json()["jobs"][0]["is_silent"] is True
+    assert client.get(f"runs/{run['id']}").json()["run"]["hung"] == ""
+    job_store.set_hung(database, run["job_id"], 1, "No sign of life.")
+    assert client.get(f"runs/{run['id']}").json()["run"]["hung"] == "No sign of life."
+    assert client.get("jobs").json()["jobs"][0]["hung"] == "No sign of life."
+    described = training.describe_result(services, slug, run["id"])
+    assert (described["hung"], described["warning"]) == (True, "No sign of life.")
+    job_store.heartbeat(database, run["job_id"], 1, 5)
+    assert client.get(f"runs/{run['id']}").json()["run"]["hung"] == ""
 
 
 def test_jobs_are_listed_and_cancelled(client, services, slug):
@@ -177,9 +180,9 @@ def test_numbers_tell_the_attempt_that_added_them(client, services, slug):
     add_points(services, slug, run_id, [(step, 1, "train", "loss", 1.0, 1.0) for step in (1, 2)])
     assert client.get(f"runs/{run_id}/metrics").json()["attempt"] == 0
     with services.database(slug).write() as db:
-        runs.cut_back(db, run_id, attempt=2, step=1, judged_step=0, epoch=0)
+        runs.cut_back(db, run_id, step=1, judged_step=0, epoch=0)
     answer = client.get(f"runs/{run_id}/metrics").json()
-    assert (answer["attempt"], answer["series"]["train/loss"]["step"]) == (2, [1])
+    assert (answer["attempt"], answer["series"]["train/loss"]["step"]) == (1, [1])
 
 
 def test_run_of_an_earlier_version_can_not_go_on_and_says_what_to_do(client, services, slug):

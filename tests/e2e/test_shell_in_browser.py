@@ -2,6 +2,10 @@
 
 import pytest
 
+from app.services import projects
+from app.services.context import Services
+from app.store.files import Workspace
+
 PAGES = ["/", "/data", "/annotate", "/augment", "/train", "/review", "/ensemble", "/export"]
 
 
@@ -88,3 +92,15 @@ def test_gradio_s_own_bar_and_footer_are_not_shown(page, project):
     page.wait_for_selector("anchorage-nav[data-ready]")
     for selector in ("gradio-app footer", "gradio-app .nav-holder"):
         assert page.locator(f"{selector} >> visible=true").count() == 0
+
+
+def test_long_name_is_told_whole_where_it_is_cut_off(page, app_server):
+    name = "Smears of peripheral blood, magnification 100, second campaign, stained, hospital north"
+    slug = projects.create_project(Services(Workspace(app_server.workspace)), name)
+    page.goto(f"/export?project={slug}")
+    page.wait_for_selector("anchorage-nav[data-ready]")
+    select = page.locator("anchorage-nav select")
+    select.hover()
+    assert select.get_attribute("title") == name
+    page.locator("anchorage-nav .brand").hover()
+    assert not page.locator("anchorage-nav .brand").get_attribute("title")

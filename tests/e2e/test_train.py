@@ -139,7 +139,7 @@ def test_wrong_value_is_told_at_its_field_and_put_back(page, project):
     page.fill("#option-epochs", "0")
     page.wait_for_selector("form[data-problems='1']")
     row = page.locator("[data-option=epochs]")
-    assert "greater than or equal to 1" in row.inner_text()
+    assert "must be a whole number from 1 to 10000, got 0" in row.inner_text()
     assert "changed" in row.get_attribute("class")
     row.locator(".train-reset").click()
     page.wait_for_selector("form[data-problems='0']")
@@ -197,6 +197,52 @@ def test_nothing_is_cut_off(page, project, live):
     assert page.evaluate("document.documentElement.scrollHeight") == 720
     start = page.locator("[data-action=start]").bounding_box()
     assert start["y"] + start["height"] <= 720
+
+
+# Elements of the form whose text, or longest choice, is wider than their place.
+CUT_OFF = """() => [...document.querySelectorAll(".train-form :is(label, button, a, span, select)")].filter((node) => {
+  if (!node.offsetWidth || getComputedStyle(node).display === "inline") return false;
+  const style = getComputedStyle(node);
+  const pen = Object.assign(document.createElement("canvas").getContext("2d"), { font: style.font });
+  const room = node.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+  const wanted = Math.max(0, ...[...(node.options ?? [])].map((option) => pen.measureText(option.text).width));
+  return node.scrollWidth > node.clientWidth + 1 || wanted > room;
+}).map((node) => node.id || node.textContent)"""
+
+
+def test_no_word_of_the_form_is_cut_off(page, project):
+    open_page(page, project)
+    page.wait_for_selector("form[data-problems='0'][data-steps]")
+    page.evaluate("for (const part of document.querySelectorAll('.train-form details')) part.open = true")
+    assert page.evaluate(CUT_OFF) == []
+    assert page.locator("#option-model").inner_text().split("\n") == ["ResNet-18 FPN v1", "28.3 M"]
+
+
+def test_transformer_takes_a_lower_rate_and_a_higher_one_is_warned_of(page, project):
+    open_page(page, project)
+    page.wait_for_selector("form[data-problems='0'][data-steps]")
+    usual = page.input_value("#option-learning_rate")
+    page.click("#option-model")
+    page.click(".model-picker-dialog [data-model=fasterrcnn_swin_t_fpn]")
+    page.click("[data-action=done]")
+    page.wait_for_function("document.querySelector('#option-learning_rate').value === '0.0001'")
+    page.fill("#option-learning_rate", usual)
+    page.wait_for_selector("form[data-problems='0'][data-warnings='1']")
+    assert "high for a transformer" in page.locator("[data-option=learning_rate] .a-warning").inner_text()
+    page.reload()
+    page.wait_for_selector("form[data-warnings='1']")
+    assert page.input_value("#option-learning_rate") == usual
+    page.locator("[data-option=learning_rate] .train-reset").click()
+    page.wait_for_selector("form[data-warnings='0']")
+    assert page.input_value("#option-learning_rate") == "0.0001"
+
+
+def test_weights_that_are_not_published_are_refused_at_their_field(page, project):
+    open_page(page, project)
+    page.select_option("#option-pretrained", "network")
+    page.wait_for_selector("form[data-problems='1']")
+    assert "not published" in page.locator("[data-option=pretrained] .a-error").inner_text()
+    assert page.locator(".train-form-foot .a-error").inner_text() == ""
 
 
 def choose_preset(page, name):
@@ -275,7 +321,7 @@ def test_run_that_goes_on_is_drawn_from_its_saved_step(page, project, live):
     open_page(page, project, f"&run={live.id}")
     wait_for_points(page, 16)
     with live.database.write() as db:
-        runs.cut_back(db, live.id, attempt=2, step=5, judged_step=0, epoch=0)
+        runs.cut_back(db, live.id, step=5, judged_step=0, epoch=0)
     live.add_steps(6, 6)
     wait_for_points(page, 12)
     live.add_steps(7, 9)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from app.errors import BadRequest
+from app.jobs import hangs
 from app.jobs.context import JobContext, Stopped
 from app.jobs.main import run_job
 from app.jobs.worker import Worker
@@ -83,6 +84,7 @@ HANDLERS["train"] = "fake_process:counting"
 
 def main(role: str, root: str, *rest: str) -> int:
     workspace = Workspace(Path(root))
+    hangs.HUNG_AFTER_S = float(os.environ.get("TEST_HUNG_AFTER_S", hangs.HUNG_AFTER_S))
     if role == "job":
         slug, job_id, attempt = rest
         return run_job(workspace, slug, int(job_id), int(attempt), HANDLERS)

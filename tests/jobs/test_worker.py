@@ -312,3 +312,17 @@ def test_queue_follows_the_rank(lab: Lab) -> None:
     lab.start_worker()
     lab.wait_for_end(first)
     assert lab.job(second).started_at < lab.job(first).started_at
+
+
+def test_hung_job_is_flagged_and_can_be_ended(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process lives and does nothing; the worker says so after a silence that the test makes short."""
+    monkeypatch.setenv("TEST_HUNG_AFTER_S", "0.5")
+    job = lab.enqueue("stubborn")
+    lab.start_worker()
+    lab.pid_of_started()
+    wait_until(lambda: lab.job(job).hung, "the job to be flagged")
+    assert lab.job(job).state == "running"
+    assert "No sign of life" in lab.job(job).hung
+    jobs.request_stop(lab.database, job.id)
+    ended = lab.wait_for_end(job)
+    assert (ended.state, ended.hung) == ("cancelled", "")

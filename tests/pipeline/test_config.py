@@ -6,7 +6,7 @@ from app.pipeline.config import GROUPS, ConfigError, RunConfig, load_config, par
 
 
 def test_a_misspelt_option_is_refused_by_name():
-    with pytest.raises(ConfigError, match="unknown option 'epoch'.*epochs"):
+    with pytest.raises(ConfigError, match="epoch: unknown option.*epochs"):
         parse_config({"epoch": 3})
 
 
@@ -23,6 +23,31 @@ def test_a_misspelt_option_is_refused_by_name():
 def test_values_that_cannot_be_run_are_refused_with_the_option(values, names):
     with pytest.raises(ConfigError, match=names):
         parse_config(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"image_size": 100}, "image_size: must be a whole number from 64 to 2048, a multiple of 32, got 100"),
+        ({"epochs": 1.5}, "epochs: must be a whole number from 1 to 10000, got 1.5"),
+        ({"learning_rate": 0}, "learning_rate: must be a number above 0, at most 10, got 0"),
+        ({"momentum": 1}, "momentum: must be a number from 0 to below 1, got 1"),
+        ({"clip_gradient_norm": -1}, "clip_gradient_norm: must be a number of at least 0, got -1"),
+        ({"weight_decay": "much"}, "weight_decay: must be a number from 0 to 1, got 'much'"),
+        ({"optimizer": "lion"}, "optimizer: must be 'sgd' or 'adamw', got 'lion'"),
+        ({"keep_empty_images": 7}, "keep_empty_images: must be true or false, got 7"),
+        ({"milestones": [0.5] * 17}, "milestones: must have at most 16 values, got 17"),
+        (
+            {"phases": [{"train": "all", "epochs": 0, "learning_rate": 1}]},
+            "phases: number 1: epochs: must be a whole number from 1 to 10000, got 0",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_refusals_say_what_must_hold_and_what_was_found(values, words):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values)
+    assert str(caught.value) == words
 
 
 def test_every_option_has_a_help_text_and_one_group():

@@ -116,6 +116,8 @@ def test_recipes_have_the_values_of_the_published_work(name, expected):
 
 def test_steps_of_the_gastroscopy_recipe_build_on_each_other():
     steps = [preset.values for preset in PRESETS if preset.name.startswith("gastroscopy")]
+    baseline, twice = steps[0], steps.pop(1)
+    assert twice == {**baseline, "test_time_augmentation": "flip"}
     names = [{step["name"] for step in values["augmentation"]} for values in steps]
     assert names[0] == set()
     assert {"CLAHE", "ToGray", "XYMasking", "RandomGravel"} <= names[1]

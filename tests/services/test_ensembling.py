@@ -13,7 +13,7 @@ def project(tmp_path, monkeypatch):
     return make_review_project(tmp_path)
 
 
-def never_predict(checkpoint_id, split):
+def never_predict(checkpoint_id, split, views):
     raise AssertionError("nothing had to be predicted")
 
 
@@ -95,8 +95,8 @@ def test_missing_predictions_are_made_first(project):
     database = project.services.database(project.slug)
     asked = []
 
-    def predict(checkpoint_id, split):
-        asked.append((checkpoint_id, split))
+    def predict(checkpoint_id, split, views):
+        asked.append((checkpoint_id, split, views))
         with database.write() as db:
             predictions.store_predictions(
                 db,
@@ -108,13 +108,13 @@ def test_missing_predictions_are_made_first(project):
             )
 
     table = carry_out(project, request(project, split="test"), predict)
-    assert asked == [(checkpoint_id, "test") for checkpoint_id in project.checkpoint_ids[:3]]
+    assert asked == [(checkpoint_id, "test", "off") for checkpoint_id in project.checkpoint_ids[:3]]
     assert table["rows"][-1]["map50"] == 0
 
 
 def test_a_member_that_left_no_predictions_fails_the_ensemble(project):
     with pytest.raises(UserError, match="left no predictions"):
-        carry_out(project, request(project, split="test"), lambda checkpoint_id, split: None)
+        carry_out(project, request(project, split="test"), lambda *asked: None)
 
 
 def test_stopping_stores_nothing(project):
@@ -140,7 +140,7 @@ def test_table_goes_on_without_a_member_that_was_replaced(project):
         ({"options": {"method": "best"}}, "method"),
         ({"options": {"iou": 0.5}}, "iou"),
         ({"options": {"weights": [1, 2]}}, "one weight per member: 3, got 2"),
-        ({"options": {"weights": [1, 2, 0]}}, "greater than 0"),
+        ({"options": {"weights": [1, 2, 0]}}, "must be a number above 0, got 0"),
         ({"split": "holdout"}, "split"),
         ({"run_id": None}, "Name a run"),
     ],

@@ -105,8 +105,10 @@ def test_labels_zip_tells_its_progress(project):
 class FakeDetector:
     categories = SimpleNamespace(ids=(4, 9), names=("cat", "dog"))
     read = staticmethod(read_image)
+    config = SimpleNamespace(test_time_augmentation="flip")
 
-    def predict_image(self, picture):
+    def predict_image(self, picture, augmentation):
+        assert augmentation == "flip"  # as the run is judged
         boxes = np.array([[1, 2, 11, 22], [0, 0, 5, 5]], np.float32)
         return Detections(boxes, np.array([0.9, 0.01], np.float32), np.array([2, 1], np.int32))
 

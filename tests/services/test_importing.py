@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from app.errors import Cancelled, Conflict, ImportRefused, SameNames
@@ -217,6 +219,23 @@ def test_only_train_is_divided_by_source(services, tmp_path):
             splits_of.setdefault(image.source_key, set()).add(image.split)
     assert len(splits_of) == 10 and all(len(splits) == 1 for splits in splits_of.values())
     assert report["leakage"]["sources"] == 0
+
+
+def test_equal_pictures_are_kept_together_when_splits_are_made(services, tmp_path):
+    export = Export()
+    for number in range(30):
+        export.add("train", f"{number}.jpg", content=picture(number // 3))
+    _, report = importing.import_as_new_project(services, "Pets", export.folder(tmp_path / "e"))
+    assert set(report["splits"]) == {"train", "valid", "test"}
+    assert "identical_images" not in {group["code"] for group in report["findings"]}
+
+
+def test_pictures_of_sixteen_bits_are_told(services, tmp_path):
+    deep = cv2.imencode(".png", np.full((48, 64, 3), 3000, np.uint16))[1].tobytes()
+    export = Export().add("train", "a.jpg").add("train", "deep.png", content=deep).add("valid", "b.jpg")
+    _, report = importing.import_as_new_project(services, "Pets", export.folder(tmp_path / "e"))
+    (group,) = (group for group in report["findings"] if group["code"] == "deep_values")
+    assert (group["kind"], group["count"], group["examples"][0]["where"]) == ("note", 1, "deep.png")
 
 
 def test_leakage_is_told(services, export, tmp_path):

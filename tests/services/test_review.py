@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import orjson
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -36,9 +37,65 @@ def test_missing_predictions_are_queued_once(project):
     again = review.ensure_predictions(project.services, project.slug, project.checkpoint_ids[0], "test")
     other = review.ensure_predictions(project.services, project.slug, project.checkpoint_ids[1], "test")
     assert isinstance(first, Job)
-    assert (first.kind, first.payload) == ("predict", {"checkpoint_id": project.checkpoint_ids[0], "split": "test"})
+    assert (first.kind, first.payload) == (
+        "predict",
+        {"checkpoint_id": project.checkpoint_ids[0], "split": "test", "test_time_augmentation": "off"},
+    )
     assert again.id == first.id
     assert other.id != first.id
+
+
+def choose_views(project, augmentation):
+    config = orjson.dumps({"epochs": 4, "test_time_augmentation": augmentation}).decode()
+    with project.services.database(project.slug).write() as db:
+        db.execute("UPDATE run SET config = ?", [config])
+
+
+def store_views(project, augmentation, source):
+    """Predictions of the best checkpoint on valid in other views: those of another set."""
+    database = project.services.database(project.slug)
+    with database.write() as db:
+        return predictions.store_predictions(
+            db,
+            run_id=project.run_id,
+            split="valid",
+            detections=predictions.read_detections(database, source),
+            snapshot_sha256="a" * 64,
+            checkpoint_id=project.checkpoint_ids[0],
+            options={"test_time_augmentation": augmentation},
+        )
+
+
+def test_run_is_judged_in_the_views_it_was_given(project):
+    """What its own validations left was predicted in one view: it is no answer for a run that wants more."""
+    choose_views(project, "flip")
+    asked = (project.services, project.slug, project.checkpoint_ids[0], "valid")
+    job = review.ensure_predictions(*asked)
+    assert isinstance(job, Job)
+    assert job.payload["test_time_augmentation"] == "flip"
+    assert review.ensure_predictions(*asked, "off").id == project.set_ids[0]
+    flipped = store_views(project, "flip", project.set_ids[0])
+    assert review.ensure_predictions(*asked).id == flipped
+    sets = {item["id"]: item for item in review.overview(project.services, project.slug)[0]["sets"]}
+    assert (sets[flipped]["is_main"], sets[flipped]["views"]) == (True, "flip")
+    assert (sets[project.set_ids[0]]["is_main"], sets[project.set_ids[0]]["views"]) == (False, "one view")
+
+
+@pytest.mark.parametrize(("worse", "is_gain"), [(True, False), (False, True)], ids=["worse", "better"])
+def test_views_are_compared_in_one_table(project, worse, is_gain):
+    best, middle, worst = project.set_ids
+    database = project.services.database(project.slug)
+    if not worse:  # the one view gets the worst predictions, flipping the best
+        with database.write() as db:
+            db.execute("UPDATE prediction_set SET checkpoint_id = NULL, kind = 'ensemble' WHERE id = ?", [best])
+            db.execute("UPDATE prediction_set SET checkpoint_id = ? WHERE id = ?", [project.checkpoint_ids[0], worst])
+    store_views(project, "flip", middle if worse else best)
+    store_views(project, "flip_scales", worst)
+    table = review.compare_views(project.services, project.slug, project.run_id)
+    assert [row["name"] for row in table["rows"]] == ["one view", "flip", "flip + scales"]
+    assert (table["is_gain"], table["best"]) == (is_gain, "flip" if is_gain else "off")
+    assert table["verdict"].startswith("Gain: " if is_gain else "No gain: ")
+    assert "by the run's selection metric, 0.5 mAP50 + 0.5 F1." in table["verdict"]
 
 
 def test_a_split_without_images_is_refused(tmp_path, monkeypatch):

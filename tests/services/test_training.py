@@ -81,7 +81,7 @@ def test_dataset_stays_frozen_when_labels_change(services, slug):
 def test_unknown_and_impossible_options_are_named(services, slug):
     with pytest.raises(ConfigError) as caught:
         training.start_run(services, slug, {"epochs": 0, "learning_rat": 1})
-    assert set(run_form.problems_of(caught.value)) == {"epochs", "learning_rat"}
+    assert set(caught.value.problems) == {"epochs", "learning_rat"}
     assert training.list_runs(services, slug) == []
 
 
@@ -204,10 +204,49 @@ def test_schedule_is_that_of_the_training_loop(services, slug):
     assert rates[-1] == pytest.approx(0.001)
 
 
-def test_problems_of_several_options_together(services, slug):
-    problems = run_form.check_values(services, slug, {"pretrained": "file"})["problems"]
-    assert list(problems) == [""]
-    assert "weights_file" in problems[""]
+@pytest.mark.parametrize(
+    ("values", "option", "reason"),
+    [
+        ({"pretrained": "file"}, "weights_file", "must name a file"),
+        ({"model": "fasterrcnn_resnet18_fpn", "pretrained": "network"}, "pretrained", "not published"),
+        ({"norm": "frozen", "pretrained": "none"}, "norm", "needs pretrained weights"),
+        ({"progressive_sizes": [64, 128], "image_size": 320}, "progressive_sizes", "the last is 128, image_size 320"),
+        ({"anchors": "custom", "anchor_ratios": [0.5, -1]}, "anchor_ratios", "above 0, got -1"),
+    ],
+)
+def test_problem_of_several_options_stands_at_the_one_to_change(services, slug, values, option, reason):
+    problems = run_form.check_values(services, slug, values)["problems"]
+    assert list(problems) == [option]
+    assert reason in problems[option]
+
+
+def test_every_conflict_is_told_at_once(services, slug):
+    values = {"pretrained": "file", "milestones": [0.9, 0.1], "precision": "float16", "device": "cpu"}
+    assert set(run_form.check_values(services, slug, values)["problems"]) == {"weights_file", "milestones", "precision"}
+
+
+SWIN = "fasterrcnn_swin_t_fpn"
+
+
+def test_transformer_is_suggested_a_lower_rate_unless_one_is_given(services, slug):
+    usual = training.build_config(services, slug, {}).learning_rate
+    assert training.build_config(services, slug, {"model": SWIN}).learning_rate < usual / 2
+    assert training.build_config(services, slug, {"model": "timm/vit_base"}).learning_rate < usual / 2
+    assert training.build_config(services, slug, {"model": "timm/convnext_tiny"}).learning_rate == usual
+    given = training.build_config(services, slug, {"model": SWIN, "learning_rate": 0.001})
+    assert given.learning_rate == 0.001
+
+
+def test_high_rate_for_a_transformer_is_a_warning_and_no_problem(services, slug):
+    answer = run_form.check_values(services, slug, {"model": SWIN, "learning_rate": 0.001})
+    assert answer["problems"] == {}
+    assert "0.001 is high for a transformer" in answer["warnings"]["learning_rate"]
+    fitting = answer["fitting"]
+    assert run_form.check_values(services, slug, {"model": SWIN, **fitting})["warnings"] == {}
+    assert run_form.check_values(services, slug, {"learning_rate": 0.001})["warnings"] == {}
+    phases = [{"train": "all", "epochs": 2, "learning_rate": 0.01}]
+    staged = run_form.check_values(services, slug, {"model": SWIN, **fitting, "phases": phases, "epochs": 2})
+    assert list(staged["warnings"]) == ["phases"]
 
 
 def test_snapshot_is_written_before_the_run_can_be_seen(services, slug, monkeypatch):
@@ -242,7 +281,7 @@ def test_what_is_not_here_is_refused_when_the_form_is_filled_in(services, slug, 
     assert reason in problems[option]
     with pytest.raises(ConfigError) as caught:
         training.start_run(services, slug, values)
-    assert run_form.problems_of(caught.value) == problems
+    assert caught.value.problems == problems
     assert training.list_runs(services, slug) == []
 
 

@@ -45,7 +45,7 @@ def test_project_of_the_first_schema_keeps_its_jobs_runs_and_numbers(tmp_path):
     assert (second.state, second.attempt) == ("stopping", 2)
     old, asked = jobs.get_job(database, 4), jobs.get_job(database, 7)
     assert (old.payload, old.rank, old.stop_as, old.started_at) == ({"run_id": 1}, 100.5, "", 101.5)
-    assert (asked.stop_as, asked.num_deaths) == ("cancelled", 0)
+    assert (asked.stop_as, asked.num_deaths, asked.hung) == ("cancelled", 0, "")
     assert jobs.enqueue(database, "train", {}).id == 8
     assert len(list((tmp_path / "backups").iterdir())) == 1
     with database.read() as db:

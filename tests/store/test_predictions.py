@@ -76,6 +76,21 @@ def test_storing_again_replaces_what_the_checkpoint_had_on_the_split(database, r
     assert predictions.find_set(database, checkpoint_id, "train") is None
 
 
+def test_predictions_in_other_views_stand_side_by_side(database, run_id):
+    checkpoint_id = add_checkpoint(database, run_id)
+    plain = store(database, run_id, {1: found(3)}, checkpoint_id=checkpoint_id)
+    flip = {"test_time_augmentation": "flip"}
+    store(database, run_id, {1: found(2)}, checkpoint_id=checkpoint_id, options=flip)
+    flipped = store(database, run_id, {1: found(4)}, checkpoint_id=checkpoint_id, options=flip)
+    assert {item.id: item.test_time_augmentation for item in predictions.list_sets(database)} == {
+        plain: "off",
+        flipped: "flip",
+    }
+    assert predictions.find_set(database, checkpoint_id, "valid").id == plain
+    assert predictions.find_set(database, checkpoint_id, "valid", "flip").id == flipped
+    assert predictions.find_set(database, checkpoint_id, "valid", "flip_scales") is None
+
+
 def test_ensembles_of_other_options_stand_side_by_side(database, run_id):
     first = store(database, run_id, {}, members=[1, 2], options={"method": "wbf"})
     second = store(database, run_id, {}, members=[1, 2], options={"method": "nms"})

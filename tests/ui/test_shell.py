@@ -104,19 +104,34 @@ def test_markup_of_widgets_is_left_to_our_style_sheets(services):
 
 
 def test_head_names_the_pages_and_every_widget():
-    head = shell.head()
+    head = shell.head("/widgets/v1")
     pages = json.loads(unescape(head.partition('content="')[2].partition('"')[0]))
     assert [page["path"] for page in pages][:2] == ["/", "/data"]
     assert len({page["path"] for page in pages}) == len(pages) == 8
     for path in shell.WIDGETS.glob("*.js"):
-        assert f'src="/widgets/{path.name}"' in head
+        assert f'src="/widgets/v1/{path.name}"' in head
     assert head.index("theme.css") < head.index("nav.css")  # variables and classes first: widgets refine them
 
 
 def test_nothing_is_fetched_from_elsewhere():
     theme = build_theme()
     assert theme._stylesheets == []
-    texts = [theme._get_theme_css(), shell.head()]
+    texts = [theme._get_theme_css(), shell.head("/widgets/v1")]
     texts += [path.read_text(encoding="utf-8") for path in shell.WIDGETS.glob("*.css")]
     foreign = re.compile(r"""@import|(?:url\(|src=|href=)['"]?(?:https?:)?//""")
     assert [found.group() for text in texts for found in foreign.finditer(text)] == []
+
+
+def test_widgets_of_a_page_are_kept_by_the_browser_with_all_that_they_import(get, services):
+    """Imports go by "./name.js": the version of the page's address carries over to them."""
+    page = get(f"/data?project={projects.create_project(services, 'Kept')}").text
+    (address,) = set(re.findall(r"/widgets/[0-9a-f]+/gallery\.js", unescape(page)))
+    response = get(address)
+    assert "immutable" in response.headers["cache-control"]
+    imported = re.findall(r'from "\./([a-z_]+\.js)"', response.text)
+    assert imported
+    for name in imported:
+        assert "immutable" in get(address.replace("gallery.js", name)).headers["cache-control"]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in shell.WIDGETS.glob("*.js")}
+    elsewhere = re.compile(r"""\bfrom\s+["'](?!\./[a-z_]+\.js["'])|\bimport\(["'`]""")
+    assert [name for name, text in texts.items() if elsewhere.search(text)] == []

@@ -1,6 +1,5 @@
 """Runs and jobs over HTTP: what the Train page and scripts read and ask for."""
 
-import time
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +12,6 @@ from app.records import Job, MetricPoint, Run
 from app.services import anchors, jobs, preflight, run_form, training
 from app.services.context import Services
 
-HUNG_AFTER_S = 120.0
 METRICS_PER_ANSWER = 20_000
 
 
@@ -152,7 +150,7 @@ def _add_preflight_routes(router: APIRouter, services: Services) -> None:
 
 def _refuse(error: ConfigError) -> JSONResponse:
     """Options that do not fit, by field."""
-    content = {"error": str(error), "hint": "Change the marked options.", "fields": run_form.problems_of(error)}
+    content = {"error": str(error), "hint": "Change the marked options.", "fields": error.problems}
     return JSONResponse(content, status_code=400)
 
 
@@ -171,7 +169,7 @@ def _add_job_routes(router: APIRouter, services: Services) -> None:
 
 
 def _run(run: Run, job: Job | None) -> dict[str, Any]:
-    """A run with what its job knows: start, end, and whether it has given no sign of life for two minutes."""
+    """A run with what its job knows: start, end, and its place in the queue."""
     return {
         **asdict(run),
         "epochs": run.config.get("epochs"),
@@ -179,18 +177,11 @@ def _run(run: Run, job: Job | None) -> dict[str, Any]:
         "ended_at": job.ended_at if job else None,
         "rank": job.rank if job else None,
         "stop_as": job.stop_as if job else "",
-        "is_silent": _is_silent(job),
     }
 
 
 def _job(job: Job) -> dict[str, Any]:
-    return {**asdict(job), "is_finished": job.is_finished, "is_silent": _is_silent(job)}
-
-
-def _is_silent(job: Job | None) -> bool:
-    if job is None or job.state != "running" or job.heartbeat_at is None:
-        return False
-    return time.time() - job.heartbeat_at > HUNG_AFTER_S
+    return {**asdict(job), "is_finished": job.is_finished}
 
 
 def _columns(points: list[MetricPoint]) -> dict[str, dict[str, list[float]]]:

@@ -1,7 +1,8 @@
 """Pixels: the one way to check, read, resize and encode a picture. Imports no torch.
 
 Every reader (screen, training, evaluation) sees the same upright RGB pixels: EXIF orientation applied, the first frame,
-transparency laid on white, 16 bits brought to 8. A Window chooses which gray values those 8 bits show.
+transparency laid on white, 16 bits brought to 8. A Window chooses which values of gray and 16-bit pictures those 8 bits
+show.
 """
 
 import io
@@ -38,9 +39,10 @@ class BadImage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The gray values to show: ``center - width / 2`` becomes black, ``center + width / 2`` white, linear between.
+    """The values to show: ``center - width / 2`` becomes black, ``center + width / 2`` white, linear between.
 
-    In the values of the file: 0..255 for 8 bits, 0..65535 for 16. Acts on gray pictures only; ``width`` is above 0.
+    In the values of the file: 0..255 for 8 bits, 0..65535 for 16. Acts on gray pictures, and on each channel of color
+    with 16 bits; ``width`` is above 0.
     """
 
     center: float
@@ -52,7 +54,7 @@ class Window:
         return cls(float(center), float(width)) if width else None
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Gray ``values`` of any numeric type as uint8 of the same shape."""
+        """``values`` of any numeric type as uint8 of the same shape."""
         shares = (np.nan_to_num(values.astype(np.float32)) - (self.center - self.width / 2)) / self.width
         return (shares.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -62,14 +64,16 @@ class ImageInfo:
     """What a picture is: ``width`` and ``height`` in pixels of the upright picture.
 
     ``extension`` names the format found in the bytes. ``needs_rendering``: a browser shows other pixels than
-    :func:`read_image` gives (TIFF, CMYK, 16 bits, transparency, animation, EXIF orientation). ``replacement`` holds PNG
-    bytes to store in place of a format that is not kept (GIF), else None.
+    :func:`read_image` gives (TIFF, CMYK, 16 bits, transparency, animation, EXIF orientation). ``is_deep``: its values
+    have more than 8 bits. ``replacement`` holds PNG bytes to store in place of a format that is not kept (GIF), else
+    None.
     """
 
     extension: str
     width: int
     height: int
     needs_rendering: bool
+    is_deep: bool = False
     replacement: bytes | None = None
 
 
@@ -79,38 +83,45 @@ def probe_image(source: bytes | Path) -> ImageInfo:
     The size is checked from the header before a pixel is decoded, so a forged header costs no memory.
     """
     with _opened(source) as picture:
+        is_deep = _has_deep_color(picture) or picture.mode[0] in "IF"
         orientation = _orientation(picture)
         width, height = picture.size if orientation < 5 else picture.size[::-1]
         if min(width, height) < MIN_SIDE_PX:
             raise BadImage(f"it is {width} x {height} pixels; each side must have at least {MIN_SIDE_PX}")
         is_animated = getattr(picture, "is_animated", False) and picture.format != "MPO"
         is_shown = picture.format in _SHOWN_BY_BROWSERS | {"MPO"} and picture.mode in _PLAIN_MODES
-        needs_rendering = not is_shown or orientation != 1 or is_animated or "transparency" in picture.info
+        needs_rendering = not is_shown or is_deep or orientation != 1 or is_animated or "transparency" in picture.info
         try:
             if picture.format == "GIF":
-                replacement = encode_png(_to_upright_rgb(picture, orientation))
-                return ImageInfo("png", width, height, False, replacement)
+                replacement = encode_png(_to_upright_rgb(picture))
+                return ImageInfo("png", width, height, False, replacement=replacement)
             picture.load()
         except BadImage:
             raise
         except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, struct.error, ValueError
             raise BadImage(f"it cannot be decoded ({_reason(error)})") from error
-        return ImageInfo(EXTENSIONS[picture.format], width, height, needs_rendering)
+        return ImageInfo(EXTENSIONS[picture.format], width, height, needs_rendering, is_deep)
 
 
-def is_gray(source: bytes | Path) -> bool:
-    """Whether the file holds gray values, which a window acts on; only the header is read. Raises BadImage."""
+def takes_window(source: bytes | Path) -> bool:
+    """Whether a window acts on the file: gray, or color with 16 bits; only the header is read. Raises BadImage."""
     with _opened(source) as picture:
-        return _has_gray_values(picture)
+        return _has_gray_values(picture) or _has_deep_color(picture)
 
 
-def gray_range(source: bytes | Path) -> tuple[float, float] | None:
-    """The 1st and 99th percentile of a gray picture's values, as its file has them; None for color. Raises BadImage."""
+def value_range(source: bytes | Path) -> tuple[float, float] | None:
+    """The 1st and 99th percentile of the values that a window acts on, as the file has them; None where none does.
+
+    Raises BadImage.
+    """
     with _opened(source) as picture:
-        if not _has_gray_values(picture):
-            return None
         try:
-            values = np.nan_to_num(np.asarray(picture.convert("L") if picture.mode == "LA" else picture))
+            if _has_deep_color(picture):
+                values = _deep_color(picture)[..., :3]
+            elif _has_gray_values(picture):
+                values = np.nan_to_num(np.asarray(picture.convert("L") if picture.mode == "LA" else picture))
+            else:
+                return None
         except Exception as error:  # see probe_image
             raise BadImage(f"it cannot be decoded ({_reason(error)})") from error
     low, high = np.percentile(values, (1, 99))
@@ -120,14 +131,15 @@ def gray_range(source: bytes | Path) -> tuple[float, float] | None:
 def read_image(source: bytes | Path | str, rotation: int = 0, window: Window | None = None) -> np.ndarray:
     """The upright picture as uint8 [H, W, 3] RGB; ``rotation`` is degrees clockwise applied after EXIF.
 
-    A gray picture comes with three equal channels, seen through ``window``; without one, 16 bits lose their low byte.
+    A gray picture comes with three equal channels. Gray and 16-bit values are seen through ``window``; without one,
+    16 bits lose their low byte.
     Raises BadImage when the bytes cannot be decoded, ValueError for a rotation that is no quarter turn.
     """
     if rotation not in (0, 90, 180, 270):
         raise ValueError(f"rotation must be 0, 90, 180 or 270, got {rotation}")
     with _opened(Path(source) if isinstance(source, str) else source) as picture:
         try:
-            array = _to_upright_rgb(picture, _orientation(picture), window)
+            array = _to_upright_rgb(picture, window)
         except Exception as error:  # see probe_image
             raise BadImage(f"it cannot be decoded ({_reason(error)})") from error
     return np.ascontiguousarray(np.rot90(array, -rotation // 90)) if rotation else array
@@ -141,7 +153,7 @@ def read_thumbnail(source: Path, size: int, rotation: int = 0, window: Window | 
     with _opened(source) as picture:
         picture.draft("RGB", (size, size))
         try:
-            array = _to_upright_rgb(picture, _orientation(picture), window)
+            array = _to_upright_rgb(picture, window)
         except Exception as error:  # see probe_image
             raise BadImage(f"it cannot be decoded ({_reason(error)})") from error
     if max(array.shape[:2]) > size:
@@ -211,9 +223,37 @@ def _has_gray_values(picture: PillowImage.Image) -> bool:
     return picture.mode in _GRAY_MODES or picture.mode.startswith("I;")
 
 
-def _to_upright_rgb(picture: PillowImage.Image, orientation: int, window: Window | None = None) -> np.ndarray:
-    picture.load()
-    rgb = _to_rgb(_windowed(picture, window) if window and _has_gray_values(picture) else picture)
+def _has_deep_color(picture: PillowImage.Image) -> bool:
+    """Whether there are 16 bits for each color channel, of which Pillow decodes the high bytes alone.
+
+    To be asked first of all: once loaded, and Pillow loads a PNG to look for its EXIF, a picture cannot tell any more.
+    """
+    if picture.mode not in ("RGB", "RGBA") or not picture.tile:
+        return False
+    arguments = picture.tile[0].args
+    raw_mode = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
+    return ";16" in str(raw_mode)
+
+
+def _deep_color(picture: PillowImage.Image) -> np.ndarray:
+    """uint16 [H, W, 3 or 4] RGB(A) of a picture that has them, not yet turned upright."""
+    position = picture.fp.tell()
+    picture.fp.seek(0)
+    values = cv2.imdecode(np.frombuffer(picture.fp.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    picture.fp.seek(position)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        return np.asarray(picture).astype(np.uint16) * 257  # a kind of TIFF that OpenCV does not know
+    return cv2.cvtColor(values, cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _to_upright_rgb(picture: PillowImage.Image, window: Window | None = None) -> np.ndarray:
+    values = _deep_color(picture) if window and _has_deep_color(picture) else None
+    orientation = _orientation(picture)
+    if values is not None and window:
+        picture = _windowed_color(values, window)
+    elif window and _has_gray_values(picture):
+        picture = _windowed(picture, window)
+    rgb = _to_rgb(picture)
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
     return np.array(rgb, np.uint8)
@@ -225,6 +265,13 @@ def _windowed(picture: PillowImage.Image, window: Window) -> PillowImage.Image:
         gray, alpha = picture.convert("LA").split()
         return PillowImage.merge("LA", (PillowImage.fromarray(window.apply(np.asarray(gray))), alpha))
     return PillowImage.fromarray(window.apply(np.asarray(picture)))
+
+
+def _windowed_color(values: np.ndarray, window: Window) -> PillowImage.Image:
+    """Color of 16 bits, uint16 [H, W, 3 or 4], seen through the window; its transparency stays."""
+    shown = window.apply(values)
+    shown[..., 3:] = values[..., 3:] >> 8
+    return PillowImage.fromarray(shown)
 
 
 def _to_rgb(picture: PillowImage.Image) -> PillowImage.Image:

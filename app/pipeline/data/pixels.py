@@ -2,6 +2,8 @@
 
 import hashlib
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -102,15 +104,18 @@ class ResizedImages:
         return image
 
     def _read_afresh(self, sample: Sample, key: str) -> np.ndarray:
-        try:
+        with _named(sample):
             data = sample.path.read_bytes()
             image = self.prepare(read_image(data, sample.rotation, self.window))
-        except (BadImage, OSError) as error:
-            raise UnreadableImage(f"image {sample.image_id} ({sample.file_name}) cannot be read: {error}") from error
         # A file that has changed on the disk must not stay behind under the name of what it was.
         if self._files and key and hashlib.sha256(data).hexdigest() == sample.sha256:
             self._files.put(key, image)
         return image
+
+    def read_upright(self, sample: Sample) -> np.ndarray:
+        """The image through the window, at its own size: uint8 [H, W, 3] RGB; raises UnreadableImage."""
+        with _named(sample):
+            return read_image(sample.path, sample.rotation, self.window)
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """An upright uint8 [H, W, 3] image as the network sees it; the window has acted when it was read."""
@@ -127,6 +132,14 @@ class ResizedImages:
         with self._lock:
             if self._is_keeping and image_id not in self._kept and self._budget.take(image.nbytes):
                 self._kept[image_id] = image
+
+
+@contextmanager
+def _named(sample: Sample) -> Iterator[None]:
+    try:
+        yield
+    except (BadImage, OSError) as error:
+        raise UnreadableImage(f"image {sample.image_id} ({sample.file_name}) cannot be read: {error}") from error
 
 
 def _look(image_size: int, resize: Resize, window: Window | None) -> str:

@@ -61,12 +61,15 @@ def find_leaks(pairs: Iterable[tuple[Hashable, str]]) -> dict[Any, tuple[str, ..
     return {key: tuple(sorted(splits, key=split_order)) for key, splits in where.items() if len(splits) > 1}
 
 
-def fill_missing_splits(images: Sequence[ParsedImage], seed: int = 42, *, is_own: bool = False) -> list[Finding]:
+def fill_missing_splits(
+    images: Sequence[ParsedImage], contents: Sequence[str] = (), seed: int = 42, *, is_own: bool = False
+) -> list[Finding]:
     """Give images a split where the export lacks one, in place; returns what was done as findings.
 
     Images of unknown split join train first. No valid split: one is cut out of train (with a test split, where that
     is missing too). No train split: everything but test is divided anew. A missing test split alone is left so.
-    ``is_own``: we exported them, so that the splits are those the user wants, even if all is train.
+    ``contents``: a hash of each picture, or nothing; equal ones get one split, whatever they are called. ``is_own``: we
+    exported them, so that the splits are those the user wants, even if all is train.
     """
     if not images:
         return []
@@ -78,12 +81,13 @@ def fill_missing_splits(images: Sequence[ParsedImage], seed: int = 42, *, is_own
     present = {image.split for image in images}
     if {"train", "valid"} <= present:
         return [] if "test" in present else [Finding("note", "no_test", "the export has no test split; none was made")]
-    pool = [image for image in images if image.split != "test"] or list(images)
+    groups = _groups_of(images, contents)
+    chosen = [number for number, image in enumerate(images) if image.split != "test"] or list(range(len(images)))
+    pool = [images[number] for number in chosen]
     keeps_test = "test" in present and len(pool) < len(images)
     fractions = {"train": 0.8, "valid": 0.2} if keeps_test else DEFAULT_FRACTIONS
     items = [
-        SplitItem(_group_of(image, number), frozenset(a.category_id for a in image.annotations))
-        for number, image in enumerate(pool)
+        SplitItem(groups[number], frozenset(a.category_id for a in images[number].annotations)) for number in chosen
     ]
     for image, split in zip(pool, group_aware_split(items, fractions, seed), strict=True):
         image.split = split
@@ -94,9 +98,25 @@ def fill_missing_splits(images: Sequence[ParsedImage], seed: int = 42, *, is_own
     return [Finding("note", "splits_made", message, count=len(pool))]
 
 
-def _group_of(image: ParsedImage, number: int) -> str:
-    """An image of unknown source is a group of its own. The slash keeps the two apart: no source key has one."""
-    return image.source_key or f"{number}/{image.file_name}"
+def _groups_of(images: Sequence[ParsedImage], contents: Sequence[str]) -> list[str]:
+    """A key for each image that those of its source share, those of its picture, theirs, and so on.
+
+    It is that of the group's first image, so that a split without equal pictures goes by sources alone.
+    """
+    own = [image.source_key or f"{number}/{image.file_name}" for number, image in enumerate(images)]
+    leader: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        while (above := leader.get(key, key)) != key:
+            key = above
+        return key
+
+    first_with: dict[str, str] = {}
+    for key, content in zip(own, contents, strict=False):
+        earlier, later = find(first_with.setdefault(content, key)), find(key)
+        if earlier != later:
+            leader[later] = earlier
+    return [find(key) for key in own]
 
 
 def _count_classes(items: Sequence[SplitItem], indices: Iterable[int]) -> Counter:

@@ -11,6 +11,8 @@ TITLES = {
 }
 
 DEFAULT_METRIC = "map50_f1"
+SMALLEST_GAIN = 0.001  # of the score; less would not show in three decimals
+NOTABLE = 0.01  # a figure that moved by less is not worth a word
 
 
 def selection_score(metric: str, figures: Mapping[str, float]) -> float:
@@ -18,3 +20,29 @@ def selection_score(metric: str, figures: Mapping[str, float]) -> float:
     if metric == "map50_f1":
         return 0.5 * figures["map50"] + 0.5 * figures["f1"]
     return figures[metric]
+
+
+def is_gain(metric: str, before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+    """Whether the score of ``after`` beats that of ``before`` by more than rounding."""
+    return selection_score(metric, after) - selection_score(metric, before) >= SMALLEST_GAIN
+
+
+def explain_gain(
+    metric: str, before: Mapping[str, float], after: Mapping[str, float], before_name: str, after_name: str
+) -> str:
+    """The verdict in words: gain or not, by which metric and from what to what, and which other figures moved."""
+    scores = [selection_score(metric, figures) for figures in (after, before)]
+    word = "Gain" if is_gain(metric, before, after) else "No gain"
+    moved = [
+        f"{TITLES[name]} {'rose' if after[name] > before[name] else 'fell'} by {abs(after[name] - before[name]):.3f}"
+        for name in ("map", "map50", "map75", "f1")
+        if name != metric and abs(after[name] - before[name]) >= NOTABLE
+    ]
+    return (
+        f"{word}: {scores[0]:.3f} {after_name}, {scores[1]:.3f} {before_name}, by the run's selection metric, "
+        f"{TITLES[metric]}.{f' {_joined(moved)}.' if moved else ''}"
+    )
+
+
+def _joined(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 TIMM_PREFIX = "timm/"
 PYRAMID = (4, 8, 16, 32, 64)
 MOBILE_PYRAMID = (32, 32, 64)
+_TRANSFORMER_WORDS = ("swin", "vit", "former", "deit", "beit", "cait", "pvt", "twins", "coat", "xcit", "hiera", "eva02")
 COUNTED_CLASSES = 2  # as torchvision counts: with the background
 COUNTED_CHANNELS = 3
 PARAMETERS_PER_CLASS = 5 * (1024 + 1)  # one score and four box offsets from 1024 features, and their biases
@@ -176,6 +177,14 @@ def find_detector(name: str) -> Detector | None:
     return _BY_NAME.get(name)
 
 
+def is_transformer(model: str) -> bool:
+    """Whether the backbone is built of attention, by the catalogue's family or timm's naming: it wants low rates."""
+    detector = find_detector(model)
+    if detector is not None:
+        return detector.family == "swin"
+    return any(word in timm_name(model) for word in _TRANSFORMER_WORDS)
+
+
 def pyramid_strides(model: str) -> tuple[int, ...]:
     """Strides of the feature pyramid's maps, the finest first; every timm/NAME that is accepted has the same."""
     detector = find_detector(model)
@@ -187,25 +196,25 @@ def timm_name(model: str) -> str:
     return model.removeprefix(TIMM_PREFIX) if model.startswith(TIMM_PREFIX) else ""
 
 
-def model_conflicts(model: str, pretrained: str, norm: str = "auto") -> Iterator[str]:
-    """Why a model cannot be built, or not started from these weights with these norm layers, if so.
+def model_conflicts(model: str, pretrained: str, norm: str = "auto") -> Iterator[tuple[str, str]]:
+    """(option, why a model cannot be built, or not started from these weights with these norm layers), if so.
 
     Of timm/NAME only the helper process can tell whether the name exists: see ``services/models.py``.
     """
     if timm_name(model):
         if pretrained == "network":
-            yield f"pretrained 'network' is not published for {model}: timm has backbones alone, choose 'backbone'"
+            yield "pretrained", f"'network' is not published for {model}: timm has backbones alone, choose 'backbone'"
         return
     detector = find_detector(model)
     if detector is None:
-        yield f"there is no model {model!r}{_did_you_mean(model)}"
+        yield "model", f"there is no model {model!r}{_did_you_mean(model)}"
         return
     if pretrained in ("backbone", "network") and (model, pretrained) not in WEIGHTS:
         others = [part for part in ("backbone", "network") if (model, part) in WEIGHTS]
         advice = " or ".join(f"'{part}'" for part in [*others, "none", "file"])
-        yield f"pretrained {pretrained!r} is not published for {model}: choose {advice}"
+        yield "pretrained", f"{pretrained!r} is not published for {model}: choose {advice}"
     if not detector.has_batch_norm and norm != "auto":
-        yield f"norm {norm!r} replaces batch norm, and {model} has none: choose 'auto'"
+        yield "norm", f"{norm!r} replaces batch norm, and {model} has none: choose 'auto'"
 
 
 def _did_you_mean(model: str) -> str:

@@ -41,6 +41,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    def split(self, size: int) -> "list[Batch]":
+        """The same images in batches of at most ``size``."""
+        if len(self) <= size:
+            return [self]
+        ranges = [slice(start, start + size) for start in range(0, len(self), size)]
+        return [Batch(self.pixels[at], self.sizes[at], self.targets[at], self.names[at]) for at in ranges]
+
 
 def place_model(model: FasterRCNN, machine: Machine) -> FasterRCNN:
     """Bring ``model`` to the device in the layout that is fast there; keys stay the same."""

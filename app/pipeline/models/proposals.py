@@ -56,11 +56,14 @@ def select_proposals(
     boxes = coder.decode_single(pick(offsets, rows), anchors[rows])
     boxes = torch.minimum(boxes.clamp(min=0), frames.repeat(1, 2)[:, None])
     is_kept = ((boxes[..., 2:] - boxes[..., :2]) >= limits.min_side_px).all(dim=-1)
-    is_kept &= scores.sigmoid() >= limits.min_score
+    scores = scores.sigmoid()
+    is_kept &= scores >= limits.min_score
     # What is too small overlaps nothing as a box of no size, so that it takes no other box with it.
     is_kept &= suppress(boxes * is_kept[..., None], counts, limits.nms_threshold)
-    keys, rows = scores.masked_fill(~is_kept, -torch.inf).topk(min(limits.num_proposals, scores.shape[1]), dim=1)
-    return Proposals(pick(boxes, rows), keys > -torch.inf)
+    # Sorted, not topk: of an untrained RPN many scores are equal, and their order decides what the head sees.
+    keys, rows = scores.masked_fill(~is_kept, -1.0).sort(dim=1, descending=True, stable=True)
+    keys, rows = keys[:, : limits.num_proposals], rows[:, : limits.num_proposals]
+    return Proposals(pick(boxes, rows), keys >= 0)
 
 
 def _best_of_levels(scores: Tensor, num_per_level: Sequence[int], num: int) -> tuple[Tensor, Tensor, list[int]]:

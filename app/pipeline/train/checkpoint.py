@@ -20,6 +20,7 @@ from torch import Tensor
 from app.pipeline.config import RunConfig, parse_config
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.evaluate.selection import selection_score
+from app.pipeline.faults import is_disk_full
 from app.pipeline.models.weights import WeightsError, read_weights
 from app.pipeline.types import CheckpointSaved, RunContext
 
@@ -28,6 +29,10 @@ NUM_BEST = 3
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read; the message says why and what to do."""
+
+
+class DiskFull(CheckpointError):
+    """A checkpoint did not fit on the disk; those written before are whole."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +148,10 @@ def save_checkpoint(path: Path, contents: dict[str, Any], before_placing: Callab
         temporary.replace(path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        raise CheckpointError(
+        kind = DiskFull if is_disk_full(error, path.parent) else CheckpointError
+        raise kind(
             f"{path.name} could not be written to {path.parent} ({error}); "
-            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB are free there. Make room and train again"
+            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB are free there. Make room, then let the run go on"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

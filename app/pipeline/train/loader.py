@@ -4,9 +4,10 @@ N boxes of an image, xyxy pixels of the resized image; labels 1..K.
 """
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -21,8 +22,10 @@ from app.pipeline.data.pixels import ResizedImages, UnreadableImage
 from app.pipeline.data.resize import STRIDE, Resize, canvas_for, image_size_at
 from app.pipeline.data.sampler import Sampler
 from app.pipeline.data.snapshot import Sample
+from app.pipeline.faults import is_short_of_resources
 from app.pipeline.models.forward import Batch
 from app.pipeline.train.ranks import Ranks
+from app.pipeline.train.workers import BLOCKED_AFTER_S, Workers
 from app.pipeline.types import Log, RunContext
 
 NUM_AHEAD = 3  # batches that are ready or in the making
@@ -77,8 +80,8 @@ class TrainLoader:
         self._context = context
         self._is_pinned = is_pinned
         self._unreadable = _UnreadableImages(len(self._sampler.images), context)
-        num_threads = config.num_workers or min(4, torch.get_num_threads())
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="loader")
+        self._num_threads = config.num_workers or min(4, torch.get_num_threads())
+        self._workers: Workers | None = None
         self._ahead: deque[_Coming] = deque()
         self._coming: Iterator[_Coming] = iter(())
         self.num_taken = 0
@@ -87,7 +90,10 @@ class TrainLoader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+            self._ahead.clear()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -117,10 +123,20 @@ class TrainLoader:
         self.num_taken = first_batch
         self._begin_at(number, first_batch)
         while self._ahead and self._ahead[0].epoch == number:
-            batch = self._ahead[0].batch.result()
+            batch = self._wait_for(self._ahead[0])
             self.num_taken = self._ahead.popleft().index + 1
             self._fill_up()
             yield batch
+
+    def _wait_for(self, coming: "_Coming") -> Batch | None:
+        """A batch; where preparing it failed for want of resources, made again by fewer threads."""
+        while True:
+            try:
+                return coming.batch.result(BLOCKED_AFTER_S)
+            except Exception as error:
+                self._workers.shrink(error)
+            self._begin_again_at(coming.epoch, coming.index)
+            coming = self._ahead[0]
 
     def _begin_at(self, epoch: int, first_batch: int) -> None:
         """Prepare from a batch of an epoch on; what is prepared already stays if it begins there."""
@@ -128,6 +144,14 @@ class TrainLoader:
             head, index = self._ahead[0], next(self._own_batches(first_batch), None)
             if (head.epoch, head.index) == (epoch, index) or (index is None and head.epoch == epoch + 1):
                 return
+        self._begin_again_at(epoch, first_batch)
+
+    def _begin_again_at(self, epoch: int, first_batch: int) -> None:
+        if self._workers is None:
+            may_shrink = self._config.fewer_workers_when_reading_fails
+            self._workers = Workers(self._num_threads, self._context, may_shrink)
+            weakref.finalize(self, self._workers.close, wait=False)  # of one that nobody left by ``with``
+        self._num_threads = self._workers.num
         for coming in self._ahead:
             coming.cancel()
         self._ahead.clear()
@@ -152,9 +176,9 @@ class TrainLoader:
             canvas = self._canvas(images.image_size)
             for index in self._own_batches(first_batch if number == epoch else 0):
                 samples = [self._samples[at] for at in order[index * size : (index + 1) * size]]
-                items = [self._pool.submit(self._prepare, sample, number, images) for sample in samples]
+                items = [self._workers.submit(self._prepare, sample, number, images) for sample in samples]
                 # Behind its images in the queue: when its turn comes, others are at work on the last of them.
-                yield _Coming(number, index, items, self._pool.submit(self._put_together, items, canvas))
+                yield _Coming(number, index, items, self._workers.submit(self._put_together, items, canvas))
 
     def _put_together(self, items: "list[Future[Item | None]]", canvas: tuple[int, int]) -> Batch | None:
         readable = [item for item in (future.result() for future in items) if item is not None]
@@ -176,16 +200,13 @@ class TrainLoader:
         return canvas_for(self._sizes, image_size, self._config.resize)
 
     def _prepare(self, sample: Sample, epoch: int, images: ResizedImages) -> Item | None:
-        """An augmented image with its boxes; None for an image that cannot be read. Raises DatasetError naming it."""
+        """An augmented image with its boxes; None for an image that cannot be read."""
         try:
             image = self._read(sample, images)
             return None if image is None else self._augment(sample, image, epoch, images)
-        except DatasetError:
-            raise
         except Exception as error:  # whatever it is, the image that it happened on must be known
-            raise DatasetError(
-                f"image {sample.image_id} ({sample.file_name}) cannot be prepared: {type(error).__name__}: {error}"
-            ) from error
+            error.add_note(f"This happened while image {sample.image_id} ({sample.file_name}) was prepared.")
+            raise
 
     def _augment(self, sample: Sample, image: np.ndarray, epoch: int, images: ResizedImages) -> Item:
         config = self._config
@@ -206,6 +227,8 @@ class TrainLoader:
         try:
             return images.read(sample)
         except UnreadableImage as error:
+            if is_short_of_resources(error):
+                raise  # nothing is wrong with the image
             self._unreadable.note(sample, str(error))
             return None
 

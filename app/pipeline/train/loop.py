@@ -1,21 +1,25 @@
 """The training loop. A run that was stopped or killed goes on from its folder, with the same weights in the end."""
 
+import gc
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from app.pipeline.anchors import boxes_of, resolve_shapes
 from app.pipeline.config import RunConfig, explain_use, idle_options, parse_config
 from app.pipeline.data.pixels import ResizedImages, default_budget_bytes
+from app.pipeline.data.resize import image_size_at
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.evaluate.selection import TITLES
+from app.pipeline.faults import is_out_of_memory
 from app.pipeline.machine import Machine, choose_machine
 from app.pipeline.models.build import resolve_max_detections
 from app.pipeline.models.card import write_card
@@ -25,6 +29,7 @@ from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import (
     CheckpointError,
     CheckpointKeeper,
+    DiskFull,
     Scores,
     check_free_space,
     tensors_of,
@@ -32,13 +37,16 @@ from app.pipeline.train.checkpoint import (
 from app.pipeline.train.ema import AveragedModel
 from app.pipeline.train.estimate import MAX_SAVE_SHARE, SAVE_EVERY_S
 from app.pipeline.train.files import LAST_NAME
+from app.pipeline.train.guards import OutOfMemory, Remedies, lower_rate, relieve_memory
 from app.pipeline.train.loader import TrainLoader
-from app.pipeline.train.optim import Updater, check_losses
+from app.pipeline.train.optim import NonFiniteLoss, Updater, check_losses, check_weights
 from app.pipeline.train.pace import Pace
 from app.pipeline.train.phases import Phases
 from app.pipeline.train.ranks import Ranks
 from app.pipeline.train.resume import (
+    StepStart,
     describe_arithmetic,
+    go_back_before,
     load_state,
     random_states,
     random_states_kept,
@@ -47,7 +55,8 @@ from app.pipeline.train.resume import (
     save_state,
 )
 from app.pipeline.train.schedule import learning_rate_at, steps_per_epoch
-from app.pipeline.train.validation import Judge, Patience
+from app.pipeline.train.speed import SpeedWatch
+from app.pipeline.train.validation import Judge, Judgement, Patience
 from app.pipeline.types import (
     CheckpointDue,
     CheckpointSaved,
@@ -57,6 +66,7 @@ from app.pipeline.types import (
     Progress,
     RunBegun,
     RunContext,
+    RunPaused,
 )
 
 
@@ -64,12 +74,14 @@ from app.pipeline.types import (
 class TrainResult:
     """How a run ended: state 'done' or 'stopped', finished epochs, and the figures of its best checkpoint (or {}).
 
-    A run that ended early, because nothing got better for as long as its config says, is done.
+    A run that ended early, because nothing got better for as long as its config says, is done. ``remedies`` are what it
+    did otherwise than its config says.
     """
 
     state: str
     epochs: int
     best: dict[str, float]
+    remedies: Remedies = field(default_factory=Remedies)
 
 
 def train(
@@ -82,14 +94,21 @@ def train(
     """Train a detector on the train split, judging it on the valid split; checkpoints go to ``run_dir``.
 
     Goes on from where the run in ``run_dir`` was saved last, if one has begun there. ``pixels_dir`` is a folder that
-    keeps resized images for this run and later ones. Raises WeightsError, MachineError, DatasetError, CheckpointError
-    or NonFiniteLoss, each with a message for people.
+    keeps resized images for this run and later ones. Raises WeightsError, MachineError, DatasetError, CheckpointError,
+    NonFiniteLoss, OutOfMemory or RunPaused, each with a message for people.
     """
     with Ranks.joined(config.processes) as ranks:
-        context = ranks.context_for(context or RunContext())
-        run = ranks.in_turn(lambda: Run.start(config, snapshot, run_dir, context, pixels_dir, ranks))
-        with run.loader:
-            return _train(run)
+        start = partial(Run.start, config, snapshot, run_dir, ranks.context_for(context or RunContext()))
+        remedies: Remedies | None = None
+        while True:
+            run = ranks.in_turn(partial(start, remedies, pixels_dir, ranks))
+            try:
+                with run.loader:
+                    return _train(run)
+            except Exception as error:
+                remedies = run.find_remedy(error)
+            del run
+            gc.collect()  # its memory is needed for the next one
 
 
 def _train(run: "Run") -> TrainResult:
@@ -101,6 +120,8 @@ def _train(run: "Run") -> TrainResult:
             run.train_step(batches, epoch)
             if run.context.should_stop():
                 return run.stop(epoch)
+            if run.is_too_slow:
+                return run.finish()
         run.finish_epoch(epoch)
         if run.context.should_stop() and not run.is_over:
             return run.stop(epoch)
@@ -125,14 +146,21 @@ class Run:
     detector: Detector
     pace: Pace
     ranks: Ranks
+    speed: SpeedWatch
     run_dir: Path
     snapshot_sha256: str
+    step_start: StepStart
+    remedies: Remedies = field(default_factory=Remedies)
     epoch: int = 0  # finished epochs
     step: int = 0  # finished optimizer steps
     num_batches: int = 0  # batches of the epoch under way that are behind
     is_judgement_due: bool = False
     judged_step: int = 0
     scores: Scores | None = None
+    image_names: list[str] = field(default_factory=list)  # of the last update
+    is_too_slow: bool = False
+    is_updating: bool = False  # a step is half done, and cannot be undone
+    saved_step: int | None = None  # of the newest saved state
     last_saved: float = field(default_factory=time.monotonic)
     save_every_s: float = field(default_factory=lambda: SAVE_EVERY_S)
 
@@ -143,10 +171,14 @@ class Run:
         snapshot: Snapshot,
         run_dir: Path,
         context: RunContext,
+        remedies: Remedies | None = None,
         pixels_dir: Path | None = None,
         ranks: Ranks | None = None,
     ) -> "Run":
-        """Build all parts, as they were saved last if a run has begun here; what can be refused is refused here."""
+        """Build all parts, as they were saved last if a run has begun here; what can be refused is refused here.
+
+        ``remedies`` are what the run does otherwise from here on; without them it is what was saved.
+        """
         ranks = ranks or Ranks()
         if ranks.is_first:
             remove_leftovers(run_dir)
@@ -188,8 +220,10 @@ class Run:
             detector=Detector(average.model if average else model, snapshot.categories, config, machine),
             pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config), mark=machine.mark),
             ranks=ranks,
+            speed=SpeedWatch(config.min_images_per_s),
             run_dir=run_dir,
             snapshot_sha256=snapshot.sha256,
+            step_start=StepStart(model, machine),
         )
         if state is None:
             if ranks.is_first:
@@ -197,6 +231,10 @@ class Run:
             context.emit(RunBegun(0, 0, 0, 0.0))
         else:
             run._go_on(state, digest)
+        if remedies is not None and remedies != run.remedies:
+            run.remedies = remedies
+            if state is not None and ranks.is_first:
+                run._write_state()
         return run
 
     @property
@@ -216,6 +254,8 @@ class Run:
     def begin_epoch(self, epoch: int) -> None:
         """Enter the phase of the epoch, if another one begins, with a new optimizer for what learns in it."""
         note = self.phases.enter(epoch)
+        size = image_size_at(epoch, self.config.epochs, self.config.image_size, self.config.progressive_sizes)
+        self.speed.begin_stage((self.phases.index, size))
         if note:
             self.updater.start_over(self.model)
             self.context.emit(Log(note))
@@ -225,31 +265,34 @@ class Run:
 
         None stands for a batch of which no image can be read.
         """
-        learning_rate = learning_rate_at(self.step, self.num_steps, self.config)
+        learning_rate = learning_rate_at(self.step, self.num_steps, self.config) * self.remedies.rate_factor
         self.updater.set_learning_rate(learning_rate)
-        num_images = sum(self.ranks.gather(sum(len(batch) for batch in batches if batch is not None)))
+        parts = list(self._parts_of(batches))
+        num_images = sum(self.ranks.gather("images", sum(len(batch) for _, batch in parts)))
         if not num_images:
             return None
         values: dict[str, float] = {}
-        before = self._what_batches_change() if len(batches) > 1 else None
+        self.step_start.note()
         with self.ranks.together():
-            for index, batch in enumerate(batches):
-                if batch is None:
-                    continue
+            for index, (place, batch) in enumerate(parts):
                 if index and self.ranks.count == 1 and self.context.should_stop():
-                    return self._undo(before)  # half of a step is none
-                self._throw_dice_for(self.ranks.rank + index * self.ranks.count)
+                    return self._undo_step()  # half of a step is none
+                self._throw_dice_for(place)
                 share = len(batch) / num_images
                 _add_up(values, {name: value * share for name, value in self._add_gradients(batch, share).items()})
         if self.ranks.count > 1:
             values = self._join_ranks(values)
         self.pace.timeline.enter("optimizer")
-        self.updater.apply([name for batch in batches if batch is not None for name in batch.names])
+        self.step_start.forget()
+        self.is_updating = True
+        self.image_names = [name for _, batch in parts for name in batch.names]
+        self.updater.apply(self.image_names)
         if self.average:
             self.average.update()
         self.pace.timeline.enter("other")
         self.step += 1
         self.num_batches = self.loader.num_taken
+        self.is_updating = False
         self.pace.add(num_images)
         self.context.emit(Metrics(self.step, epoch, "train", {**values, "learning_rate": learning_rate}))
         if self.pace.is_due():
@@ -257,7 +300,18 @@ class Run:
         if self._is_save_due():
             with self.pace.paused():
                 self._save()
+        self.is_too_slow = self.ranks.agree("too slow", bool(self.speed.too_slow))
         return None
+
+    def _parts_of(self, batches: Sequence[Batch | None]) -> Iterator[tuple[int, Batch]]:
+        """What goes through the network at once, each with its place in the step."""
+        num_parts = self.remedies.batch_parts
+        for index, batch in enumerate(batches):
+            if batch is None:
+                continue
+            place = self.ranks.rank + index * self.ranks.count
+            size = self.remedies.images_at_once(self.config) if num_parts > 1 else len(batch)
+            yield from ((place * num_parts + number, part) for number, part in enumerate(batch.split(size)))
 
     def _throw_dice_for(self, place: int) -> None:
         """Let what a batch draws follow from its place in the step, so that it is the same in whatever process."""
@@ -269,20 +323,13 @@ class Run:
         self.ranks.add_up([parameter for parameter in self.model.parameters() if parameter.requires_grad])
         self.ranks.average_statistics(self.model)
         total: dict[str, float] = {}
-        for part in self.ranks.gather(values):
+        for part in self.ranks.gather("losses", values):
             _add_up(total, part)
         return total
 
-    def _what_batches_change(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What a forward pass changes besides gradients: the dice, and the statistics of batch norm."""
-        return random_states(self.machine), {name: value.clone() for name, value in self.model.named_buffers()}
-
-    def _undo(self, before: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+    def _undo_step(self) -> None:
         """As if the batches of the step under way had not been seen."""
-        states, buffers = before
-        restore_random_states(self.machine, states)
-        for name, value in self.model.named_buffers():
-            value.copy_(buffers[name])
+        self.step_start.restore()
         self.updater.forget()
 
     def _add_gradients(self, batch: Batch, share: float) -> dict[str, float]:
@@ -297,10 +344,51 @@ class Run:
         self.updater.add(loss, share)
         return values
 
+    def find_remedy(self, error: Exception) -> Remedies:
+        """What to go on with from the last saved state after ``error``; raises what the run ends with."""
+        if is_out_of_memory(error):
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that went wrong
+            return self._relieve_memory(error)
+        if isinstance(error, NonFiniteLoss):
+            return self._lower_rate(error)
+        if isinstance(error, DiskFull) and self.config.pause_when_disk_is_full:
+            raise RunPaused(f"the disk is full: {error}") from error
+        raise error
+
+    def _relieve_memory(self, error: Exception) -> Remedies:
+        """Save the state before the step that did not fit; raises OutOfMemory when there is nothing more to give."""
+        try:
+            remedies, sentence = relieve_memory(self.remedies, self.config, self.epoch, self.step)
+            self.context.emit(Log(sentence, "warning"))
+            self.remedies = remedies
+        except OutOfMemory as end:
+            raise end from error
+        finally:
+            if not self.is_updating:
+                self._undo_step()
+                self._save()
+        return self.remedies
+
+    def _lower_rate(self, error: NonFiniteLoss) -> Remedies:
+        """Go back to the last state before the weights that ``error`` came from; raises it when that helps no more."""
+        remedies = lower_rate(self.remedies, self.config, self.step)
+        if remedies is None:
+            raise error
+        if self.ranks.is_first:
+            go_back_before(self.run_dir, self.step)
+        self.context.emit(
+            Log(
+                f"After step {self.step} {error.what}: going back to the last good checkpoint, and on from there with "
+                f"{remedies.rate_factor:g} of the learning rate.",
+                "warning",
+            )
+        )
+        return remedies
+
     def finish_epoch(self, epoch: int) -> None:
         """Judge the model when it is time, keep it if it is among the best, and save where the run stands."""
         self.epoch, self.num_batches = epoch, 0
-        self.is_judgement_due = self.ranks.agree(self.judge.is_due(epoch, self.config.epochs))
+        self.is_judgement_due = self.ranks.agree("judge", self.judge.is_due(epoch, self.config.epochs))
         with self.pace.paused():
             self.judge_if_due()
             if self._is_save_due():
@@ -310,19 +398,22 @@ class Run:
         self._report_pace(epoch)
         self._save()
         self.context.emit(Log(f"Stopped in epoch {epoch} after {self.step} steps; the last state is saved."))
-        return TrainResult("stopped", self.epoch, self.keeper.best)
+        return TrainResult("stopped", self.epoch, self.keeper.best, self.remedies)
 
     def finish(self) -> TrainResult:
         self._report_pace(self.epoch, num_steps=self.step)
         self._save()
-        if self.epoch < self.config.epochs:
+        if self.speed.too_slow:
+            self.context.emit(Log(self.speed.too_slow, "warning"))
+        elif self.epoch < self.config.epochs:
             self._explain_early_end()
-        return TrainResult("done", self.epoch, self.keeper.best)
+        return TrainResult("done", self.epoch, self.keeper.best, self.remedies)
 
     def judge_if_due(self) -> None:
         """Judge the finished epoch if that is still to be done; asked to stop in the middle, it stays to be done."""
         if not self.is_judgement_due:
             return
+        check_weights(self.kept_model, self.image_names)
         self.pace.timeline.enter("evaluation")
         with random_states_kept(self.machine):
             judgement = self.judge.judge(self.detector)
@@ -335,8 +426,12 @@ class Run:
         if self.phases.is_last:  # before, the head may not have learned anything yet
             self.patience.note(judgement.scores.score)
         self.context.emit(Metrics(self.step, self.epoch, "valid", judgement.scores.to_dict()))
-        if not self.ranks.is_first:
-            return
+        with self.ranks.together():
+            if self.ranks.is_first:
+                self._offer(judgement)
+
+    def _offer(self, judgement: Judgement) -> None:
+        """Keep the weights if they are among the best, with what they predict."""
         name = self.keeper.offer(self.kept_model, judgement.scores, self.epoch, self.step)
         if name is not None:
             self.context.emit(PredictionsReady(name, "valid", judgement.detections))
@@ -348,16 +443,22 @@ class Run:
         self.context.emit(Log(f"{end}: {why} than {best['score']:.3f} of epoch {best['epoch']:.0f}."))
 
     def _is_save_due(self) -> bool:
-        return self.ranks.is_first and time.monotonic() - self.last_saved >= self.save_every_s
+        return self.ranks.agree("save", time.monotonic() - self.last_saved >= self.save_every_s)
 
     def _save(self) -> None:
         """Save where the run stands; the next time is due when this one's cost is small against the time between."""
-        if not self.ranks.is_first:
-            return
+        for model in {self.model, self.kept_model}:
+            check_weights(model, self.image_names)
+        with self.ranks.together():
+            if self.ranks.is_first:
+                self._write_state()
+
+    def _write_state(self) -> None:
         began = time.monotonic()
         self.context.emit(CheckpointDue())
         contents = self.keeper.contents(self.kept_model, self.scores, self.epoch, self.step) | self._state_dict()
-        digest = save_state(self.run_dir, contents)
+        digest = save_state(self.run_dir, contents, is_in_place=self.step == self.saved_step)
+        self.saved_step = self.step
         self.context.emit(self._last_saved(digest))
         self.last_saved = time.monotonic()
         self.save_every_s = max(SAVE_EVERY_S, (self.last_saved - began) / MAX_SAVE_SHARE)
@@ -379,6 +480,7 @@ class Run:
             "patience": self.patience.state_dict(),
             "judge": self.judge.state_dict(),
             "elapsed_s": self.pace.elapsed_s,
+            "remedies": asdict(self.remedies),
             "arithmetic": describe_arithmetic(self.machine),
             "dataset_sha256": self.snapshot_sha256,
         }
@@ -406,7 +508,9 @@ class Run:
         self.patience.load_state_dict(progress["patience"])
         self.judge.load_state_dict(progress["judge"])
         self.pace.go_on(progress["elapsed_s"])
+        self.remedies = Remedies(**progress.get("remedies", {}))
         self.epoch, self.step, self.num_batches = state["epoch"], state["step"], progress["num_batches"]
+        self.saved_step = self.step
         self.is_judgement_due, self.judged_step = progress["is_judgement_due"], progress["judged_step"]
         self.scores = Scores(**progress["scores"]) if progress["scores"] else None
         restore_random_states(self.machine, state["random_states"])
@@ -423,7 +527,12 @@ class Run:
         rate = self.pace.images_per_s()
         if rate is not None:
             values["images_per_s"] = rate
+            hint = self.speed.note(*self.pace.window)
+            if hint:
+                self.context.emit(Log(hint, "warning"))
         values |= {f"share_{part}": share for part, share in self.pace.timeline.take_shares().items()}
+        if self.remedies.batch_parts > 1:
+            values["images_at_once"] = self.remedies.images_at_once(self.config)
         self.context.emit(Metrics(self.step, epoch, "system", values))
         message = f"epoch {epoch} of {self.config.epochs}"
         self.context.emit(Progress(self.step, num_steps or self.num_steps, message, self.pace.eta_s(self.step)))

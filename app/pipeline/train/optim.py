@@ -11,7 +11,14 @@ from app.pipeline.machine import Machine
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient is NaN or infinite; the message names the images of the batch."""
+    """The loss, its gradient or the weights are NaN or infinite; the message names the images of the batch.
+
+    ``what`` is the same without advice.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: check the boxes of these images, or train with a lower learning rate")
+        self.what = what
 
 
 class Updater:
@@ -75,11 +82,17 @@ def check_losses(values: dict[str, float], image_names: list[str]) -> None:
             raise NonFiniteLoss(_explain(name, value, image_names))
 
 
+def check_weights(model: nn.Module, image_names: list[str]) -> None:
+    """Raise NonFiniteLoss when a tensor of the model's state is not finite; for what is judged or saved."""
+    floats = [value for value in model.state_dict().values() if value.is_floating_point()]
+    # A sum shows what is not finite in it, and is the fastest way to look at every number.
+    sums = torch.stack([value.sum(dtype=torch.float32) for value in floats]).cpu()
+    if not bool(sums.isfinite().all()):
+        raise NonFiniteLoss(_explain("weights", float(sums[~sums.isfinite()][0]), image_names))
+
+
 def _explain(what: str, value: float, image_names: list[str]) -> str:
-    return (
-        f"the {what} became {value} on a batch of {', '.join(image_names)}: "
-        "check the boxes of these images, or train with a lower learning rate"
-    )
+    return f"the {what} became {value} on a batch of {', '.join(image_names)}"
 
 
 def build_optimizer(model: nn.Module, config: RunConfig, machine: Machine) -> torch.optim.Optimizer:

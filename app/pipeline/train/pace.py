@@ -24,7 +24,7 @@ class Pace:
         self._started = clock()
         self._reported = float("-inf")
         self._window_started = clock()
-        self._window_images = 0
+        self._window_images = self._window_steps = 0
 
     @property
     def elapsed_s(self) -> float:
@@ -36,11 +36,18 @@ class Pace:
         self._started = self._clock() - elapsed_s
 
     def add(self, num_images: int) -> None:
+        """Count a step and its images."""
         self._window_images += num_images
+        self._window_steps += 1
 
     def is_due(self) -> bool:
         """Whether the last report is more than a second old."""
         return self._clock() - self._reported >= REPORT_EVERY_S
+
+    @property
+    def window(self) -> tuple[int, int, float]:
+        """Steps, images and seconds since the last report."""
+        return self._window_steps, self._window_images, self._clock() - self._window_started
 
     def images_per_s(self) -> float | None:
         """Images trained on per second since the last report; None when there were none."""
@@ -55,7 +62,7 @@ class Pace:
     def restart(self) -> None:
         """Begin a new window for ``images_per_s``."""
         self._reported = self._window_started = self._clock()
-        self._window_images = 0
+        self._window_images = self._window_steps = 0
 
     @contextmanager
     def paused(self) -> Iterator[None]:

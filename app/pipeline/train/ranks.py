@@ -71,7 +71,7 @@ class Ranks:
         if self.count == 1:
             return context
         self._context = context
-        return RunContext(context.emit if self.is_first else self._note, lambda: self._is_stopping)
+        return RunContext(self._emit, lambda: self._is_stopping)
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """Do ``work`` in rank 0 first, then in all others: it may leave files that they read. Errors are shared."""
@@ -105,17 +105,19 @@ class Ranks:
                 return
             yield item
 
-    def gather(self, value: T) -> list[T]:
-        """The values of all processes, in order of rank."""
+    def gather(self, what: str, value: T) -> list[T]:
+        """The values of all processes, in order of rank; ``what`` they are must be the same in all."""
         if self.count == 1:
             return [value]
-        values: list[Any] = [None] * self.count
-        _meet(lambda: dist.all_gather_object(values, value))
-        return values
+        found: list[Any] = [None] * self.count
+        _meet(lambda: dist.all_gather_object(found, (what, value)))
+        if any(name != what for name, _ in found):
+            raise PeerLost(f"the processes of this run are not at one place: {[name for name, _ in found]}")
+        return [one for _, one in found]
 
-    def agree(self, value: T) -> T:
+    def agree(self, what: str, value: T) -> T:
         """The value of rank 0."""
-        return self.gather(value)[0]
+        return self.gather(what, value)[0]
 
     def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace the gradients by their sum over all processes; one that nobody has stays None."""
@@ -146,18 +148,21 @@ class Ranks:
     def _agree_on_end(self, error: Exception | None) -> None:
         logs, self._logs = self._logs, []
         is_asked = self.is_first and self._context.should_stop()
-        ends = self.gather((_portable(error), is_asked, logs))
+        ends = self.gather("end", (_portable(error), is_asked, logs))
         self._is_stopping = self._is_stopping or ends[0][1]
         if self.is_first:
-            for log in (log for end in ends for log in end[2]):
-                self._context.emit(log)
+            for log in dict.fromkeys(log for end in ends for log in end[2]):
+                if log not in logs:
+                    self._context.emit(log)
         for raised in (error, *(end[0] for end in ends)):
             if raised is not None:
                 raise raised
 
-    def _note(self, event: Event) -> None:
-        if isinstance(event, Log) and event.level != "info":  # what rank 0 does not find out by itself
+    def _emit(self, event: Event) -> None:
+        if isinstance(event, Log) and event.level != "info":  # what rank 0 may not have found out by itself
             self._logs.append(event)
+        if self.is_first:
+            self._context.emit(event)
 
 
 def _take_own_gpu() -> None:

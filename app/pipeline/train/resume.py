@@ -21,17 +21,20 @@ from app.pipeline.train.checkpoint import CheckpointError, save_checkpoint, sync
 from app.pipeline.train.files import DIGESTS_NAME, LAST_NAME, PREVIOUS_NAME
 
 FORMAT = 1  # raised when what is needed to go on changes its form
-_NUM_DIGESTS = 3  # of the file being placed, the one that it replaces, and the one before
+_NUM_DIGESTS = 32  # more than are of use: of the files being placed, replaced, and before; old ones do no harm
 
 logger = logging.getLogger(__name__)
 
 
-def save_state(run_dir: Path, contents: dict[str, Any]) -> str:
-    """Write ``contents`` as the newest state, keeping the one before; returns its SHA-256. Raises CheckpointError."""
+def save_state(run_dir: Path, contents: dict[str, Any], is_in_place: bool = False) -> str:
+    """Write ``contents`` as the newest state, keeping the one before; returns its SHA-256. Raises CheckpointError.
+
+    ``is_in_place``: the newest so far is of the same step, and gives way; the one before is to be of an earlier one.
+    """
 
     def make_room(digest: str) -> None:
         _write_digests(run_dir, [digest, *_read_digests(run_dir)][:_NUM_DIGESTS])
-        if (run_dir / LAST_NAME).exists():
+        if (run_dir / LAST_NAME).exists() and not is_in_place:
             (run_dir / LAST_NAME).replace(run_dir / PREVIOUS_NAME)
 
     return save_checkpoint(run_dir / LAST_NAME, {**contents, "format": FORMAT}, make_room)
@@ -68,6 +71,17 @@ def load_state(run_dir: Path) -> tuple[dict[str, Any], str] | None:
     )
 
 
+def go_back_before(run_dir: Path, step: int) -> None:
+    """Let the newest state of fewer steps than ``step`` be the one that ``load_state`` gives, where there is one."""
+    found = load_state(run_dir)
+    last, previous = run_dir / LAST_NAME, run_dir / PREVIOUS_NAME
+    if found is None or found[0]["step"] < step or not previous.is_file():
+        return
+    if _digest_of(previous) in _read_digests(run_dir) and _read(previous)["step"] < step:
+        previous.replace(last)
+        sync_folder(run_dir)
+
+
 def remove_leftovers(run_dir: Path) -> None:
     """Delete files that a killed process was writing. Only for the one process that holds the run."""
     for path in run_dir.glob(".*.tmp"):
@@ -101,6 +115,39 @@ def random_states_kept(machine: Machine) -> Iterator[None]:
         yield
     finally:
         restore_random_states(machine, states)
+
+
+class StepStart:
+    """What the forward pass of a step changes besides gradients, as it was before: dice, statistics of batch norm."""
+
+    def __init__(self, model: torch.nn.Module, machine: Machine) -> None:
+        self._machine = machine
+        self._buffers = list(model.buffers())
+        self._kept = [buffer.clone() for buffer in self._buffers]
+        self._states: dict[str, torch.Tensor] | None = None
+
+    @torch.no_grad()
+    def note(self) -> None:
+        """A step begins."""
+        self._states = random_states(self._machine)
+        _copy(self._buffers, self._kept)
+
+    def forget(self) -> None:
+        """Its forward passes are over, and are not to be undone any more."""
+        self._states = None
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """As if the step under way had not begun; nothing where none is."""
+        if self._states is not None:
+            restore_random_states(self._machine, self._states)
+            _copy(self._kept, self._buffers)
+            self._states = None
+
+
+def _copy(values: list[torch.Tensor], targets: list[torch.Tensor]) -> None:
+    if values:
+        torch._foreach_copy_(targets, values)
 
 
 def describe_arithmetic(machine: Machine) -> str:

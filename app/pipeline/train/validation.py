@@ -65,7 +65,9 @@ class Judge:
         started = time.monotonic()
         with self._ranks.together():
             found = dict(detector.predict_samples(self._own_samples(detector), self._context, self._images))
-        detections = {image_id: one for part in self._ranks.gather(found) for image_id, one in part.items()}
+        detections: dict[int, Detections] = {}
+        for part in self._ranks.gather("detections", found):
+            detections |= part
         if self._context.should_stop():
             return None
         readable = [sample for sample in self._samples if sample.image_id in detections]

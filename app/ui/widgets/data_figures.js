@@ -110,7 +110,7 @@ export class DataFigures {
   charts(categories, stats) {
     if (!stats.num_boxes) {
       const annotate = element("a", { class: "a-button primary", href: pageURL("/annotate") }, "Annotate");
-      return element("section", { class: "a-empty" }, element("h3", {}, "No boxes yet"), element("p", {}, "The charts show how large, how many and how balanced the labeled objects are."), annotate);
+      return element("section", { class: "a-empty" }, element("h3", {}, "No boxes yet"), element("p", {}, "The charts show how large, how many and how balanced the labeled objects are."), ...(stats.num_images ? [annotate] : []));
     }
     const { box_size: size, objects_per_image: objects, aspect_ratio: aspect } = stats;
     const sizes = `${percent(size.small, stats.num_boxes)} small (below 32 px), ${percent(size.large, stats.num_boxes)} large (from 96 px)`;

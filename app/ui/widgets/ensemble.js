@@ -5,6 +5,7 @@
 
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
+import { explainNoWeights } from "./no_weights.js";
 import { formatFigure } from "./review_panel.js";
 
 const SPLITS = ["valid", "test", "train"];
@@ -40,10 +41,11 @@ class AnchorageEnsemble extends HTMLElement {
 
   async _start() {
     this.dataset.state = "loading";
-    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", "/", "Projects");
+    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
     await this._load();
     if (!this.runs.length) {
-      return this._empty("Nothing to fuse yet", "Train a detector first: the best three checkpoints of a run make an ensemble.", "/train", "Train");
+      const { text, href, action } = await explainNoWeights("Train a detector first: the best three checkpoints of a run make an ensemble.");
+      return this._empty("Nothing to fuse yet", text, href, action);
     }
     const wanted = Number(getParam("set"));
     const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted && set.kind === "ensemble"));
@@ -64,8 +66,22 @@ class AnchorageEnsemble extends HTMLElement {
     this._build();
     const ensembles = this._ensembles();
     const shown = ensembles.find((set) => set.id === Number(getParam("set"))) ?? ensembles[0];
-    if (shown) this._show(shown.id);
+    if (shown) this._show(shown);
     else this._showNone();
+  }
+
+  /** Another split: its newest ensemble, so that what is chosen is what is shown. */
+  _changeSplit(split) {
+    this.split = split;
+    if (this.dataset.state === "fusing") return;
+    const newest = this._ensembles().find((set) => set.split === split);
+    if (newest) this._show(newest);
+    else this._showNone();
+  }
+
+  _chooseSplit(split) {
+    this.split = split;
+    this.splitPick.value = split;
   }
 
   _ensembles() {
@@ -81,7 +97,7 @@ class AnchorageEnsemble extends HTMLElement {
     this.why = element("p", { class: "note" });
     const runPick = element("select", { class: "a-input", onchange: () => this._changeRun(Number(runPick.value)) });
     runPick.append(...this.runs.map((run) => element("option", { value: run.id, selected: run === this.run }, run.name)));
-    this.splitPick = element("select", { class: "a-input", onchange: () => (this.split = this.splitPick.value) });
+    this.splitPick = element("select", { class: "a-input", "data-pick": "split", onchange: () => this._changeSplit(this.splitPick.value) });
     const splits = SPLITS.filter((split) => this.run.splits[split]);
     this.splitPick.append(...splits.map((split) => element("option", { value: split, selected: split === this.split }, `${split} (${this.run.splits[split]} images)`)));
     const choice = element(
@@ -170,11 +186,15 @@ class AnchorageEnsemble extends HTMLElement {
   async _resume() {
     const { jobs } = await getJSON(projectURL("/jobs"));
     const job = jobs.find((item) => item.kind === "ensemble" && LIVE_STATES.includes(item.state));
-    if (job) this._follow(job);
+    if (!job) return;
+    const owner = this.runs.find((run) => run.id === job.payload.run_id);
+    if (owner && owner !== this.run) this._openRun(owner);
+    this._follow(job);
   }
 
   _follow(job) {
     this._setFusing(true);
+    this._chooseSplit(job.payload.split);
     const fillBar = element("div");
     const message = element("p", {}, "Waiting for its turn…");
     const cancel = element("button", { type: "button", class: "a-button", onclick: () => this._cancel(job) }, "Cancel");
@@ -197,12 +217,9 @@ class AnchorageEnsemble extends HTMLElement {
     this._setFusing(false);
     if (job.state !== "done") {
       notify(job.error || `Fusing was ${job.state === "cancelled" ? "stopped" : job.state}.`, "error");
-      const newest = this._ensembles()[0];
-      if (newest) this._show(newest.id);
-      else this._showNone();
-      return;
+      return this._changeSplit(this.split);
     }
-    this._show(job.result.set);
+    this._show(this._ensembles().find((set) => set.id === job.result.set));
   }
 
   async _cancel(job) {
@@ -218,22 +235,29 @@ class AnchorageEnsemble extends HTMLElement {
 
   _showNone() {
     delete this.dataset.set;
+    this.asked = null;
+    setParam("set", null);
+    const earlier = this._earlier(null);
     this.outcome.replaceChildren(
       element(
         "div",
         { class: "a-empty" },
-        element("h3", {}, "No ensemble yet"),
+        element("h3", {}, earlier ? `No ensemble judged on ${this.split} yet` : "No ensemble yet"),
         element("p", {}, "Several checkpoints looking at the same image often find more than the best one alone. Fuse them, and the table here shows whether they do."),
       ),
+      ...(earlier ? [earlier] : []),
     );
   }
 
-  async _show(setId) {
-    setParam("set", setId);
+  async _show(set) {
+    setParam("set", set.id);
+    this._chooseSplit(set.split);
+    this.asked = set.id;
     try {
-      const table = await getJSON(projectURL(`/ensembles/${setId}`));
+      const table = await getJSON(projectURL(`/ensembles/${set.id}`));
+      if (this.asked !== set.id) return; // another was chosen meanwhile
       this.outcome.replaceChildren(...this._result(table));
-      this.dataset.set = setId;
+      this.dataset.set = set.id;
       this.dataset.gain = table.is_gain;
     } catch (error) {
       notify(error, "error");
@@ -242,7 +266,9 @@ class AnchorageEnsemble extends HTMLElement {
 
   _result(table) {
     const verdict = element("p", { class: "verdict" }, element("span", { class: `a-chip ${table.is_gain ? "good" : "warn"}` }, table.is_gain ? "Gain" : "No gain"), table.verdict.replace(/^(No gain|Gain): /, ""));
-    const notes = ["The best threshold differs from the members': fusing changes what a score means."];
+    const thresholds = table.rows.map((row) => row.threshold.toFixed(2));
+    const isOther = !thresholds.slice(0, -1).includes(thresholds.at(-1));
+    const notes = isOther ? ["The best threshold differs from the members': fusing changes what a score means."] : [];
     if (table.num_missing_members) notes.push(`${table.num_missing_members} of its members were replaced since and are not listed.`);
     const { method, iou_threshold: iou, skip_threshold: skip } = table.options;
     const how = `${METHODS.find(([value]) => value === method)[1]}, IoU ${iou}${skip ? `, from score ${skip}` : ""}, on ${table.split}`;
@@ -284,14 +310,14 @@ class AnchorageEnsemble extends HTMLElement {
     const others = this._ensembles().filter((set) => set.id !== shownId);
     if (!others.length) return null;
     const links = others.map((set) =>
-      element("button", { type: "button", class: "a-button small", onclick: () => this._show(set.id) }, `${set.name}, IoU ${set.options.iou_threshold}, ${set.split}`),
+      element("button", { type: "button", class: "a-button small", onclick: () => this._show(set) }, `${set.name}, IoU ${set.options.iou_threshold}, ${set.split}`),
     );
     return element("div", { class: "earlier" }, element("span", { class: "note" }, "Other ensembles of this run"), ...links);
   }
 
-  _empty(title, text, path, action) {
+  _empty(title, text, href, action) {
     this.dataset.state = "empty";
-    this.replaceChildren(element("div", { class: "a-empty" }, element("h3", {}, title), element("p", {}, text), element("a", { class: "a-button primary", href: pageURL(path) }, action)));
+    this.replaceChildren(element("div", { class: "a-empty" }, element("h3", {}, title), element("p", {}, text), element("a", { class: "a-button primary", href }, action)));
   }
 
   _fail(error) {

@@ -201,7 +201,7 @@ function describe(checkpoint) {
 
 function nameOf(set, checkpoints) {
   const checkpoint = checkpoints.find((item) => item.id === set.checkpoint_id);
-  return checkpoint ? describe(checkpoint) : set.name;
+  return checkpoint ? `${describe(checkpoint)}${set.is_main ? "" : ` · ${set.views}`}` : set.name;
 }
 
 function empty() {

@@ -23,11 +23,12 @@ export function modelPicker(id, { description, values, onChange }) {
     const model = description.models.find((one) => one.name === name);
     title.textContent = model?.title ?? String(name);
     node.title = model ? `${model.title}: ${model.parameters.toLocaleString()} parameters (${name})` : String(name);
+    node.setAttribute("aria-label", `Model: ${title.textContent}`);
     size.textContent = model ? millions(model.parameters) : "";
     node.dataset.model = String(name);
   };
   node.addEventListener("click", () => new ModelDialog(values, (name) => onChange(name, null)).open());
-  return { node, show };
+  return { node, show, isWide: true };
 }
 
 class ModelDialog {

@@ -6,6 +6,7 @@
 
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
+import { explainNoWeights } from "./no_weights.js";
 import { OUTCOMES, ratesOf, ReviewData } from "./review_data.js";
 import { outcomeMark } from "./review_drawing.js";
 import { ReviewGrid } from "./review_grid.js";
@@ -42,11 +43,12 @@ class AnchorageReview extends HTMLElement {
 
   async _start() {
     this.dataset.state = "loading";
-    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", "/", "Projects");
+    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
     const { runs } = await getJSON(projectURL("/review"));
     this.runs = runs;
     if (!runs.length) {
-      return this._empty("Nothing to review yet", "Train a detector first: its predictions on the validation images appear here.", "/train", "Train");
+      const { text, href, action } = await explainNoWeights("Train a detector first: its predictions on the validation images appear here.");
+      return this._empty("Nothing to review yet", text, href, action);
     }
     this._choose();
     this._build();
@@ -93,8 +95,10 @@ class AnchorageReview extends HTMLElement {
     const { run } = this;
     fill(this.runSelect.input, this.runs.map((item) => [item.id, item.name]), run.id);
     const ensembles = run.sets.filter((set) => set.kind === "ensemble" && set.split === this.split);
+    const others = run.sets.filter((set) => set.kind === "checkpoint" && !set.is_main && set.split === this.split);
     const groups = [
       ["Checkpoints", run.checkpoints.map((item) => [`checkpoint-${item.id}`, describe(item)])],
+      ["Other views (test-time augmentation)", others.map((set) => [`set-${set.id}`, `${this._checkpointName(set)}, ${set.views}`])],
       ["Ensembles", ensembles.map((set) => [`set-${set.id}`, `${set.name}, IoU ${set.options.iou_threshold}`])],
     ];
     this.sourceSelect.input.replaceChildren(
@@ -105,6 +109,10 @@ class AnchorageReview extends HTMLElement {
       }),
     );
     fill(this.splitSelect.input, SPLITS.filter((split) => run.splits[split]).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
+  }
+
+  _checkpointName(set) {
+    return this.run.checkpoints.find((item) => item.id === set.checkpoint_id)?.name ?? set.name;
   }
 
   _changeRun(id) {
@@ -370,9 +378,9 @@ class AnchorageReview extends HTMLElement {
     this.data = this.grid = this.single = null;
   }
 
-  _empty(title, text, path, action) {
+  _empty(title, text, href, action) {
     this.dataset.state = "empty";
-    this.replaceChildren(card(title, text, element("a", { class: "a-button primary", href: pageURL(path) }, action)));
+    this.replaceChildren(card(title, text, element("a", { class: "a-button primary", href }, action)));
   }
 
   _fail(error) {
@@ -382,7 +390,8 @@ class AnchorageReview extends HTMLElement {
   }
 }
 
-const sourceOf = (set) => (set.kind === "ensemble" ? `set-${set.id}` : `checkpoint-${set.checkpoint_id}`);
+// Of a checkpoint the predictions in the views that its run is judged in; others are a source of their own.
+const sourceOf = (set) => (set.kind === "checkpoint" && set.is_main ? `checkpoint-${set.checkpoint_id}` : `set-${set.id}`);
 
 const describe = ({ name, map50 }) => (map50 === null ? name : `${name}, mAP50 ${map50.toFixed(3)}`);
 

@@ -277,20 +277,20 @@ class AnchorageTrain extends HTMLElement {
 
   writeNotice(run) {
     const isStarting = run.state === "running" && !this.histories.get(run.id)?.series.size;
-    const key = `${run.id} ${run.state} ${run.is_silent} ${isStarting} ${run.error}`;
+    const key = `${run.id} ${run.state} ${run.hung} ${isStarting} ${run.error}`;
     if (key === this.noticeKey) return;
     this.noticeKey = key;
     const [first, ...rest] = run.error.split("\n");
     const parts = [];
-    if (run.is_silent) parts.push(element("strong", {}, "No sign of life for two minutes."), " It may hang: stop it, or look at the log.");
+    if (run.hung) parts.push(element("strong", {}, run.hung));
     const [, headline, advice] = /^(.*?[.!?])\s+(?=[A-Z“"'])(.*)$/.exec(first) ?? [null, first, ""];
     if (first) parts.push(element("strong", {}, headline));
     if (advice) parts.push(element("div", {}, ...advice.split(PLACE).map((text, index) => (index % 2 ? element("code", { title: "A click marks it for copying" }, text) : text))));
     if (rest.length) parts.push(element("details", {}, element("summary", {}, "Last lines of the log"), element("pre", { class: "a-mono" }, rest.join("\n"))));
-    if (isStarting && !run.is_silent) parts.push("Starting: loading the detector and the images.");
+    if (isStarting && !run.hung) parts.push("Starting: loading the detector and the images.");
     if (run.state === "queued") parts.push(" Waiting for its turn: trainings run one after the other, one on each GPU.");
     if (run.state === "paused") parts.push("Paused. Resume lets it go on from where it was saved, to the same result.");
-    this.notice.className = `train-notice ${run.state === "failed" ? "bad" : run.is_silent || ["interrupted", "paused"].includes(run.state) ? "warn" : ""}`;
+    this.notice.className = `train-notice ${run.state === "failed" ? "bad" : run.hung || ["interrupted", "paused"].includes(run.state) ? "warn" : ""}`;
     this.notice.replaceChildren(...parts);
     this.notice.hidden = parts.length === 0;
   }

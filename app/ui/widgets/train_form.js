@@ -28,6 +28,8 @@ export class RunForm {
     this.rows = new Map();
     this.sections = []; // {fields, label, title} of what can be folded
     this.problems = {};
+    this.fitting = {}; // option name -> what is suggested for the chosen model alone
+    this.suggestedForAll = description.suggested;
     this.base = { ...description.suggested };
     this.values = { ...this.base };
     this.preflight = new Preflight({
@@ -181,18 +183,17 @@ export class RunForm {
     const reset = element("button", { type: "button", class: "train-reset", title: "Back to the starting value", "aria-label": `Reset ${titleOf(field.name)}` }, "↺");
     reset.addEventListener("click", () => this.set(field.name, this.base[field.name]));
     const problem = element("div", { class: "a-error a-small", role: "alert" });
+    const warning = element("div", { class: "a-warning a-small", role: "status" });
     const label = element("label", { for: `option-${field.name}` }, titleOf(field.name));
-    const row = element("div", { class: `train-row${control.isWide ? " wide" : ""}`, "data-option": field.name }, label, reset, control.node, problem);
+    const row = element("div", { class: `train-row${control.isWide ? " wide" : ""}`, "data-option": field.name }, label, reset, control.node, problem, warning);
     for (const event of ["mouseenter", "focusin"]) row.addEventListener(event, () => this.showHelp(this.helpOf(field)));
-    this.rows.set(field.name, { row, control, problem, field });
+    this.rows.set(field.name, { row, control, problem, warning, field });
     return row;
   }
 
   helpOf(field) {
-    const low = field.minimum ?? field.exclusiveMinimum;
-    const high = field.maximum ?? field.exclusiveMaximum;
-    const range = low !== undefined && high !== undefined ? ` From ${low} to ${high}.` : "";
-    return `${field.description}${range}${field.use ? ` ${field.use}` : ""}`;
+    const limits = field.limits ? ` ${field.limits[0].toUpperCase()}${field.limits.slice(1)}.` : "";
+    return `${field.description}${limits}${field.use ? ` ${field.use}` : ""}`;
   }
 
   showHelp(text) {
@@ -254,7 +255,8 @@ export class RunForm {
   async check() {
     try {
       const answer = await sendJSON("POST", projectURL("/config/check"), { config: this.values });
-      this.showProblems(answer.problems);
+      this.showProblems(answer.problems, answer.warnings);
+      this.takeFitting(answer.fitting);
       if (!answer.schedule) return;
       this.root.dataset.steps = String(answer.num_steps);
       const time = answer.seconds ? `, about ${roughDuration(answer.seconds)}` : "";
@@ -268,16 +270,34 @@ export class RunForm {
     }
   }
 
-  showProblems(problems) {
+  /** Problems keep the run from starting, warnings do not; both stand at their option, what has none in the foot. */
+  showProblems(problems, warnings = {}) {
     this.problems = problems;
-    this.general.textContent = problems[""] ?? "";
-    for (const [name, { row, control, problem }] of this.rows) {
+    this.general.textContent = Object.entries(problems).filter(([name]) => !this.rows.has(name)).map(([name, reason]) => (name ? `${titleOf(name)}: ${reason}` : reason)).join(" ");
+    for (const [name, { row, control, problem, warning }] of this.rows) {
       problem.textContent = problems[name] ?? "";
+      warning.textContent = warnings[name] ?? "";
       control.node.setAttribute("aria-invalid", String(name in problems));
-      if (name in problems) row.closest("details")?.setAttribute("open", "");
+      if (name in problems || name in warnings) row.closest("details")?.setAttribute("open", "");
     }
     this.writeUse();
     this.root.dataset.problems = String(Object.keys(problems).length);
+    this.root.dataset.warnings = String(Object.keys(warnings).length);
+  }
+
+  /** Values suggested for the chosen model: they replace what was neither changed by hand nor set by the preset. */
+  takeFitting(fitting) {
+    this.fitting = fitting;
+    const suggested = { ...this.suggestedForAll, ...fitting };
+    const moved = Object.keys(suggested).filter((name) => !isSame(suggested[name], this.description.suggested[name]));
+    if (!moved.length) return;
+    this.description.suggested = suggested;
+    for (const name of moved) {
+      if (name in (this.chosenPreset()?.values ?? {})) continue;
+      if (isSame(this.values[name], this.base[name])) this.values[name] = suggested[name];
+      this.base[name] = suggested[name];
+    }
+    this.refresh();
   }
 
   async submit(event) {
@@ -300,7 +320,7 @@ export class RunForm {
   /** What was changed outlives a visit to another page (the chain itself is kept by the Augment page). */
   remember() {
     const changed = Object.entries(this.values).filter(([name, value]) => name !== "augmentation" && !isSame(value, this.base[name]));
-    sessionStorage.setItem(this.storageKey(), JSON.stringify({ preset: this.preset.value, changed: Object.fromEntries(changed) }));
+    sessionStorage.setItem(this.storageKey(), JSON.stringify({ preset: this.preset.value, fitting: this.fitting, changed: Object.fromEntries(changed) }));
   }
 
   restore() {
@@ -308,6 +328,7 @@ export class RunForm {
     if (!kept) return;
     if (this.description.presets.some((preset) => preset.name === kept.preset)) this.preset.value = kept.preset;
     this.applyPreset();
+    this.takeFitting(kept.fitting ?? {});
     for (const [name, value] of Object.entries(kept.changed)) if (this.rows.has(name)) this.values[name] = value;
   }
 

@@ -75,8 +75,8 @@ export class RunTable {
   }
 
   chip(run) {
-    const text = run.is_silent ? "silent" : run.state === "cancelled" ? "stopped" : run.state;
-    return element("span", { class: `a-chip ${run.is_silent ? "warn" : CHIP_OF[run.state]}` }, text);
+    const text = run.hung ? "hung" : run.state === "cancelled" ? "stopped" : run.state;
+    return element("span", { class: `a-chip ${run.hung ? "warn" : CHIP_OF[run.state]}` }, text);
   }
 
   progress(run) {

@@ -3,7 +3,7 @@
 import { getJSON, notify, projectURL, sendJSON } from "./api.js";
 import { element } from "./element.js";
 
-/** A button that opens the question, or null where the project has no gray pictures. */
+/** A button that opens the question, or null where the project has no gray or 16-bit pictures. */
 export async function grayWindowButton() {
   const described = await getJSON(projectURL("/window"));
   if (!described.range) return null;

@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
@@ -14,11 +15,12 @@ from app.pipeline.data.image import (
     Window,
     encode_jpeg,
     encode_png,
-    is_gray,
     probe_image,
     read_image,
     read_thumbnail,
     resize_longest,
+    takes_window,
+    value_range,
 )
 from tests.pipeline.data.export_files import picture
 
@@ -245,7 +247,7 @@ def test_encoders_keep_the_order_of_colors():
 )
 def test_window_makes_its_ends_black_and_white(values, center, width, expected):
     data = saved(np.repeat(values[None], 8, axis=0), "TIFF" if values.dtype.itemsize == 4 else "PNG")
-    assert is_gray(data)
+    assert takes_window(data)
     image = read_image(data, window=Window(center, width))
     assert image.shape == (8, len(values), 3)
     assert (image[..., 0] == image[..., 1]).all()
@@ -257,7 +259,7 @@ def test_window_keeps_transparency_and_leaves_color_alone():
     image = read_image(saved(layers, "PNG"), window=Window(150, 20))
     assert image[0, :2, 0].tolist() == [255, 0]  # white paper shows through; the rest lies below the window
     color = saved(quadrants(), "PNG")
-    assert not is_gray(color)
+    assert not takes_window(color)
     assert np.array_equal(read_image(color, window=Window(100, 10)), quadrants())
 
 
@@ -272,3 +274,47 @@ def test_thumbnail_is_seen_through_the_window_and_turned(tmp_path):
     image = read_thumbnail(path, 20, 90, Window(1000, 2000))
     assert image.shape == (20, 10, 3)
     assert np.unique(image).tolist() == [128]
+
+
+def deep_color(extension):
+    """A 12 x 16 picture of 12 bits in 16: red rises from 0 to 3000 in steps of 200, green is 4000, blue 1000."""
+    values = np.zeros((12, 16, 3), np.uint16)
+    values[..., 0] = np.arange(16) * 200
+    values[..., 1], values[..., 2] = 4000, 1000
+    return cv2.imencode(extension, values[..., ::-1])[1].tobytes()
+
+
+@pytest.mark.parametrize("extension", [".png", ".tiff"])
+def test_window_acts_on_each_channel_of_deep_color(extension):
+    """Their high bytes alone would give 16 levels, nearly black."""
+    data = deep_color(extension)
+    info = probe_image(data)
+    assert (info.is_deep, info.needs_rendering, takes_window(data)) == (True, True, True)
+    assert value_range(data) == pytest.approx((0, 4000), abs=250)
+    image = read_image(data, window=Window(2000, 4000))
+    assert image.shape == (12, 16, 3)
+    assert image[0, :, 0].tolist() == [round(200 * n * 255 / 4000 + 1e-6) for n in range(16)]
+    assert (image[..., 1] == 255).all() and (image[..., 2] == 64).all()
+
+
+def test_deep_color_without_a_window_keeps_its_high_bytes():
+    image = read_image(deep_color(".png"))
+    assert image[0, :, 0].tolist() == [200 * n >> 8 for n in range(16)]
+    assert (image[0, 0, 1], image[0, 0, 2]) == (4000 >> 8, 1000 >> 8)
+
+
+def test_deep_color_is_turned_upright_and_keeps_its_transparency():
+    values = np.zeros((8, 12, 4), np.uint16)
+    values[:, :6] = (0, 0, 1000, 65535)  # blue, green, red, alpha: the left half is red, the right one transparent
+    data = cv2.imencode(".png", values)[1].tobytes()
+    image = read_image(data, 90, Window(500, 1000))
+    assert image.shape == (12, 8, 3)
+    assert image[0, 0].tolist() == [255, 0, 0]
+    assert image[-1, 0].tolist() == [255, 255, 255]
+
+
+def test_eight_bits_are_not_deep():
+    assert not probe_image(picture(16, 12, "PNG", "RGB")).is_deep
+    assert not probe_image(picture(16, 12, "PNG", "L")).is_deep
+    assert probe_image(saved(np.zeros((8, 8), np.uint16), "PNG")).is_deep
+    assert value_range(picture(16, 12, "PNG", "RGB")) is None

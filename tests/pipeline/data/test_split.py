@@ -150,3 +150,28 @@ def test_images_of_one_plain_name_are_no_group():
 
 def test_nothing_to_split_is_no_error():
     assert fill_missing_splits([]) == []
+
+
+def plain(*names: str) -> list[ParsedImage]:
+    """Unsplit images of plain names, or of the source that a name tells."""
+    return [ParsedImage(name, name, "", n, 64, 48, source_key(name), None, []) for n, name in enumerate(names)]
+
+
+def test_equal_pictures_under_other_names_get_one_split():
+    """Ten pictures, each under three plain names; the first is also a copy of a source that has two more."""
+    images = plain(*(f"{copy}-{number}.png" for number in range(10) for copy in range(3)))
+    contents = [f"{number:064x}" for number in range(10) for _ in range(3)]
+    images += plain(*(f"cat_jpg.rf.{HEX[:-1]}{digit}.jpg" for digit in range(3)))
+    contents += [contents[0], "a" * 64, "b" * 64]
+    fill_missing_splits(images, contents)
+    assert {image.split for image in images} == {"train", "valid", "test"}
+    assert find_leaks(zip(contents, (image.split for image in images), strict=True)) == {}
+    assert len({image.split for image in [*images[:3], *images[-3:]]}) == 1
+
+
+def test_different_pictures_are_divided_as_without_their_contents():
+    names = [f"{number}.png" for number in range(40)]
+    bare, hashed = plain(*names), plain(*names)
+    fill_missing_splits(bare)
+    fill_missing_splits(hashed, [f"{number:064x}" for number in range(40)])
+    assert [image.split for image in hashed] == [image.split for image in bare]

@@ -41,6 +41,8 @@ def main(folder: Path, fault: str) -> None:
             if fault == "killed" and not (folder / "killed").exists():
                 (folder / "killed").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if fault == "broken":
+                raise RuntimeError("no such layer")
             if fault == "not finite":
                 return {name: value * float("nan") for name, value in compute(*args).items()}
         return compute(*args)

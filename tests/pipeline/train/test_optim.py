@@ -9,7 +9,7 @@ from torch import nn
 from app.pipeline.config import parse_config
 from app.pipeline.machine import Machine
 from app.pipeline.train.ema import AveragedModel
-from app.pipeline.train.optim import NonFiniteLoss, Updater
+from app.pipeline.train.optim import NonFiniteLoss, Updater, check_weights
 
 CPU = Machine(torch.device("cpu"), torch.float32)
 CONFIG = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.1}
@@ -132,3 +132,12 @@ def test_average_goes_on_from_its_saved_state():
     second.load_state_dict(first.model.state_dict(), first.state_dict())
     assert second.decay == first.decay == pytest.approx(6 / 15)
     assert torch.equal(second.model.weight, first.model.weight)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_number_among_the_weights_that_is_not_finite_is_found(value):
+    model = nn.Sequential(nn.Linear(50, 50), nn.BatchNorm1d(50))
+    check_weights(model, ["a.png"])
+    model[1].running_var[7] = value
+    with pytest.raises(NonFiniteLoss, match=r"weights became .* on a batch of a\.png"):
+        check_weights(model, ["a.png"])

@@ -85,10 +85,15 @@ def test_killed_process_takes_the_others_along_and_all_go_on_to_the_same_weights
 
 
 def test_error_of_one_process_ends_all_with_its_words(tmp_path):
-    ends = start(tmp_path, "not finite")
-    assert ends["ended 0"] == ends["ended 1"]
-    assert ends["ended 0"].startswith("NonFiniteLoss: the loss_")
-    assert "train_" in ends["ended 0"]
+    words = "RuntimeError: no such layer"
+    assert start(tmp_path, "broken") == {"ended 0": words, "ended 1": words}
+
+
+def test_trouble_of_one_process_is_mended_in_all(tmp_path):
+    assert start(tmp_path, "not finite") == {"ended 0": "done", "ended 1": "done"}
+    told = [line for line in (tmp_path / "events").read_text().splitlines() if "going back to" in line]
+    assert len(told) == 1
+    assert "0.5 of the learning rate" in told[0]
 
 
 def test_stop_is_agreed_upon_and_saved(tmp_path):
@@ -107,7 +112,7 @@ def test_other_number_of_processes_than_asked_for_is_refused(tmp_path, monkeypat
 
 
 def test_batches_of_a_step_must_be_shared_evenly():
-    with pytest.raises(ConfigError, match=r"accumulate_batches must be a multiple of processes \(2\)"):
+    with pytest.raises(ConfigError, match=r"accumulate_batches: must be a multiple of processes.* got 3 for 2"):
         parse_config({"processes": 2, "accumulate_batches": 3})
 
 
@@ -151,10 +156,11 @@ def test_ranks_share_the_batches_of_every_step(tmp_path, count):
 def test_lines_about_images_that_another_process_skips_reach_the_log():
     told = []
     first, second = Ranks(0, 2), Ranks(1, 2)
-    first.context_for(RunContext(told.append))
-    second.context_for(RunContext()).emit(Log("Skipped: image 3", "warning"))
-    ends = [(None, False, []), (None, False, second._logs)]
-    first.gather = lambda value: ends
+    both, alone = Log("Out of memory", "warning"), Log("Skipped: image 3", "warning")
+    first.context_for(RunContext(told.append)).emit(both)
+    for log in (both, alone):
+        second.context_for(RunContext()).emit(log)
+    first.gather = lambda what, own: [own, (None, False, second._logs)]
     with first.together():
         pass
-    assert told == [Log("Skipped: image 3", "warning")]
+    assert told == [both, alone]

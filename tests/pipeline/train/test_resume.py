@@ -153,14 +153,14 @@ def test_same_seed_twice_and_saving_in_between_change_nothing(snapshot, tmp_path
 
 @pytest.mark.parametrize("call", range(1, 9))
 def test_killed_inside_a_save_there_is_always_a_whole_state(snapshot, tmp_path, monkeypatch, call):
-    """Deaths before each of the calls that bring a state to the disk, in the third save."""
+    """Deaths before each of the calls that bring a state to the disk, in the save of step 3."""
     config, folder = parse_config({**TINY, "epochs": 3, "evaluate_every": 3}), tmp_path / "run"
     calls = []
 
     def dying(name, function):
         def wrapper(*args, **kwargs):
             calls.append(name)
-            if saves[0] == 3 and len(calls) == call:
+            if saves[0] == 4 and len(calls) == call:
                 raise Killed
             return function(*args, **kwargs)
 
@@ -357,8 +357,30 @@ def test_state_keeps_two_files_and_only_whole_ones(tmp_path):
     for step in range(4):
         resume.save_state(tmp_path, {"step": step})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "last.sha256", "previous.pt"]
-    assert len((tmp_path / "last.sha256").read_text().split()) == 3
     assert resume.load_state(tmp_path)[0]["step"] == 3
+
+
+def test_state_of_the_same_step_gives_way_and_the_one_before_stays(tmp_path):
+    for step, is_in_place in [(1, False), (2, False), *[(2, True)] * 5]:
+        resume.save_state(tmp_path, {"step": step}, is_in_place)
+    spoil(tmp_path / "last.pt")
+    assert resume.load_state(tmp_path)[0]["step"] == 1
+
+
+@pytest.mark.parametrize(("before", "expected"), [(3, 2), (2, 1), (1, 2), (9, 2)])
+def test_going_back_takes_the_newest_state_that_is_older(tmp_path, before, expected):
+    for step in (1, 2):
+        resume.save_state(tmp_path, {"step": step})
+    resume.go_back_before(tmp_path, before)
+    assert resume.load_state(tmp_path)[0]["step"] == expected
+
+
+def test_going_back_passes_a_damaged_state_by(tmp_path):
+    for step in (1, 2):
+        resume.save_state(tmp_path, {"step": step})
+    spoil(tmp_path / "previous.pt")
+    resume.go_back_before(tmp_path, 2)
+    assert resume.load_state(tmp_path)[0]["step"] == 2
 
 
 def test_full_disk_leaves_both_states(tmp_path, monkeypatch):

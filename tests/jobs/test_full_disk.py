@@ -1,0 +1,84 @@
+"""A training whose disk is full, from the pipeline's end or the database's, and what its row says afterwards."""
+
+import errno
+
+import pytest
+
+from app.jobs import main
+from app.jobs.context import JobContext
+from app.pipeline.config import parse_config
+from app.pipeline.types import Metrics, RunPaused
+from app.store import jobs, runs
+from app.store.database import sqlite3
+
+torch_loop = pytest.importorskip("app.pipeline.train.loop")
+FULL = sqlite3.OperationalError("database or disk is full")
+HANDLERS = {"train": "app.jobs.handlers:train"}
+
+
+@pytest.fixture
+def run_with(lab, monkeypatch):
+    """Run the job of a run whose training is ``work(context)``; returns the job's row."""
+
+    def run(work, **options):
+        with lab.database.write() as db:
+            job = jobs.enqueue(db, "train", {})
+            jobs.set_payload(db, job.id, {"run_id": runs.create_run(db, job.id, "", {})})
+        folder = lab.files.run(1)
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(parse_config(options).model_dump_json())
+        (folder / "dataset.json").write_text('{"images": [], "annotations": [], "categories": []}')
+        monkeypatch.setattr(torch_loop, "train", lambda config, snapshot, run_dir, context, *rest: work(context))
+        monkeypatch.setattr(main, "_log_to", lambda path: None)
+        monkeypatch.setattr(main.signal, "signal", lambda *rest: None)
+        monkeypatch.setattr(JobContext, "_watch_worker", lambda self: None)
+        claimed = jobs.claim(lab.database, job.id)
+        code = main.run_job(lab.workspace, "demo", job.id, claimed.attempt, HANDLERS)
+        return code, jobs.get_job(lab.database, job.id)
+
+    return run
+
+
+def test_checkpoint_that_does_not_fit_pauses_the_run(run_with):
+    def work(context):
+        raise RunPaused("the disk is full: last.pt could not be written")
+
+    code, job = run_with(work)
+    assert (code, job.state, job.error) == (0, "paused", "The disk is full: last.pt could not be written")
+
+
+def test_numbers_that_do_not_fit_pause_the_run_at_the_cost_of_the_reserve(run_with, lab, monkeypatch):
+    """No write succeeds while the reserve is there, as on a real disk."""
+    write = jobs.fenced_write
+
+    def full(database, *rest):
+        if lab.files.reserve.exists():
+            raise FULL
+        return write(database, *rest)
+
+    def work(context):
+        assert lab.files.reserve.stat().st_size > 1_000_000
+        context.emit(Metrics(1, 1, "train", {"loss": 1.0}))
+        monkeypatch.setattr(jobs, "fenced_write", full)
+        return  # what was told is written down now, and finds no room
+
+    code, job = run_with(work)
+    assert (code, job.state) == (0, "paused")
+    assert job.error.startswith("The disk is full (database or disk is full). Make room")
+    assert not lab.files.reserve.exists()
+
+
+def test_switched_off_it_fails(run_with):
+    def work(context):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    code, job = run_with(work, pause_when_disk_is_full=False)
+    assert (code, job.state) == (1, "failed")
+    assert "No space left" in job.error
+
+
+def test_other_troubles_do_not_pause(run_with):
+    def work(context):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    assert run_with(work)[1].state == "failed"

@@ -1,0 +1,320 @@
+"""Trouble in the middle of a run, injected: what the run does about it, and that it can be killed all the same.
+
+Deaths and the comparison of final states are those of test_resume.
+"""
+
+import errno
+import json
+
+import pytest
+import torch
+
+from app.pipeline.config import parse_config
+from app.pipeline.models import build
+from app.pipeline.train import checkpoint, loop
+from app.pipeline.train.checkpoint import CheckpointError, load_checkpoint
+from app.pipeline.train.guards import OutOfMemory, Remedies
+from app.pipeline.train.loop import train
+from app.pipeline.train.optim import NonFiniteLoss, Updater
+from app.pipeline.types import CheckpointSaved, Metrics, RunContext, RunPaused
+from tests.pipeline.train.test_resume import Killed, Store, final_state
+from tests.pipeline.train.test_staged import with_batch_norm
+from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
+
+CONFIG = {**TINY, "epochs": 3, "batch_size": 4, "ema_decay": 0.9}
+
+
+@pytest.fixture(autouse=True)
+def tiny_model(monkeypatch):
+    monkeypatch.setattr(build, "construct", with_batch_norm)
+
+
+@pytest.fixture(autouse=True)
+def saves_after_every_step(monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "MAX_SAVE_SHARE", float("inf"))
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    return tiny_snapshot(tmp_path, num_train=8)
+
+
+def saved_progress(folder):
+    return json.loads(torch.load(folder / "last.pt", weights_only=True)["progress_json"])
+
+
+def killed_until_done(config, snapshot, folder, events_per_life=11):
+    """Train with a death after so many events each time."""
+    store, num_kills = Store(), 0
+    while True:
+        store.num_events, store.dies_at = 0, events_per_life + num_kills % 3
+        try:
+            return train(config, snapshot, folder, RunContext(store.emit)), store, num_kills
+        except Killed:
+            num_kills += 1
+            assert num_kills < 60
+
+
+class Memory:
+    """A network that holds ``most`` images at a time, from optimizer step ``first_step`` on."""
+
+    def __init__(self, monkeypatch, most, first_step=0):
+        self.sizes, self.step = [], 0
+        compute, train_step = loop.compute_losses, loop.Run.train_step
+
+        def limited(model, batch, *rest):
+            losses = compute(model, batch, *rest)  # dice are thrown and statistics counted before memory runs out
+            if len(batch) > most and self.step >= first_step:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            self.sizes.append(len(batch))
+            return losses
+
+        def counted(run, *rest):
+            self.step = run.step
+            return train_step(run, *rest)
+
+        monkeypatch.setattr(loop, "compute_losses", limited)
+        monkeypatch.setattr(loop.Run, "train_step", counted)
+
+
+class TestOutOfMemory:
+    def test_batch_is_halved_until_it_fits_and_the_images_of_a_step_stay(self, snapshot, tmp_path, monkeypatch):
+        memory, store, folder = Memory(monkeypatch, most=1), Store(), tmp_path / "run"
+        system = []
+        emit = lambda event: (store.emit(event), system.append(event))  # noqa: E731
+        result = train(parse_config(CONFIG), snapshot, folder, RunContext(emit))
+        assert (result.state, result.remedies) == ("done", Remedies(batch_parts=4))
+        assert memory.sizes == [1] * 8 * 3
+        assert len([row for row in store.rows if row[1] == "train"]) == 2 * 3  # as many steps as with whole batches
+        assert sum("images at a time" in text for text in store.logs) == 2
+        shown = [one.values for one in system if isinstance(one, Metrics) and one.split == "system"]
+        assert shown[-1]["images_at_once"] == 1
+        assert saved_progress(folder)["remedies"]["batch_parts"] == 4
+
+    def test_gradient_of_a_step_is_that_of_its_images_in_smaller_batches(self, snapshot, tmp_path, monkeypatch):
+        """Step by step the same as a run configured to have half the batch and twice the accumulation."""
+        config = {**CONFIG, "augmentation": [{"name": "HorizontalFlip"}]}
+        expected, halved = Store(), Store()
+        smaller = parse_config({**config, "batch_size": 2, "accumulate_batches": 2})
+        train(smaller, snapshot, tmp_path / "smaller", RunContext(expected.emit))
+        Memory(monkeypatch, most=2)
+        train(parse_config(config), snapshot, tmp_path / "halved", RunContext(halved.emit))
+        losses = [[row[3]["loss"] for row in store.rows if row[1] == "train"] for store in (expected, halved)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+    @pytest.mark.parametrize("first_step", [0, 1])
+    def test_killed_after_it_the_run_keeps_the_smaller_batch_and_its_weights(
+        self, snapshot, tmp_path, monkeypatch, first_step
+    ):
+        Memory(monkeypatch, most=2, first_step=first_step)
+        config = parse_config(CONFIG)
+        whole = Store()
+        train(config, snapshot, tmp_path / "whole", RunContext(whole.emit))
+        result, store, num_kills = killed_until_done(config, snapshot, tmp_path / "killed")
+        assert num_kills >= 2
+        assert result.remedies == Remedies(batch_parts=2)
+        assert final_state(tmp_path / "killed") == final_state(tmp_path / "whole")
+        assert store.rows == whole.rows
+
+    def test_step_before_it_is_not_undone_and_the_failed_one_leaves_no_trace(self, snapshot, tmp_path, monkeypatch):
+        """As many parts from the start, by hand, from the saved state of the step before."""
+        Memory(monkeypatch, most=2, first_step=1)
+        train(parse_config(CONFIG), snapshot, tmp_path / "injected")
+        monkeypatch.undo()
+        monkeypatch.setattr(build, "construct", with_batch_norm)
+        steps = []
+        note = lambda event: steps.append(1) if isinstance(event, Metrics) and event.split == "train" else None  # noqa: E731
+        train(parse_config(CONFIG), snapshot, tmp_path / "by_hand", RunContext(note, lambda: len(steps) == 1))
+        run = loop.Run.start(parse_config(CONFIG), snapshot, tmp_path / "by_hand", RunContext(), Remedies(2))
+        loop._train(run)
+        assert final_state(tmp_path / "injected") == final_state(tmp_path / "by_hand")
+
+    def test_later_than_the_first_epoch_it_ends_with_advice_and_the_last_state(self, snapshot, tmp_path, monkeypatch):
+        Memory(monkeypatch, most=2, first_step=3)
+        with pytest.raises(OutOfMemory, match=r"in epoch 2; .* smaller batch_size \(here 4 at a time\) or image_size"):
+            train(parse_config(CONFIG), snapshot, tmp_path / "run")
+        state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+        assert (state["step"], saved_progress(tmp_path / "run")["remedies"]["batch_parts"]) == (3, 1)
+        monkeypatch.undo()
+        monkeypatch.setattr(build, "construct", with_batch_norm)
+        train(parse_config(CONFIG), snapshot, tmp_path / "run")
+        train(parse_config(CONFIG), snapshot, tmp_path / "undisturbed")
+        assert final_state(tmp_path / "run") == final_state(tmp_path / "undisturbed")
+
+    @pytest.mark.parametrize(("batch_size", "num_tries"), [(16, 4), (2, 2)])
+    def test_at_most_three_times_and_not_below_one_image(self, tmp_path, monkeypatch, batch_size, num_tries):
+        snapshot = tiny_snapshot(tmp_path, num_train=batch_size)
+        Memory(monkeypatch, most=0)
+        store = Store()
+        with pytest.raises(OutOfMemory):
+            config = parse_config({**CONFIG, "batch_size": batch_size})
+            train(config, snapshot, tmp_path / "run", RunContext(store.emit))
+        assert len(store.begun) == num_tries
+
+    def test_switched_off_it_ends_at_once(self, snapshot, tmp_path, monkeypatch):
+        Memory(monkeypatch, most=2)
+        config = parse_config({**CONFIG, "halve_batch_when_out_of_memory": False})
+        with pytest.raises(OutOfMemory, match="in epoch 1"):
+            train(config, snapshot, tmp_path / "run")
+
+    def test_in_the_middle_of_an_update_nothing_half_done_is_saved(self, snapshot, tmp_path, monkeypatch):
+        """Optimizers allocate their momenta in the first step; it cannot be undone, so the run begins again."""
+        step, failed = torch.optim.AdamW.step, []
+
+        def failing(self, *rest):
+            step(self, *rest)
+            if not failed:
+                failed.append(1)
+                raise RuntimeError("CUDA out of memory. Tried to allocate 20 MiB")
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", failing)
+        result = train(parse_config(CONFIG), snapshot, tmp_path / "run")
+        assert result.remedies == Remedies(2)
+        Memory(monkeypatch, most=2)
+        train(parse_config(CONFIG), snapshot, tmp_path / "other")
+        assert final_state(tmp_path / "run") == final_state(tmp_path / "other")
+
+
+class Loss:
+    """A loss that is NaN at the optimizer steps ``steps`` (finished before), while the rate was halved fewer times."""
+
+    def __init__(self, monkeypatch, steps, halvings=1):
+        compute, train_step, save = loop.compute_losses, loop.Run.train_step, loop.Run._save
+        self.is_bad = False
+        self.saved_at = []
+
+        def spoiled(*args):
+            losses = compute(*args)
+            return {name: loss * float("nan") for name, loss in losses.items()} if self.is_bad else losses
+
+        def noted(run, *rest):
+            self.is_bad = run.step in steps and run.remedies.rate_halvings < halvings
+            return train_step(run, *rest)
+
+        def saved(run):
+            save(run)
+            self.saved_at.append(run.step)
+
+        monkeypatch.setattr(loop, "compute_losses", spoiled)
+        monkeypatch.setattr(loop.Run, "train_step", noted)
+        monkeypatch.setattr(loop.Run, "_save", saved)
+        monkeypatch.setattr(loop.Run, "_is_save_due", lambda run: run.step % 2 == 0)
+
+
+def rates(store):
+    return [row[3]["learning_rate"] for row in store.rows if row[1] == "train"]
+
+
+class TestNotFinite:
+    CONFIG = {**CONFIG, "epochs": 4, "schedule": "constant", "warmup_steps": 0}
+
+    @pytest.mark.parametrize(("at", "back_to"), [(3, 2), (4, 2), (5, 4)])
+    def test_it_goes_back_and_on_with_half_the_rate(self, snapshot, tmp_path, monkeypatch, at, back_to):
+        """At step 4 the newest state holds the weights that the NaN came from: it is the one before that helps."""
+        config = parse_config(self.CONFIG)
+        Loss(monkeypatch, {at})
+        store = Store()
+        result = train(config, snapshot, tmp_path / "run", RunContext(store.emit))
+        assert result.remedies == Remedies(rate_halvings=1)
+        assert [event.step for event in store.begun] == [0, back_to]
+        assert rates(store) == pytest.approx([1e-3] * back_to + [5e-4] * (8 - back_to))
+        (told,) = [text for text in store.logs if "going back" in text]
+        assert f"After step {at} the loss" in told
+        assert "0.5 of the learning rate" in told
+
+    def test_killed_after_it_the_run_keeps_the_rate_and_its_weights(self, snapshot, tmp_path, monkeypatch):
+        config = parse_config(self.CONFIG)
+        Loss(monkeypatch, {3, 6}, halvings=2)
+        whole = Store()
+        expected = train(config, snapshot, tmp_path / "whole", RunContext(whole.emit))
+        result, store, num_kills = killed_until_done(config, snapshot, tmp_path / "killed", events_per_life=14)
+        assert num_kills >= 2
+        assert result.remedies == expected.remedies == Remedies(rate_halvings=2)
+        assert final_state(tmp_path / "killed") == final_state(tmp_path / "whole")
+        assert store.rows == whole.rows
+
+    def test_twice_at_most_then_it_names_the_images(self, snapshot, tmp_path, monkeypatch):
+        Loss(monkeypatch, {3}, halvings=9)
+        store = Store()
+        with pytest.raises(NonFiniteLoss, match=r"became nan on a batch of train_\d\.png, .*lower learning rate"):
+            train(parse_config(self.CONFIG), snapshot, tmp_path / "run", RunContext(store.emit))
+        assert [event.step for event in store.begun] == [0, 2, 2]
+
+    def test_before_the_first_checkpoint_it_begins_again(self, snapshot, tmp_path, monkeypatch):
+        Loss(monkeypatch, {1})
+        store = Store()
+        train(parse_config(self.CONFIG), snapshot, tmp_path / "run", RunContext(store.emit))
+        assert [event.step for event in store.begun] == [0, 0]
+        assert rates(store) == pytest.approx([5e-4] * 8)
+
+    @pytest.mark.parametrize("changes", [{"halve_rate_when_not_finite": False}, {}])
+    def test_switched_off_or_in_the_very_first_step_it_ends_at_once(self, snapshot, tmp_path, monkeypatch, changes):
+        Loss(monkeypatch, {3} if changes else {0})
+        store = Store()
+        with pytest.raises(NonFiniteLoss):
+            train(parse_config({**self.CONFIG, **changes}), snapshot, tmp_path / "run", RunContext(store.emit))
+        assert len(store.begun) == 1
+
+    def test_weights_that_are_not_finite_are_neither_saved_nor_judged(self, snapshot, tmp_path, monkeypatch):
+        """Without clipping nobody looks at the gradient: the weights of step 4 are the first to show it."""
+        config = parse_config({**self.CONFIG, "clip_gradient_norm": 0, "ema_decay": 0})
+        Loss(monkeypatch, set())
+        apply, folder, spoiled, seen = Updater.apply, tmp_path / "run", [], []
+
+        def spoil(updater, names):
+            if len(spoiled) == 3:
+                updater._parameters[-1].grad.fill_(float("nan"))
+            spoiled.append(1)
+            apply(updater, names)
+
+        def look(event):
+            if isinstance(event, CheckpointSaved):
+                seen.append(load_checkpoint(folder / event.file_name).tensors)
+
+        monkeypatch.setattr(Updater, "apply", spoil)
+        result = train(config, snapshot, folder, RunContext(look))
+        assert result.remedies == Remedies(rate_halvings=1)
+        assert len(seen) >= 6
+        assert all(value.isfinite().all() for tensors in seen for value in tensors.values())
+
+
+class TestDiskFull:
+    def fill(self, monkeypatch, at_save):
+        """The disk is full from save number ``at_save`` on: the content is cut off in the middle, as torch tells it."""
+        torch_save, saves = torch.save, []
+
+        def cut_off(contents, file):
+            saves.append(1)
+            if len(saves) < at_save:
+                return torch_save(contents, file)
+            file.write(b"half")
+            try:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            except OSError:
+                raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904 (what torch does)
+
+        monkeypatch.setattr(checkpoint.torch, "save", cut_off)
+
+    @pytest.mark.parametrize("at_save", [1, 3, 4])
+    def test_run_is_paused_and_goes_on_to_the_same_weights_when_there_is_room(
+        self, snapshot, tmp_path, monkeypatch, at_save
+    ):
+        """In the first save of all, in that of a step, in that of a best checkpoint."""
+        config, folder = parse_config(CONFIG), tmp_path / "run"
+        train(config, snapshot, tmp_path / "whole")
+        store = Store()
+        with monkeypatch.context() as patch:
+            self.fill(patch, at_save)
+            with pytest.raises(RunPaused, match=r"the disk is full: .* could not be written .* let the run go on"):
+                train(config, snapshot, folder, RunContext(store.emit))
+        assert not list(folder.glob(".*"))
+        train(config, snapshot, folder, RunContext(store.emit))
+        assert store.begun[1].step == min(at_save - 1, 2)
+        assert final_state(folder) == final_state(tmp_path / "whole")
+
+    def test_switched_off_it_fails(self, snapshot, tmp_path, monkeypatch):
+        self.fill(monkeypatch, 2)
+        config = parse_config({**CONFIG, "pause_when_disk_is_full": False})
+        with pytest.raises(CheckpointError):
+            train(config, snapshot, tmp_path / "run")
