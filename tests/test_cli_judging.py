@@ -45,7 +45,8 @@ def test_evaluate_has_what_it_had_and_the_diagnosis(run, project):
         "per_class",
         "coco",
     }
-    assert set(result) == before | {"mean_best_iou", "count_difference", "error_budget", "confusion"}
+    added = {"test_time_augmentation", "mean_best_iou", "count_difference", "error_budget", "confusion"}
+    assert set(result) == before | added
     assert result["error_budget"]["ap50"] == pytest.approx(result["map50"], abs=1e-9)
     code, text = run("evaluate", "--run", project.run_id)
     assert "What keeps AP50" in text and "background" in text and "White cell" in text

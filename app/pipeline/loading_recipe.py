@@ -32,9 +32,9 @@ def needed_libraries(config: RunConfig) -> str:
 def loading_recipe(config: RunConfig, format: str = "pth") -> str:
     """The lines that load an export of a run with ``config``, to be run in the folder of the export.
 
-    Five for the detectors as torchvision makes them; more where anchors, pooler, channels or norm layers are other
-    ones. The model takes images as float tensors [3, H, W] of RGB, or [1, H, W] of gray, in 0..1 and resizes them
-    itself, as it was trained: the arguments in the file say how.
+    Five for the detectors as torchvision makes them; more where anchors, pooler, channels, norm layers or the way of
+    resizing are other ones. The model takes images as float tensors [3, H, W] of RGB, or [1, H, W] of gray, in 0..1 and
+    resizes them itself, as it was trained: the arguments in the file say how.
     """
     detector = _torchvision_detector(config)
     if detector is None:
@@ -54,6 +54,10 @@ def loading_recipe(config: RunConfig, format: str = "pth") -> str:
     ]
     if config.resize == "as_is":
         lines.append("model.transform.resize = lambda image, target=None: (image, target)")
+    if config.resize in ("letterbox", "as_is"):
+        # torchvision guesses the scales of the maps once, from the first image without its padding: one that fills half
+        # of its canvas would double them. A square one without padding tells them as they are.
+        lines.append(f"model([torch.zeros({config.channels}, {config.image_size}, {config.image_size})])")
     return "\n".join(lines)
 
 

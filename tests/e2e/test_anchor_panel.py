@@ -30,12 +30,18 @@ def test_recall_of_stock_and_proposed_anchors_is_shown_and_the_proposal_can_be_t
     assert page.locator("[data-recall=kmeans-all-at_50]").inner_text() == proposed
 
 
+def set_image_size(page, value):
+    """Scrolls to the option, and back: the panel asks only while it is seen."""
+    page.fill("#option-image_size", str(value))
+    page.locator(".anchor-panel").scroll_into_view_if_needed()
+
+
 def test_recall_follows_the_image_size_and_waits_while_it_is_wrong(page, project):
     open_panel(page, project)
-    page.fill("#option-image_size", "33")
+    set_image_size(page, 33)
     page.wait_for_selector(".anchor-panel[data-state=problem]")
     assert "multiple of 32" in page.locator(".anchor-panel").inner_text()
-    page.fill("#option-image_size", "640")
+    set_image_size(page, 640)
     page.wait_for_selector(READY)
     assert "at 640 px" in page.locator(".anchor-panel").inner_text()
 

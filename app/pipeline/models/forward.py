@@ -76,7 +76,7 @@ def compute_losses(model: FasterRCNN, batch: Batch, machine: Machine, part: Part
     images = _to_images(model, batch, machine)
     with machine.autocast():
         with torch.set_grad_enabled(torch.is_grad_enabled() and part != "heads"):
-            features = _extract_features(model, images.tensors)
+            features = model.backbone(images.tensors)
             proposals, rpn_losses = model.rpn(images, features, targets)
         if part == "rpn":
             return rpn_losses
@@ -88,16 +88,10 @@ def detect(model: FasterRCNN, batch: Batch, machine: Machine) -> list[dict[str, 
     """Boxes, labels and scores of each image, in its resized frame, highest score first; the model is in eval mode."""
     images = _to_images(model, batch, machine)
     with torch.inference_mode(), machine.autocast():
-        features = _extract_features(model, images.tensors)
+        features = model.backbone(images.tensors)
         proposals, _ = model.rpn(images, features, None)
         detections, _ = model.roi_heads(features, proposals, batch.sizes, None)
     return detections
-
-
-def _extract_features(model: FasterRCNN, images: Tensor) -> dict[str, Tensor]:
-    features = model.backbone(images)
-    model.roi_heads.box_roi_pool.canvas = (images.shape[-2], images.shape[-1])
-    return features
 
 
 def _to_images(model: FasterRCNN, batch: Batch, machine: Machine) -> ImageList:

@@ -62,7 +62,8 @@ class LossyRPN(RegionProposalNetwork):
         """They are the starting boxes of the second stage: no gradient goes back through them."""
         frames = upload(torch.tensor(images.image_sizes, dtype=torch.float32).flip(1), scores.device)
         limits = Limits(self.pre_nms_top_n(), self.post_nms_top_n(), self.nms_thresh, self.score_thresh, self.min_size)
-        return select_proposals(scores, offsets, anchors, num_per_level, frames, self.box_coder, limits)
+        canvas = (images.tensors.shape[-2], images.tensors.shape[-1])
+        return select_proposals(scores, offsets, anchors, num_per_level, frames, self.box_coder, limits, canvas)
 
     def _losses(self, scores: Tensor, offsets: Tensor, anchors: Tensor, targets: PaddedTargets) -> dict[str, Tensor]:
         """Both divided by the number of sampled anchors, as in torchvision; 0 where none could be sampled."""
@@ -122,14 +123,16 @@ class LossyRoIHeads(RoIHeads):
             return [], self._train(features, proposals, targets)
         of_images = proposals.of_images()
         images = [boxes.new_full((len(boxes),), index, dtype=torch.int64) for index, boxes in enumerate(of_images)]
-        logits, offsets = self._predict(features, torch.cat(of_images), torch.cat(images))
+        logits, offsets = self._predict(features, torch.cat(of_images), torch.cat(images), proposals.canvas)
         found = self.postprocess_detections(logits, offsets, of_images, image_shapes)
         names = ("boxes", "scores", "labels")
         return [dict(zip(names, one, strict=True)) for one in zip(*found, strict=True)], {}
 
-    def _predict(self, features: dict[str, Tensor], boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(
+        self, features: dict[str, Tensor], boxes: Tensor, images: Tensor, canvas: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         """Logits [R, K + 1] and offsets [R, 4 (K + 1)] of regions [R, 4]; R may be 0, with either head."""
-        return self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, images)))
+        return self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, images, canvas)))
 
     def _train(self, features: dict[str, Tensor], proposals: Proposals, targets: PaddedTargets) -> dict[str, Tensor]:
         boxes, labels, truth = (part.flatten(0, 1) for part in self._choose_samples(proposals, targets))
@@ -138,7 +141,7 @@ class LossyRoIHeads(RoIHeads):
         if self._drops_empty_places(boxes.device):
             used = torch.where(labels != IGNORED)[0]
             boxes, labels, truth, images = boxes[used], labels[used], truth[used], images[used]
-        logits, offsets = self._predict(features, boxes, images)
+        logits, offsets = self._predict(features, boxes, images, proposals.canvas)
         return self._losses(logits, offsets, boxes, labels, truth)
 
     def _drops_empty_places(self, device: torch.device) -> bool:

@@ -18,10 +18,14 @@ ROWS_AT_ONCE = 256  # of the overlaps between candidates, to bound their memory
 
 
 class Proposals(NamedTuple):
-    """Boxes float32 [B, P, 4] (xyxy pixels, within the images), the best first, and which of them are one: [B, P]."""
+    """Boxes float32 [B, P, 4] (xyxy pixels, within the images), the best first, and which of them are one: [B, P].
+
+    canvas: (height, width) of the padded images that they lie on.
+    """
 
     boxes: Tensor
     is_kept: Tensor
+    canvas: tuple[int, int]
 
     def of_images(self) -> list[Tensor]:
         """Boxes [N_i, 4] of each image, without empty places. Waits for the device."""
@@ -46,11 +50,12 @@ def select_proposals(
     frames: Tensor,
     coder: BoxCoder,
     limits: Limits,
+    canvas: tuple[int, int],
 ) -> Proposals:
     """The best boxes of each image after NMS within each level, as torchvision's ``filter_proposals`` chooses them.
 
     scores [B, A] before the sigmoid, offsets [B, A, 4], anchors [A, 4], frames [B, 2] the (width, height) of the
-    images. Only candidates are decoded, a few thousand of all anchors.
+    images, which are padded to ``canvas``. Only candidates are decoded, a few thousand of all anchors.
     """
     scores, rows, counts = _best_of_levels(scores, num_per_level, limits.num_candidates)
     boxes = coder.decode_single(pick(offsets, rows), anchors[rows])
@@ -63,7 +68,7 @@ def select_proposals(
     # Sorted, not topk: of an untrained RPN many scores are equal, and their order decides what the head sees.
     keys, rows = scores.masked_fill(~is_kept, -1.0).sort(dim=1, descending=True, stable=True)
     keys, rows = keys[:, : limits.num_proposals], rows[:, : limits.num_proposals]
-    return Proposals(pick(boxes, rows), keys >= 0)
+    return Proposals(pick(boxes, rows), keys >= 0, canvas)
 
 
 def _best_of_levels(scores: Tensor, num_per_level: Sequence[int], num: int) -> tuple[Tensor, Tensor, list[int]]:

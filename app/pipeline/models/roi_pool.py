@@ -31,18 +31,17 @@ class BagRoIAlign(nn.Module):
         self.sampling_ratio = pooler.sampling_ratio
         self.canonical_scale = pooler.canonical_scale
         self.canonical_level = pooler.canonical_level
-        self.canvas: tuple[int, int] | None = None
 
-    def forward(self, features: dict[str, Tensor], boxes: Tensor, images: Tensor) -> Tensor:
+    def forward(self, features: dict[str, Tensor], boxes: Tensor, images: Tensor, canvas: tuple[int, int]) -> Tensor:
         """[R, C, P, P] in the dtype of the features, for ``boxes`` [R, 4] (xyxy pixels) on maps [B, C, H, W].
 
-        images: int64 [R], the row of the batch that each region is of. ``canvas``, the (height, width) of the padded
-        images, must have been set: torchvision guesses the scales of the maps from the images without their padding,
-        and doubles them when these fill half the canvas.
+        images: int64 [R], the row of the batch that each region is of. ``canvas``: (height, width) of the padded
+        images. torchvision guesses the scales of the maps from the images without their padding, and doubles them when
+        these fill half the canvas.
         """
         maps = [features[name] for name in self.featmap_names if name in features]
         channels = maps[0].shape[1]
-        rows, weights = self._weighted_pixels(maps, boxes.float(), images)
+        rows, weights = self._weighted_pixels(maps, boxes.float(), images, canvas)
         with torch.autocast(boxes.device.type, enabled=False):
             table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in maps]).float()
             pooled = F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
@@ -50,9 +49,11 @@ class BagRoIAlign(nn.Module):
         return pooled.permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def _weighted_pixels(self, maps: Sequence[Tensor], boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _weighted_pixels(
+        self, maps: Sequence[Tensor], boxes: Tensor, images: Tensor, canvas: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         """Rows of the table and their weights [R P P, samples and corners] of each bin: int64 and float32."""
-        layout = _lay_out(tuple(tuple(level.shape) for level in maps), self.canvas, boxes.device)
+        layout = _lay_out(tuple(tuple(level.shape) for level in maps), canvas, boxes.device)
         # Two maps may share a scale, as MobileNet's do: then the first serves all regions, as in torchvision.
         mapper = LevelMapper(layout.finest, layout.coarsest, self.canonical_scale, self.canonical_level)
         levels = mapper([boxes])

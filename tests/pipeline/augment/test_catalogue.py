@@ -43,7 +43,7 @@ def test_wrong_step_is_refused_with_what_is_known(values, said):
 
 
 def test_config_names_the_wrong_step():
-    with pytest.raises(ConfigError, match=r"augmentation\.1.*no augmentation 'Blurr'"):
+    with pytest.raises(ConfigError, match="augmentation: number 2: there is no augmentation 'Blurr'"):
         parse_config({"augmentation": [{"name": "ToGray"}, {"name": "Blurr"}]})
 
 

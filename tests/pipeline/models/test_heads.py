@@ -13,7 +13,7 @@ from app.pipeline.config import BOX_LOSSES, parse_config
 from app.pipeline.machine import Machine
 from app.pipeline.models import build
 from app.pipeline.models.build import build_model, constructor_arguments
-from app.pipeline.models.forward import Batch, _extract_features, compute_losses, detect, normalize, place_model
+from app.pipeline.models.forward import Batch, compute_losses, detect, normalize, place_model
 from app.pipeline.models.heads import use_losses
 from app.pipeline.models.matching import pad_targets
 from app.pipeline.models.proposals import Proposals
@@ -155,7 +155,7 @@ def test_a_region_of_size_zero_trains(name):
     model = place_model(tiny_model(box_loss=name), CPU).train()
     features = {key: level.requires_grad_() for key, level in features_of(model).items()}
     proposals = Proposals(
-        torch.tensor([[[5.0, 5, 5, 5], [0, 5, 64, 5], [4, 4, 36, 30]]]), torch.ones(1, 3, dtype=torch.bool)
+        torch.tensor([[[5.0, 5, 5, 5], [0, 5, 64, 5], [4, 4, 36, 30]]]), torch.ones(1, 3, dtype=torch.bool), (64, 64)
     )
     targets = pad_targets(batch_of(BOXES[0]).targets, CPU.device)
     _, losses = model.roi_heads(features, proposals, [(64, 64)], targets)
@@ -167,10 +167,10 @@ def test_a_region_of_size_zero_trains(name):
 def features_of(model):
     batch = batch_of([])
     images = batch.pixels.permute(0, 3, 1, 2).float() / 255
-    return {key: level.detach() for key, level in _extract_features(model, images).items()}
+    return {key: level.detach() for key, level in model.backbone(images).items()}
 
 
-NOTHING = Proposals(torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool))
+NOTHING = Proposals(torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool), (64, 64))
 
 
 def test_no_proposal_left_and_no_object_either():

@@ -31,7 +31,7 @@ def test_proposals_are_torchvisions(monkeypatch, suppress, min_score):
     expected, _ = theirs.filter_proposals(decoded, scores, sizes, list(LEVELS))
     frames = torch.tensor([[width, height] for height, width in sizes], dtype=torch.float32)
     ours = select_proposals(
-        scores, offsets, anchors, LEVELS, frames, CODER, Limits(300, 60, 0.7, min_score, theirs.min_size)
+        scores, offsets, anchors, LEVELS, frames, CODER, Limits(300, 60, 0.7, min_score, theirs.min_size), (200, 240)
     )
     assert ours.boxes.shape == (3, 60, 4)
     assert [len(own) for own in ours.of_images()] == [len(own) for own in expected]

@@ -45,8 +45,8 @@ def by_torchvision(features, boxes, canvas, size=7):
 
 def by_ours(features, boxes, canvas, size=7):
     pooler = BagRoIAlign(MultiScaleRoIAlign(NAMES, output_size=size, sampling_ratio=2))
-    pooler.canvas = canvas
-    return pooler(features, torch.cat(boxes), torch.tensor([i for i, own in enumerate(boxes) for _ in own]).long())
+    images = torch.tensor([i for i, own in enumerate(boxes) for _ in own]).long()
+    return pooler(features, torch.cat(boxes), images, canvas)
 
 
 @pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES.keys())

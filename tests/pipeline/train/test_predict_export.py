@@ -186,11 +186,11 @@ def test_letterbox_gives_the_same_predictions_alone_and_in_a_batch(snapshot, tmp
 
 
 @pytest.mark.usefixtures("exact")
-@pytest.mark.parametrize(("resize", "height"), [("letterbox", 36), ("stretch", 24), ("as_is", 24)])
+@pytest.mark.parametrize(("resize", "height"), [("letterbox", 24), ("stretch", 24), ("as_is", 24)])
 def test_export_resizes_as_it_was_trained(snapshot, tmp_path, monkeypatch, resize, height):
     """A flat image whose sides scale to whole pixels: torchvision averages and rounds otherwise than we do.
 
-    It fills more than half of its canvas: else torchvision's pooling takes the maps for twice as large as they are.
+    It fills half of a letterbox: alone, it would make torchvision's pooling take the maps for twice as large.
     """
     model = "fasterrcnn_resnet18_fpn"
     checkpoint = save_random_model(tmp_path / "a.pt", snapshot.categories, model=model, resize=resize)
