@@ -33,6 +33,10 @@ class Stopped(Exception):
         self.result = result or {}
 
 
+class PeerDied(BaseException):
+    """Another process of this job has died, so that this one must too, without a word: the queue begins again."""
+
+
 class JobContext:
     """A job from the inside. ``payload`` is what was enqueued; a handler returns its result as a dict.
 

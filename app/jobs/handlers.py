@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from app.errors import BadRequest
-from app.jobs.context import JobContext, Stopped
+from app.jobs.context import JobContext, PeerDied, Stopped
 from app.jobs.recorder import RunRecorder
 from app.pipeline.config import TestTimeAugmentation, load_config
-from app.pipeline.data.snapshot import Snapshot, load_snapshot
+from app.pipeline.data.pixels import ResizedImages
+from app.pipeline.data.snapshot import Samples, Snapshot, load_snapshot
 from app.pipeline.faults import is_disk_full
 from app.pipeline.types import Detections, RunPaused
 from app.store import predictions, runs
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 def train(job: JobContext) -> dict[str, Any]:
     """Train as the folder of run ``run_id`` says (config.json, dataset.json); the result has state, epochs and best."""
     from app.pipeline.train.loop import train as train_detector
+    from app.pipeline.train.ranks import PeerLost
 
     run_id = int(job.payload["run_id"])
     folder = job.files.run(run_id)
@@ -31,7 +33,10 @@ def train(job: JobContext) -> dict[str, Any]:
     job.on_pulse = recorder.flush
     try:
         try:
-            result = train_detector(config, snapshot, folder, job.run_context(recorder.emit))
+            context = job.run_context(recorder.emit)
+            result = train_detector(config, snapshot, folder, context, job.files.pixels)
+        except PeerLost as error:
+            raise PeerDied(str(error)) from error
         finally:
             job.on_pulse = None
             recorder.flush()
@@ -64,8 +69,9 @@ def predict_split(job: JobContext, checkpoint_id: int, split: str, augmentation:
     snapshot = load_snapshot(folder / "dataset.json")
     samples = _samples_of(snapshot, split)
     detector = load_detector(folder / checkpoint.file_name)
+    images = ResizedImages.for_config(detector.config, budget_bytes=0, folder=job.files.pixels)
     detections: dict[int, Detections] = dict(
-        detector.predict_samples(samples, job.run_context(), augmentation=augmentation)
+        detector.predict_samples(samples, job.run_context(), images, augmentation=augmentation)
     )
     if job.should_stop():
         raise Stopped
@@ -82,7 +88,7 @@ def predict_split(job: JobContext, checkpoint_id: int, split: str, augmentation:
         )
 
 
-def _samples_of(snapshot: Snapshot, split: str) -> tuple[Any, ...]:
+def _samples_of(snapshot: Snapshot, split: str) -> Samples:
     samples = snapshot.split(split)
     if not samples:
         raise BadRequest(f"The run's dataset has no images in the split {split!r}.", "Choose another split.")

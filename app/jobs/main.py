@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import Cancelled, UserError
-from app.jobs.context import JobContext, Stopped
+from app.jobs.context import JobContext, PeerDied, Stopped
 from app.jobs.locks import FileLock
 from app.jobs.logs import forget_step
 from app.pipeline.faults import is_out_of_memory
@@ -32,6 +32,7 @@ Handler = Callable[[JobContext], dict[str, Any]]
 LOG_BYTES = 4_000_000
 NUM_OLD_LOGS = 2
 LOST = 3  # exit code: another attempt owns the job
+PEER_DIED = 5  # exit code: another process of the job has died
 LEFT = 4  # exit code: stopped at a safe point, and queued to go on
 GOES_ON = frozenset(("train",))  # kinds of work whose next attempt begins where the last one was saved
 
@@ -58,6 +59,9 @@ def run_job(workspace: Workspace, slug: str, job_id: int, attempt: int, handlers
         except JobLost:
             logger.warning("attempt %d of job %d was ended by others", attempt, job_id)
             return LOST
+        except PeerDied as death:
+            logger.error("%s", death)
+            return PEER_DIED
 
 
 def _run(context: JobContext, handlers: Mapping[str, str]) -> int:
@@ -67,7 +71,7 @@ def _run(context: JobContext, handlers: Mapping[str, str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: context.request_stop("interrupted"))
     try:
         result = _load(handlers, context.job.kind)(context)
-    except JobLost:
+    except (JobLost, PeerDied):
         raise
     except (Stopped, Cancelled) as stop:
         return _leave(context, getattr(stop, "result", None))

@@ -48,7 +48,8 @@ class _Child:
 class Worker:
     """Runs the queue of a workspace until nothing was to do for ``idle_s`` seconds.
 
-    One training at a time, or one on each of several ``gpus`` (values of CUDA_VISIBLE_DEVICES); one short job.
+    One training at a time, or one on each of several ``gpus`` (values of CUDA_VISIBLE_DEVICES), or one of several
+    processes on all of them; one short job.
     """
 
     def __init__(
@@ -117,9 +118,13 @@ class Worker:
         for item in items:
             if item.job.state != "queued" or not free[item.lane] or queue.is_running(item):
                 continue  # the last: its process, which has queued it again, is still about to leave
-            job = jobs.claim(item.database, item.job.id, free[item.lane][0])
+            wants_all = item.job.payload.get("processes", 1) != 1
+            if wants_all and (taken or len(free["train"]) < len(self._gpus)):
+                free["train"] = []  # it waits until all are free; what comes behind it must not overtake it for ever
+                continue
+            job = jobs.claim(item.database, item.job.id, "" if wants_all else free[item.lane][0])
             if job is not None:
-                free[item.lane].pop(0)
+                free[item.lane] = [] if wants_all else free[item.lane][1:]
                 self._spawn(Queued(item.slug, item.files, job))
 
     def _spawn(self, item: Queued) -> None:

@@ -364,6 +364,13 @@ class MachineOptions(_Group):
     num_workers: int = Field(
         0, ge=0, le=64, description="Threads that decode and augment images; 0 chooses from the processor."
     )
+    processes: int = Field(
+        1,
+        ge=0,
+        le=256,
+        description="Processes that share the batches of each step, one per GPU; 0 takes as many as there are GPUs. "
+        "accumulate_batches must be a multiple of it.",
+    )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="One seed for weights, order and augmentation.")
 
 
@@ -481,6 +488,12 @@ def _schedule_conflicts(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield (
             "final_learning_rate",
             f"must not exceed learning_rate: {config.final_learning_rate:g} is above {lowest:g}",
+        )
+    if config.processes > 1 and config.accumulate_batches % config.processes:
+        yield (
+            "accumulate_batches",
+            f"must be a multiple of processes, which share the batches of a step: got {config.accumulate_batches} "
+            f"for {config.processes} processes",
         )
 
 

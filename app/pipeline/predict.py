@@ -31,7 +31,7 @@ class Detector:
         self.categories = categories
         self.config = config
         self.machine = machine
-        self._batch_size = min(config.batch_size, MAX_BATCH)
+        self.batch_size = min(config.batch_size, MAX_BATCH)
         self._images = ResizedImages.for_config(config, budget_bytes=0)
 
     def predict_samples(
@@ -50,17 +50,17 @@ class Detector:
         context = context or RunContext()
         images = images or self._images
         read = images.read if augmentation == "off" else images.read_upright
-        for start in range(0, len(samples), self._batch_size):
+        for start in range(0, len(samples), self.batch_size):
             if context.should_stop():
                 return
-            group = _read_all(samples[start : start + self._batch_size], read, context)
+            group = _read_all(samples[start : start + self.batch_size], read, context)
             pixels, sizes = [image for _, image in group], [(sample.width, sample.height) for sample, _ in group]
             if group and augmentation == "off":
                 found = self._detect(pixels, sizes)
             else:
                 found = self._detect_views(pixels, sizes, augmentation) if group else []
             yield from ((sample.image_id, one) for (sample, _), one in zip(group, found, strict=True))
-            context.emit(Progress(min(start + self._batch_size, len(samples)), len(samples), "predicting"))
+            context.emit(Progress(min(start + self.batch_size, len(samples)), len(samples), "predicting"))
 
     def read(self, source: bytes | Path) -> np.ndarray:
         """A picture as this detector learned to see it: upright uint8 [H, W, 3] RGB through its window.

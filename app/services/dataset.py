@@ -51,6 +51,7 @@ def _image_entry(image: Image, files: ProjectFiles, folder: Path) -> dict[str, A
         "height": image.height,
         "split": image.split,
         "rotation": image.rotation,
+        "sha256": image.sha256,
         "path": Path(os.path.relpath(files.image(image.sha256, image.extension), folder)).as_posix(),
     }
 

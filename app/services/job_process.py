@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 from app.jobs.gpus import list_gpus
-from app.jobs.main import LEFT, run_job
+from app.jobs.main import LEFT, PEER_DIED, run_job
 from app.jobs.process import module_command
+from app.jobs.ranks import count_processes, follow_training, rank_of_this_process, run_ranks
 from app.jobs.worker import IDLE_S, Worker
 from app.services.context import Services
 from app.services.jobs import JOB_PROCESS, ensure_worker
@@ -37,10 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     workspace = Workspace(values.projects)
     if values.role == "job":
-        code = run_job(workspace, values.project, values.job, values.attempt, HANDLERS)
-        if code == LEFT:  # the worker died: what goes on needs another
-            ensure_worker(Services(workspace))
-        return code
+        return _run_job(workspace, values, sys.argv[1:] if arguments is None else arguments)
 
     def job_command(slug: str, job_id: int, attempt: int) -> list[str]:
         where = ("--projects", str(workspace.root), "--project", slug)
@@ -48,6 +46,20 @@ def main(arguments: list[str] | None = None) -> int:
 
     Worker(workspace, job_command, values.idle, list_gpus()).run()
     return 0
+
+
+def _run_job(workspace: Workspace, values: argparse.Namespace, arguments: list[str]) -> int:
+    """One job: in this process, or as one of the processes that the first call of it starts."""
+    job = (workspace, values.project, values.job)
+    rank = rank_of_this_process()
+    if rank is not None:
+        code = run_job(*job, values.attempt, HANDLERS) if rank == 0 else follow_training(*job)
+        return code if code == PEER_DIED else 0  # an end that is written down is no death
+    count = count_processes(*job)
+    code = run_ranks(*job, count, JOB_PROCESS, arguments) if count > 1 else run_job(*job, values.attempt, HANDLERS)
+    if code == LEFT:  # the worker died: what goes on needs another
+        ensure_worker(Services(workspace))
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -131,7 +131,7 @@ def place_project(services: Services, aside: ProjectFiles, name: str) -> str:
 
 
 def delete_project(services: Services, slug: str) -> Path:
-    """Move a project to the trash folder of the workspace; returns where it lies now.
+    """Move a project to the trash folder of the workspace, without its cache; returns where it lies now.
 
     Raises NotFound, or Conflict while one of its jobs is at work.
     """
@@ -145,6 +145,7 @@ def delete_project(services: Services, slug: str) -> Path:
             f"Project {slug!r} has {len(active)} unfinished job(s) ({', '.join(job.kind for job in active)}).",
             "Stop them on the Train page or wait for their end, then delete the project.",
         )
+    shutil.rmtree(files.pixels, ignore_errors=True)
     services.workspace.trash.mkdir(exist_ok=True)
     target = services.workspace.trash / f"{slug}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06d}"
     files.folder.rename(target)

@@ -204,7 +204,8 @@ def _create(services: Services, slug: str, config: RunConfig, name: str) -> Run:
         with database.write() as db:
             job = job_store.enqueue(db, "train", {})
             run_id = runs.create_run(db, job.id, name, config.model_dump(mode="json"))
-            job_store.set_payload(db, job.id, {"run_id": run_id})
+            several = {"processes": config.processes} if config.processes != 1 else {}
+            job_store.set_payload(db, job.id, {"run_id": run_id, **several})
             placed = _place(files, aside, run_id)
     except BaseException:
         for leftover in (aside, placed):

@@ -80,6 +80,7 @@ class ProjectFiles:
         self.backups = folder / "backups"
         self.staging = folder / "staging"
         self.thumbnails = folder / "thumbnails"
+        self.pixels = folder / "pixels"
         self.locks = folder / "locks"
         self.logs = folder / "logs"
         self.reserve = folder / "locks" / "reserve"

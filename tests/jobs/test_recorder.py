@@ -178,7 +178,7 @@ class Result:
 def use_loop(monkeypatch, state):
     """A training loop that emits what a short run emits, without torch."""
 
-    def train(config, snapshot, run_dir, context):
+    def train(config, snapshot, run_dir, context, pixels_dir):
         context.emit(Metrics(1, 1, "train", {"loss": 2.0}))
         context.emit(saved())
         return Result(state, config.epochs, {"map50": 0.5})

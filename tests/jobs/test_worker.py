@@ -282,6 +282,23 @@ def test_two_gpus_take_two_trainings_each_with_its_own(lab: Lab) -> None:
         lab.wait_for_end(job)
 
 
+def test_training_of_several_processes_waits_for_all_gpus_and_is_not_overtaken(lab: Lab) -> None:
+    first = lab.enqueue("train", steps=10**6, pause_s=0.02)
+    lab.start_worker(gpus=("0", "1"))
+    paths = {first.id: lab.workspace.root / f"gpu-{first.id}"}
+    wait_until(lambda: paths[first.id].exists() and paths[first.id].read_text(), "the first to start")
+    several = lab.enqueue("train", steps=1, pause_s=0.5, processes=2)
+    behind = lab.enqueue("train", steps=1)
+    time.sleep(1)
+    assert [lab.job(job).state for job in (several, behind)] == ["queued", "queued"]
+    jobs.request_stop(lab.database, first.id)
+    for job in (several, behind):
+        lab.wait_for_end(job)
+    seen = (lab.workspace.root / f"gpu-{several.id}").read_text()
+    assert seen == os.environ.get("CUDA_VISIBLE_DEVICES", "none")  # all that there are
+    assert lab.job(behind).started_at > lab.job(several).started_at + 0.5  # its pause
+
+
 def test_with_one_gpu_a_job_sees_what_there_is(lab: Lab) -> None:
     job = lab.enqueue("train", steps=1)
     lab.start_worker(gpus=("0",))

@@ -1,25 +1,30 @@
 """The frozen dataset of a run: a COCO file with paths and splits, and its reading as arrays. Imports no torch.
 
-Legend: N boxes of an image, xyxy float pixels of the upright image; labels 1..K (see CategoryMap).
+Legend: I images, N boxes of an image, M boxes of all, xyxy float pixels of the upright image; labels 1..K (see
+CategoryMap).
 """
 
 import hashlib
+import os
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
-import orjson
 
 from app.pipeline.data.categories import CategoryMap
+from app.pipeline.data.json_stream import stream_entries
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Sample:
     """One image and its boxes.
 
     boxes: float64 [N, 4] xyxy pixels of the upright image, labels: int64 [N] in 1..K, is_crowd: bool [N].
-    ``rotation`` is degrees clockwise applied after EXIF.
+    ``rotation`` is degrees clockwise applied after EXIF. ``sha256`` is that of the image's file, "" where not known.
     """
 
     image_id: int
@@ -32,6 +37,60 @@ class Sample:
     boxes: np.ndarray
     labels: np.ndarray
     is_crowd: np.ndarray
+    sha256: str = ""
+
+
+class Samples(Sequence[Sample]):
+    """Images of a snapshot, in columns: some 300 bytes each instead of 2,000. A Sample is made when it is asked for."""
+
+    def __init__(self, table: "_Table", rows: np.ndarray) -> None:
+        self._table = table
+        self._rows = rows
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> "Samples":
+        """Samples that exist already, as columns."""
+        nothing = np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, bool)
+        boxes, labels, is_crowd = zip(nothing, *((one.boxes, one.labels, one.is_crowd) for one in samples), strict=True)
+        table = _Table(
+            folder="",
+            image_ids=np.array([one.image_id for one in samples], np.int64),
+            paths=_Texts(str(one.path) for one in samples),
+            file_names=_Texts(one.file_name for one in samples),
+            hashes=_Texts(one.sha256 for one in samples),
+            splits=_Names([one.split for one in samples]),
+            sizes=np.array([(one.width, one.height, one.rotation) for one in samples], np.int32).reshape(-1, 3),
+            first_box=np.cumsum([0, *(len(one.boxes) for one in samples)]),
+            boxes=np.concatenate(boxes),
+            labels=np.concatenate(labels),
+            is_crowd=np.concatenate(is_crowd),
+        )
+        return cls(table, np.arange(len(table), dtype=np.int32))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Samples": ...
+    def __getitem__(self, index: int | slice) -> "Sample | Samples":
+        if isinstance(index, slice):
+            return Samples(self._table, self._rows[index])
+        return self._table.sample(int(self._rows[index]))
+
+    def of_split(self, name: str) -> "Samples":
+        return Samples(self._table, self._rows[self._table.splits.is_equal(name)[self._rows]])
+
+    @property
+    def num_boxes(self) -> np.ndarray:
+        """int64 [I], crowds included."""
+        return np.diff(self._table.first_box)[self._rows]
+
+    def count_labels(self, num_labels: int) -> np.ndarray:
+        """int64 [num_labels + 1]: how many boxes each label has, crowds left out."""
+        is_counted = np.repeat(np.isin(np.arange(len(self._table)), self._rows), np.diff(self._table.first_box))
+        return np.bincount(self._table.labels[is_counted & ~self._table.is_crowd], minlength=num_labels + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,57 +98,179 @@ class Snapshot:
     """All images of a run by split, with the class list."""
 
     categories: CategoryMap
-    samples: tuple[Sample, ...]
+    samples: Samples
     sha256: str
 
-    def split(self, name: str) -> tuple[Sample, ...]:
+    def split(self, name: str) -> Samples:
         """The samples of one split, in file order."""
-        return tuple(sample for sample in self.samples if sample.split == name)
+        return self.samples.of_split(name)
 
     def count_boxes(self, split: str) -> list[int]:
         """How many boxes of each class (label 1 first) a split has, crowds left out."""
-        labels = [sample.labels[~sample.is_crowd] for sample in self.split(split)]
-        counts = np.bincount(np.concatenate([*labels, np.zeros(0, np.int64)]), minlength=len(self.categories) + 1)
-        return counts[1:].tolist()
+        return self.split(split).count_labels(len(self.categories))[1:].tolist()
 
     @cached_property
     def max_objects(self) -> int:
         """Objects in the most crowded image; 0 without any."""
-        return max((len(sample.boxes) for sample in self.samples), default=0)
+        return int(self.samples.num_boxes.max(initial=0))
+
+
+class _Texts:
+    """Many short texts in one piece of memory."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        encoded = [text.encode() for text in texts]
+        self._ends = np.cumsum([0, *map(len, encoded)])
+        self._bytes = b"".join(encoded)
+
+    def __getitem__(self, index: int) -> str:
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode()
+
+
+class _Names:
+    """A column of few different names."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._known = sorted(set(names))
+        self._index = np.searchsorted(self._known, names).astype(np.int32) if names else np.zeros(0, np.int32)
+
+    def __getitem__(self, index: int) -> str:
+        return self._known[self._index[index]]
+
+    def is_equal(self, name: str) -> np.ndarray:
+        """bool [I]"""
+        return self._index == (self._known.index(name) if name in self._known else -1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The columns; ``paths`` are relative to ``folder``.
+
+    first_box: int64 [I + 1], where an image's boxes begin. boxes: float64 [M, 4], image by image.
+    """
+
+    folder: str
+    image_ids: np.ndarray
+    paths: _Texts
+    file_names: _Texts
+    hashes: _Texts
+    splits: _Names
+    sizes: np.ndarray  # int32 [I, 3]: width, height, rotation
+    first_box: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    is_crowd: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def sample(self, row: int) -> Sample:
+        width, height, rotation = self.sizes[row].tolist()
+        boxes = slice(self.first_box[row], self.first_box[row + 1])
+        return Sample(
+            image_id=int(self.image_ids[row]),
+            path=Path(os.path.normpath(os.path.join(self.folder, self.paths[row]))),  # noqa: PTH118 (ten times faster)
+            file_name=self.file_names[row],
+            split=self.splits[row],
+            width=width,
+            height=height,
+            rotation=rotation,
+            boxes=self.boxes[boxes],
+            labels=self.labels[boxes],
+            is_crowd=self.is_crowd[boxes],
+            sha256=self.hashes[row],
+        )
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """Read a snapshot written as COCO JSON.
+    """Read a snapshot written as COCO JSON, piece by piece.
 
-    Each image has, besides COCO's keys, ``path`` (relative to the file's folder), ``split`` and ``rotation``. Raises
-    ValueError naming the image when a box is not finite or has no area.
+    Each image has, besides COCO's keys, ``path`` (relative to the file's folder), ``split``, ``rotation`` and, if
+    known, ``sha256``. Raises ValueError naming the image when a box is not finite or has no area, or the place where
+    the file is no JSON.
     """
-    data = path.read_bytes()
-    document = orjson.loads(data)
-    categories = CategoryMap.from_coco(document["categories"])
-    label_of = {category_id: index + 1 for index, category_id in enumerate(categories.ids)}
-    by_image: dict[int, list[dict]] = {image["id"]: [] for image in document["images"]}
-    for annotation in document["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
-    samples = []
-    for image in document["images"]:
-        annotations = by_image[image["id"]]
-        xywh = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
-        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        if not np.isfinite(boxes).all() or (xywh[:, 2:] <= 0).any():
-            raise ValueError(f"{path.name}: image {image['id']} ({image['file_name']}) has a box without area")
-        samples.append(
-            Sample(
-                image_id=image["id"],
-                path=(path.parent / image["path"]).resolve(),
-                file_name=image["file_name"],
-                split=image["split"],
-                width=image["width"],
-                height=image["height"],
-                rotation=image.get("rotation", 0),
-                boxes=boxes,
-                labels=np.array([label_of[annotation["category_id"]] for annotation in annotations], np.int64),
-                is_crowd=np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], bool),
-            )
-        )
-    return Snapshot(categories, tuple(samples), hashlib.sha256(data).hexdigest())
+    categories, images, boxes = [], _ImageRows(), _BoxRows()
+    add = {"categories": categories.append, "images": images.add, "annotations": boxes.add}
+    for key, entry in stream_entries(path):
+        if key in add:
+            add[key](entry)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    found = CategoryMap.from_coco(categories)
+    table = _build_table(path, images, boxes, found)
+    return Snapshot(found, Samples(table, np.arange(len(table), dtype=np.int32)), digest)
+
+
+class _ImageRows:
+    """The images of a file in the making."""
+
+    def __init__(self) -> None:
+        self.ids, self.sizes = array("q"), array("l")
+        self.paths: list[str] = []
+        self.file_names: list[str] = []
+        self.hashes: list[str] = []
+        self.splits: list[str] = []
+
+    def add(self, image: dict[str, Any]) -> None:
+        self.ids.append(image["id"])
+        self.sizes.extend((image["width"], image["height"], image.get("rotation", 0)))
+        self.paths.append(image["path"])
+        self.file_names.append(image["file_name"])
+        self.hashes.append(image.get("sha256", ""))
+        self.splits.append(image["split"])
+
+
+class _BoxRows:
+    """The annotations of a file in the making."""
+
+    def __init__(self) -> None:
+        self.images, self.categories, self.xywh, self.is_crowd = array("q"), array("q"), array("d"), array("b")
+
+    def add(self, annotation: dict[str, Any]) -> None:
+        x, y, width, height = annotation["bbox"]
+        self.images.append(annotation["image_id"])
+        self.categories.append(annotation["category_id"])
+        self.xywh.extend((x, y, width, height))
+        self.is_crowd.append(bool(annotation.get("iscrowd", 0)))
+
+
+def _build_table(path: Path, images: _ImageRows, boxes: _BoxRows, categories: CategoryMap) -> _Table:
+    image_ids = np.array(images.ids, np.int64)
+    image_index = _places_of(np.array(boxes.images, np.int64), image_ids, f"{path.name}: a box is of image")
+    category_ids = np.array(categories.ids, np.int64)
+    labels = _places_of(np.array(boxes.categories, np.int64), category_ids, f"{path.name}: a box is of category") + 1
+    xyxy = np.array(boxes.xywh, np.float64).reshape(-1, 4)
+    is_wrong = (xyxy[:, 2:] <= 0).any(axis=1)
+    xyxy[:, 2:] += xyxy[:, :2]
+    is_wrong |= ~np.isfinite(xyxy).all(axis=1)
+    if is_wrong.any():
+        row = image_index[is_wrong.argmax()]
+        raise ValueError(f"{path.name}: image {image_ids[row]} ({images.file_names[row]}) has a box without area")
+    is_crowd = np.array(boxes.is_crowd, bool)
+    if (np.diff(image_index) < 0).any():  # as we write them, boxes come image by image
+        order = np.argsort(image_index, kind="stable")
+        xyxy, labels, is_crowd = xyxy[order], labels[order], is_crowd[order]
+    return _Table(
+        folder=str(path.parent.resolve()),
+        image_ids=image_ids,
+        paths=_Texts(images.paths),
+        file_names=_Texts(images.file_names),
+        hashes=_Texts(images.hashes),
+        splits=_Names(images.splits),
+        sizes=np.array(images.sizes, np.int32).reshape(-1, 3),
+        first_box=np.cumsum(np.append(0, np.bincount(image_index, minlength=len(image_ids)))),
+        boxes=xyxy,
+        labels=labels,
+        is_crowd=is_crowd,
+    )
+
+
+def _places_of(values: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
+    """int64: where each of ``values`` stands in ``known``; raises ValueError for one that is not there."""
+    order = np.argsort(known, kind="stable")
+    places = np.searchsorted(known, values, sorter=order)
+    is_known = places < len(known)
+    is_known[is_known] = known[order[places[is_known]]] == values[is_known]
+    if not is_known.all():
+        raise ValueError(f"{what} {values[~is_known][0]}, which is not listed")
+    return order[places]

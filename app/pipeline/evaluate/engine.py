@@ -115,7 +115,7 @@ def _result_rows(detections: DetectionColumns) -> np.ndarray:
     """float64 [D, 7]: image, x, y, w, h, score, class."""
     return np.column_stack(
         [detections.image_index + 1, _to_xywh(detections.boxes), detections.scores, detections.labels]
-    ).astype(np.float64)
+    ).astype(np.float64, copy=False)
 
 
 def _to_xywh(boxes: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.pipeline.config import RunConfig
-from app.pipeline.data.snapshot import Sample, Snapshot
+from app.pipeline.data.snapshot import Sample, Samples, Snapshot
 from app.pipeline.preflight.verdict import Verdict, working_fix
 from app.pipeline.train.loop import train
 from app.pipeline.train.optim import NonFiniteLoss
@@ -62,7 +62,7 @@ def check_overfit(config: RunConfig, snapshot: Snapshot, folder: Path, seconds: 
     plain = config.model_copy(update={**_PLAIN, **own})
     began = time.monotonic()
     learning = Learning(began + seconds, context)
-    two = replace(snapshot, samples=tuple(chosen))
+    two = replace(snapshot, samples=Samples.of(chosen))
     try:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             train(plain, two, Path(place), RunContext(learning.take, learning.is_over))

@@ -50,16 +50,16 @@ def rehearse(run: Run, snapshot: Snapshot, folder: Path, context: RunContext, im
 
 def _seconds_of_a_batch(run: Run, context: RunContext) -> float:
     """The mean over the batches after the first, which waits for the loader's start."""
-    batches = (batch for epoch in count(1) for batch in run.loader.epoch(epoch))
-    run.train_step([next(batches)], 1)
-    began, num_done = time.perf_counter(), 0
-    for batch in islice(batches, MAX_STEPS):
-        run.train_step([batch], 1)
-        num_done += 1
-        if time.perf_counter() - began > MAX_STEPS_S or context.should_stop():
-            break
-    batches.close()
-    return (time.perf_counter() - began) / num_done
+    with run.loader as loader:
+        batches = (batch for epoch in count(1) for batch in loader.epoch(epoch))
+        run.train_step([next(batches)], 1)
+        began, num_done = time.perf_counter(), 0
+        for batch in islice(batches, MAX_STEPS):
+            run.train_step([batch], 1)
+            num_done += 1
+            if time.perf_counter() - began > MAX_STEPS_S or context.should_stop():
+                break
+        return (time.perf_counter() - began) / num_done
 
 
 def _seconds_of_an_image(run: Run, snapshot: Snapshot, context: RunContext) -> float:

@@ -1,11 +1,13 @@
 """The training loop. A run that was stopped or killed goes on from its folder, with the same weights in the end."""
 
 import gc
+import hashlib
 import json
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 from app.pipeline.anchors import boxes_of, resolve_shapes
 from app.pipeline.config import RunConfig, explain_use, idle_options, parse_config
-from app.pipeline.data.pixels import ResizedImages
+from app.pipeline.data.pixels import ResizedImages, default_budget_bytes
 from app.pipeline.data.resize import image_size_at
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.evaluate.selection import TITLES
@@ -40,6 +42,7 @@ from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.optim import NonFiniteLoss, Updater, check_losses, check_weights
 from app.pipeline.train.pace import Pace
 from app.pipeline.train.phases import Phases
+from app.pipeline.train.ranks import Ranks
 from app.pipeline.train.resume import (
     StepStart,
     describe_arithmetic,
@@ -53,7 +56,7 @@ from app.pipeline.train.resume import (
 )
 from app.pipeline.train.schedule import learning_rate_at, steps_per_epoch
 from app.pipeline.train.speed import SpeedWatch
-from app.pipeline.train.validation import Judge, Patience
+from app.pipeline.train.validation import Judge, Judgement, Patience
 from app.pipeline.types import (
     CheckpointDue,
     CheckpointSaved,
@@ -81,21 +84,31 @@ class TrainResult:
     remedies: Remedies = field(default_factory=Remedies)
 
 
-def train(config: RunConfig, snapshot: Snapshot, run_dir: Path, context: RunContext | None = None) -> TrainResult:
+def train(
+    config: RunConfig,
+    snapshot: Snapshot,
+    run_dir: Path,
+    context: RunContext | None = None,
+    pixels_dir: Path | None = None,
+) -> TrainResult:
     """Train a detector on the train split, judging it on the valid split; checkpoints go to ``run_dir``.
 
-    Goes on from where the run in ``run_dir`` was saved last, if one has begun there. Raises WeightsError, MachineError,
-    DatasetError, CheckpointError, NonFiniteLoss, OutOfMemory or RunPaused, each with a message for people.
+    Goes on from where the run in ``run_dir`` was saved last, if one has begun there. ``pixels_dir`` is a folder that
+    keeps resized images for this run and later ones. Raises WeightsError, MachineError, DatasetError, CheckpointError,
+    NonFiniteLoss, OutOfMemory or RunPaused, each with a message for people.
     """
-    remedies: Remedies | None = None
-    while True:
-        run = Run.start(config, snapshot, run_dir, context or RunContext(), remedies)
-        try:
-            return _train(run)
-        except Exception as error:
-            remedies = run.find_remedy(error)
-        del run
-        gc.collect()  # its memory is needed for the next one
+    with Ranks.joined(config.processes) as ranks:
+        start = partial(Run.start, config, snapshot, run_dir, ranks.context_for(context or RunContext()))
+        remedies: Remedies | None = None
+        while True:
+            run = ranks.in_turn(partial(start, remedies, pixels_dir, ranks))
+            try:
+                with run.loader:
+                    return _train(run)
+            except Exception as error:
+                remedies = run.find_remedy(error)
+            del run
+            gc.collect()  # its memory is needed for the next one
 
 
 def _train(run: "Run") -> TrainResult:
@@ -103,29 +116,16 @@ def _train(run: "Run") -> TrainResult:
     while not run.is_over:
         epoch = run.epoch + 1
         run.begin_epoch(epoch)
-        groups = in_groups(run.loader.epoch(epoch, run.num_batches), run.config.accumulate_batches)
-        for batches in run.pace.timeline.waiting(groups):
+        for batches in run.pace.timeline.waiting(run.ranks.taken_together(run.loader.steps(epoch, run.num_batches))):
             run.train_step(batches, epoch)
             if run.context.should_stop():
                 return run.stop(epoch)
-            if run.speed.too_slow:
+            if run.is_too_slow:
                 return run.finish()
         run.finish_epoch(epoch)
         if run.context.should_stop() and not run.is_over:
             return run.stop(epoch)
     return run.finish() if not run.is_judgement_due else run.stop(run.epoch)
-
-
-def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """The batches of each optimizer step: ``size`` of them, fewer in the last step of an epoch."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 @dataclass
@@ -145,6 +145,7 @@ class Run:
     keeper: CheckpointKeeper
     detector: Detector
     pace: Pace
+    ranks: Ranks
     speed: SpeedWatch
     run_dir: Path
     snapshot_sha256: str
@@ -157,6 +158,7 @@ class Run:
     judged_step: int = 0
     scores: Scores | None = None
     image_names: list[str] = field(default_factory=list)  # of the last update
+    is_too_slow: bool = False
     is_updating: bool = False  # a step is half done, and cannot be undone
     saved_step: int | None = None  # of the newest saved state
     last_saved: float = field(default_factory=time.monotonic)
@@ -170,12 +172,16 @@ class Run:
         run_dir: Path,
         context: RunContext,
         remedies: Remedies | None = None,
+        pixels_dir: Path | None = None,
+        ranks: Ranks | None = None,
     ) -> "Run":
         """Build all parts, as they were saved last if a run has begun here; what can be refused is refused here.
 
         ``remedies`` are what the run does otherwise from here on; without them it is what was saved.
         """
-        remove_leftovers(run_dir)
+        ranks = ranks or Ranks()
+        if ranks.is_first:
+            remove_leftovers(run_dir)
         found = load_state(run_dir)
         state, digest = found or (None, "")
         config = _resolve(config, snapshot, state)
@@ -183,13 +189,14 @@ class Run:
         machine = choose_machine(config.device, config.precision)
         counts = snapshot.count_boxes("train")
         model, notes = start_model(config, snapshot.categories, counts, is_resumed=state is not None)
-        if state is None:
+        if state is None and ranks.is_first:
             check_free_space(run_dir, model, is_averaged=config.ema_decay > 0)
             write_card(run_dir, model, config)
         place_model(model, machine).train()
         average = AveragedModel(model, config.ema_decay) if config.ema_decay else None
-        images = ResizedImages.for_config(config)
-        loader = TrainLoader(snapshot.split("train"), len(snapshot.categories), config, images, context)
+        images = ResizedImages.for_config(config, default_budget_bytes() // ranks.count, folder=pixels_dir)
+        train, is_pinned = snapshot.split("train"), machine.device.type == "cuda"
+        loader = TrainLoader(train, len(snapshot.categories), config, images, context, is_pinned, ranks)
         valid = snapshot.split("valid")
         if not valid:
             notes.append("There are no validation images: nothing is scored, and only the last checkpoint is kept.")
@@ -205,25 +212,29 @@ class Run:
             phases=Phases(model, config),
             updater=Updater(model, config, machine),
             average=average,
-            judge=Judge(valid, snapshot.categories, images, config.evaluate_every, context, config.selection_metric),
+            judge=Judge(
+                valid, snapshot.categories, images, config.evaluate_every, context, config.selection_metric, ranks
+            ),
             patience=Patience(config.patience),
             keeper=CheckpointKeeper(run_dir, config, snapshot.categories, context),
             detector=Detector(average.model if average else model, snapshot.categories, config, machine),
             pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config), mark=machine.mark),
+            ranks=ranks,
             speed=SpeedWatch(config.min_images_per_s),
             run_dir=run_dir,
             snapshot_sha256=snapshot.sha256,
             step_start=StepStart(model, machine),
         )
         if state is None:
-            run.keeper.forget_others()  # of an attempt that was killed before it was saved
+            if ranks.is_first:
+                run.keeper.forget_others()  # of an attempt that was killed before it was saved
             context.emit(RunBegun(0, 0, 0, 0.0))
         else:
             run._go_on(state, digest)
         if remedies is not None and remedies != run.remedies:
             run.remedies = remedies
-            if state is not None:
-                run._save()
+            if state is not None and ranks.is_first:
+                run._write_state()
         return run
 
     @property
@@ -249,26 +260,32 @@ class Run:
             self.updater.start_over(self.model)
             self.context.emit(Log(note))
 
-    def train_step(self, batches: list[Batch], epoch: int) -> None:
-        """One step on one or several batches: losses, gradients, new weights, and the figures of all that."""
+    def train_step(self, batches: Sequence[Batch | None], epoch: int) -> None:
+        """One step on the batches of this rank and those of others: losses, gradients, new weights, and their figures.
+
+        None stands for a batch of which no image can be read.
+        """
         learning_rate = learning_rate_at(self.step, self.num_steps, self.config) * self.remedies.rate_factor
         self.updater.set_learning_rate(learning_rate)
-        if self.remedies.batch_parts > 1:
-            size = self.remedies.images_at_once(self.config)
-            batches = [part for batch in batches for part in batch.split(size)]
-        num_images = sum(len(batch) for batch in batches)
+        parts = list(self._parts_of(batches))
+        num_images = sum(self.ranks.gather("images", sum(len(batch) for _, batch in parts)))
+        if not num_images:
+            return None
         values: dict[str, float] = {}
         self.step_start.note()
-        for index, batch in enumerate(batches):
-            if index and self.context.should_stop():
-                return self._undo_step()  # half of a step is none
-            share = len(batch) / num_images
-            for name, value in self._add_gradients(batch, share).items():
-                values[name] = values.get(name, 0.0) + value * share
+        with self.ranks.together():
+            for index, (place, batch) in enumerate(parts):
+                if index and self.ranks.count == 1 and self.context.should_stop():
+                    return self._undo_step()  # half of a step is none
+                self._throw_dice_for(place)
+                share = len(batch) / num_images
+                _add_up(values, {name: value * share for name, value in self._add_gradients(batch, share).items()})
+        if self.ranks.count > 1:
+            values = self._join_ranks(values)
         self.pace.timeline.enter("optimizer")
         self.step_start.forget()
         self.is_updating = True
-        self.image_names = [name for batch in batches for name in batch.names]
+        self.image_names = [name for _, batch in parts for name in batch.names]
         self.updater.apply(self.image_names)
         if self.average:
             self.average.update()
@@ -283,7 +300,32 @@ class Run:
         if self._is_save_due():
             with self.pace.paused():
                 self._save()
+        self.is_too_slow = self.ranks.agree("too slow", bool(self.speed.too_slow))
         return None
+
+    def _parts_of(self, batches: Sequence[Batch | None]) -> Iterator[tuple[int, Batch]]:
+        """What goes through the network at once, each with its place in the step."""
+        num_parts = self.remedies.batch_parts
+        for index, batch in enumerate(batches):
+            if batch is None:
+                continue
+            place = self.ranks.rank + index * self.ranks.count
+            size = self.remedies.images_at_once(self.config) if num_parts > 1 else len(batch)
+            yield from ((place * num_parts + number, part) for number, part in enumerate(batch.split(size)))
+
+    def _throw_dice_for(self, place: int) -> None:
+        """Let what a batch draws follow from its place in the step, so that it is the same in whatever process."""
+        digest = hashlib.blake2b(f"{self.config.seed}:{self.step}:{place}".encode(), digest_size=8).digest()
+        torch.manual_seed(int.from_bytes(digest) >> 1)
+
+    def _join_ranks(self, values: dict[str, float]) -> dict[str, float]:
+        """Add up gradients and figures of all ranks, and even out the statistics of batch norm."""
+        self.ranks.add_up([parameter for parameter in self.model.parameters() if parameter.requires_grad])
+        self.ranks.average_statistics(self.model)
+        total: dict[str, float] = {}
+        for part in self.ranks.gather("losses", values):
+            _add_up(total, part)
+        return total
 
     def _undo_step(self) -> None:
         """As if the batches of the step under way had not been seen."""
@@ -332,7 +374,8 @@ class Run:
         remedies = lower_rate(self.remedies, self.config, self.step)
         if remedies is None:
             raise error
-        go_back_before(self.run_dir, self.step)
+        if self.ranks.is_first:
+            go_back_before(self.run_dir, self.step)
         self.context.emit(
             Log(
                 f"After step {self.step} {error.what}: going back to the last good checkpoint, and on from there with "
@@ -345,7 +388,7 @@ class Run:
     def finish_epoch(self, epoch: int) -> None:
         """Judge the model when it is time, keep it if it is among the best, and save where the run stands."""
         self.epoch, self.num_batches = epoch, 0
-        self.is_judgement_due = self.judge.is_due(epoch, self.config.epochs)
+        self.is_judgement_due = self.ranks.agree("judge", self.judge.is_due(epoch, self.config.epochs))
         with self.pace.paused():
             self.judge_if_due()
             if self._is_save_due():
@@ -383,6 +426,12 @@ class Run:
         if self.phases.is_last:  # before, the head may not have learned anything yet
             self.patience.note(judgement.scores.score)
         self.context.emit(Metrics(self.step, self.epoch, "valid", judgement.scores.to_dict()))
+        with self.ranks.together():
+            if self.ranks.is_first:
+                self._offer(judgement)
+
+    def _offer(self, judgement: Judgement) -> None:
+        """Keep the weights if they are among the best, with what they predict."""
         name = self.keeper.offer(self.kept_model, judgement.scores, self.epoch, self.step)
         if name is not None:
             self.context.emit(PredictionsReady(name, "valid", judgement.detections))
@@ -394,13 +443,18 @@ class Run:
         self.context.emit(Log(f"{end}: {why} than {best['score']:.3f} of epoch {best['epoch']:.0f}."))
 
     def _is_save_due(self) -> bool:
-        return time.monotonic() - self.last_saved >= self.save_every_s
+        return self.ranks.agree("save", time.monotonic() - self.last_saved >= self.save_every_s)
 
     def _save(self) -> None:
         """Save where the run stands; the next time is due when this one's cost is small against the time between."""
-        began = time.monotonic()
         for model in {self.model, self.kept_model}:
             check_weights(model, self.image_names)
+        with self.ranks.together():
+            if self.ranks.is_first:
+                self._write_state()
+
+    def _write_state(self) -> None:
+        began = time.monotonic()
         self.context.emit(CheckpointDue())
         contents = self.keeper.contents(self.kept_model, self.scores, self.epoch, self.step) | self._state_dict()
         digest = save_state(self.run_dir, contents, is_in_place=self.step == self.saved_step)
@@ -483,6 +537,11 @@ class Run:
         message = f"epoch {epoch} of {self.config.epochs}"
         self.context.emit(Progress(self.step, num_steps or self.num_steps, message, self.pace.eta_s(self.step)))
         self.pace.restart()
+
+
+def _add_up(total: dict[str, float], part: dict[str, float]) -> None:
+    for name, value in part.items():
+        total[name] = total.get(name, 0.0) + value
 
 
 def _resolve(config: RunConfig, snapshot: Snapshot, state: dict[str, Any] | None) -> RunConfig:

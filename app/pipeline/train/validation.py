@@ -11,6 +11,7 @@ from app.pipeline.evaluate.coco_numbers import GroundTruth, evaluate
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import Scores
 from app.pipeline.train.estimate import MAX_JUDGED_SHARE
+from app.pipeline.train.ranks import Ranks
 from app.pipeline.types import Detections, Log, RunContext
 
 
@@ -36,7 +37,9 @@ class Judge:
         every: int,
         context: RunContext,
         metric: str = "map50_f1",
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
         self._samples = samples
         self._categories = categories
         self._images = images
@@ -60,7 +63,11 @@ class Judge:
     def judge(self, detector: Detector) -> Judgement | None:
         """Predict and score; None when asked to stop in the middle, or when there is no labelled box to score on."""
         started = time.monotonic()
-        detections = dict(detector.predict_samples(self._samples, self._context, self._images))
+        with self._ranks.together():
+            found = dict(detector.predict_samples(self._own_samples(detector), self._context, self._images))
+        detections: dict[int, Detections] = {}
+        for part in self._ranks.gather("detections", found):
+            detections |= part
         if self._context.should_stop():
             return None
         readable = [sample for sample in self._samples if sample.image_id in detections]
@@ -69,6 +76,13 @@ class Judge:
         if result.map50 < 0:
             return None
         return Judgement(Scores(result.map, result.map50, result.map75, result.f1, self._metric), detections)
+
+    def _own_samples(self, detector: Detector) -> Sequence[Sample]:
+        """The share of this rank, in whole batches: each is predicted in the company that it has in one process."""
+        rank, count = self._ranks.rank, self._ranks.count
+        if count == 1:
+            return self._samples
+        return [sample for at, sample in enumerate(self._samples) if at // detector.batch_size % count == rank]
 
     def state_dict(self) -> dict[str, float]:
         """Plain values to go on from: the seconds that judging took, and those since the start."""

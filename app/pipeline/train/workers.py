@@ -45,9 +45,9 @@ class Workers:
         reason = f"nothing came for {BLOCKED_AFTER_S:.0f} s" if is_blocked else str(error)
         self._tell(before, reason)
 
-    def close(self) -> None:
-        """Wait for the work under way, and drop the rest."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, wait: bool = True) -> None:
+        """Drop the work that has not begun, and ``wait`` for that under way."""
+        self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def _start(self, num: int) -> "_Threads":
         try:

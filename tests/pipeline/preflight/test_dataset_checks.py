@@ -7,7 +7,7 @@ import pytest
 
 from app.pipeline.config import parse_config
 from app.pipeline.data.categories import CategoryMap
-from app.pipeline.data.snapshot import Sample, Snapshot
+from app.pipeline.data.snapshot import Sample, Samples, Snapshot
 from app.pipeline.preflight.dataset_checks import check_anchors, check_crowding, check_sizes
 
 SIZE = 640
@@ -26,7 +26,7 @@ def squares(side, num, height=None):
 
 
 def snapshot(*samples):
-    return Snapshot(CategoryMap.from_coco([{"id": 1, "name": "x"}]), samples, "")
+    return Snapshot(CategoryMap.from_coco([{"id": 1, "name": "x"}]), Samples.of(samples), "")
 
 
 @pytest.mark.parametrize(

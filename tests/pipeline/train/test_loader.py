@@ -1,11 +1,13 @@
 """What reaches the model: boxes with their labels, checked, in an order that follows from the seed."""
 
+import re
 import threading
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from app.pipeline.augment.chain import Augmented
 from app.pipeline.config import parse_config
@@ -137,13 +139,63 @@ def test_without_images_the_error_says_what_to_do():
 
 def test_images_have_the_size_of_their_epoch_and_memory_is_given_back(snapshot):
     loader = make_loader(snapshot.split("train"), image_size=128, epochs=5, progressive_sizes=[64, 96, 128])
-    sizes, kept = [], []
-    for epoch in range(1, 6):
-        sizes.append({size for batch in loader.epoch(epoch) for size in batch.sizes})
-        kept.append(loader._images._budget._left)
+    budget = loader._images._budget._left
+    with loader:
+        sizes = [{size for batch in loader.epoch(epoch) for size in batch.sizes} for epoch in range(1, 6)]
     assert sizes == [{(64, 64)}, {(64, 64)}, {(96, 96)}, {(96, 96)}, {(128, 128)}]
-    taken = [kept[0] + 5 * 64 * 64 * 3 - left for left in kept]
-    assert taken == [5 * side * side * 3 for side in (64, 64, 96, 96, 128)]
+    assert budget - loader._images._budget._left == 5 * 128 * 128 * 3
+
+
+def test_batches_are_the_same_to_the_bit_for_any_number_of_threads(snapshot):
+    """Threads that finish in another order, steps that mix images, and epochs that run into each other."""
+    steps = [{"name": name, "probability": 0.5} for name in ("Mosaic", "HorizontalFlip", "RandomBrightnessContrast")]
+
+    def run(num_workers):
+        loader = make_loader(
+            snapshot.split("train"), num_workers=num_workers, epochs=3, augmentation=steps, image_size=96
+        )
+        with loader:
+            return [batch for epoch in range(1, 4) for batch in loader.epoch(epoch)]
+
+    alone, together = run(1), run(7)
+    assert [batch.names for batch in alone] == [batch.names for batch in together]
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        for target, expected in zip(other.targets, one.targets, strict=True):
+            assert torch.equal(target["boxes"], expected["boxes"])
+            assert torch.equal(target["labels"], expected["labels"])
+
+
+def test_epoch_begins_at_a_batch_without_preparing_those_before(snapshot, monkeypatch):
+    samples = snapshot.split("train")
+    whole = list(make_loader(samples, epochs=1).epoch(1))
+    seen, read = [], ResizedImages.read
+    monkeypatch.setattr(ResizedImages, "read", lambda self, sample: seen.append(sample.file_name) or read(self, sample))
+    loader = make_loader(samples, epochs=1)
+    rest = list(loader.epoch(1, first_batch=1))
+    assert [batch.names for batch in rest] == [batch.names for batch in whole[1:]]
+    assert all(torch.equal(one.pixels, other.pixels) for one, other in zip(rest, whole[1:], strict=True))
+    assert sorted(seen) == sorted(name for batch in whole[1:] for name in batch.names)
+    assert loader.num_taken == 3
+
+
+def test_next_epoch_is_prepared_while_this_one_is_judged(snapshot):
+    loader = make_loader(snapshot.split("train"), epochs=2)
+    with loader:
+        first = [batch.names for batch in loader.epoch(1)]
+        assert [(coming.epoch, coming.index) for coming in loader._ahead] == [(2, 0), (2, 1), (2, 2)]
+        assert len(first) + len(list(loader.epoch(2))) == 6
+        assert not loader._ahead
+
+
+def test_broken_worker_is_told_with_the_name_of_the_image(snapshot, monkeypatch):
+    def fail(self, image, *args, **kwargs):
+        raise RuntimeError("no such color")
+
+    monkeypatch.setattr(loader_module.Chain, "apply", fail)
+    with pytest.raises(RuntimeError, match="no such color") as caught:
+        list(make_loader(snapshot.split("train")).epoch(1))
+    assert re.fullmatch(r"This happened while image \d \(train_\d\.png\) was prepared\.", caught.value.__notes__[0])
 
 
 @pytest.mark.parametrize(
@@ -195,8 +247,15 @@ def test_images_are_kept_in_memory_only_within_the_budget(snapshot):
         images.read(second)
 
 
-def test_abandoned_epoch_leaves_no_threads(snapshot):
-    epoch = make_loader(snapshot.split("train"), batch_size=1).epoch(1)
-    next(epoch)
-    epoch.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+def test_one_pool_serves_all_epochs_and_leaves_no_threads(snapshot):
+    def threads():
+        return {thread.ident for thread in threading.enumerate() if thread.name.startswith("loader")}
+
+    before = threads()
+    with make_loader(snapshot.split("train"), batch_size=1, num_workers=2, epochs=9) as loader:
+        next(loader.epoch(1))
+        own = threads() - before
+        list(loader.epoch(2))
+        assert threads() - before == own
+        assert len(own) == 2
+    assert not threads() - before

@@ -37,8 +37,8 @@ def make(snapshot, num_epochs=2, **changes):
     config, logs = parse_config({**CONFIG, **changes}), []
     images = ResizedImages.for_config(config, budget_bytes=0)
     context = RunContext(lambda event: logs.append(event.text))
-    train_loader = TrainLoader(snapshot.split("train"), 2, config, images, context)
-    return Made([batch.pixels for epoch in range(num_epochs) for batch in train_loader.epoch(epoch + 1)], logs)
+    with TrainLoader(snapshot.split("train"), 2, config, images, context) as train_loader:
+        return Made([batch.pixels for epoch in range(num_epochs) for batch in train_loader.epoch(epoch + 1)], logs)
 
 
 def failing(monkeypatch, error, num_times):

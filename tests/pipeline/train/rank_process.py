@@ -1,0 +1,61 @@
+"""One of several processes that train the tiny detector; started by torch.distributed.run.
+
+    rank_process.py FOLDER [what goes wrong]
+
+Rank 0 writes the events that it emits, one a line, to FOLDER/events.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from app.pipeline.config import load_config
+from app.pipeline.data.snapshot import load_snapshot
+from app.pipeline.models import build
+from app.pipeline.train import loop
+from app.pipeline.types import Log, Metrics, RunContext
+from tests.pipeline.train.tiny_dataset import construct_tiny
+
+
+def main(folder: Path, fault: str) -> None:
+    torch.set_num_threads(1)
+    build.construct = construct_tiny
+    loop.SAVE_EVERY_S = 0.0
+    rank = int(os.environ["RANK"])
+    events = (folder / "events").open("a")
+
+    def emit(event):
+        if isinstance(event, Log) or (isinstance(event, Metrics) and event.split != "system"):
+            print(event, file=events, flush=True)
+
+    compute = loop.compute_losses
+    num_calls = 0
+
+    def count(*args):
+        nonlocal num_calls
+        num_calls += 1
+        if rank == 1 and num_calls == 3:
+            if fault == "killed" and not (folder / "killed").exists():
+                (folder / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if fault == "broken":
+                raise RuntimeError("no such layer")
+            if fault == "not finite":
+                return {name: value * float("nan") for name, value in compute(*args).items()}
+        return compute(*args)
+
+    loop.compute_losses = count
+    should_stop = (lambda: num_calls >= 3) if fault == "stopped" else (lambda: False)
+    snapshot = load_snapshot(folder / "dataset.json")
+    try:
+        config = load_config(folder / "config.json")
+        result = loop.train(config, snapshot, folder / "run", RunContext(emit, should_stop))
+        (folder / f"ended {rank}").write_text(result.state)
+    except Exception as error:  # in every rank the same
+        (folder / f"ended {rank}").write_text(f"{type(error).__name__}: {error}")
+
+
+main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")

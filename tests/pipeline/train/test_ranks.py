@@ -1,0 +1,166 @@
+"""Two processes train one model: the same weights to the bit as one process that adds up the same batches."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from app.pipeline.config import ConfigError, parse_config
+from app.pipeline.machine import MachineError
+from app.pipeline.models import build
+from app.pipeline.train import loop
+from app.pipeline.train.checkpoint import load_checkpoint
+from app.pipeline.train.loop import train
+from app.pipeline.train.ranks import Ranks
+from app.pipeline.types import Log, Metrics, RunContext
+from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot, write_tiny_dataset
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = {
+    **TINY,
+    "epochs": 2,
+    "batch_size": 1,
+    "accumulate_batches": 2,
+    "augmentation": [{"name": "HorizontalFlip"}, {"name": "MixUp", "probability": 0.5}],
+    "ema_decay": 0.9,
+}
+NUM_TRAIN = 5  # the last step of an epoch has one batch: rank 1 has none
+NUM_VALID = 5
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Weights and events of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    snapshot = tiny_snapshot(folder, num_train=NUM_TRAIN, num_valid=NUM_VALID)
+    events, threads = [], torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "construct", construct_tiny)
+        torch.set_num_threads(1)
+        try:
+            train(parse_config(CONFIG), snapshot, folder / "run", RunContext(events.append))
+        finally:
+            torch.set_num_threads(threads)
+    shown = [str(event) for event in events if isinstance(event, Metrics) and event.split != "system"]
+    return load_checkpoint(folder / "run" / "last.pt").tensors, shown
+
+
+def start(folder: Path, fault: str = "", restarts: int = 0) -> dict[str, str]:
+    """Train in two processes; returns how each ended."""
+    write_tiny_dataset(folder, num_train=NUM_TRAIN, num_valid=NUM_VALID)
+    (folder / "config.json").write_text(parse_config({**CONFIG, "processes": 2}).model_dump_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["--max-restarts", str(restarts), str(Path(__file__).with_name("rank_process.py")), str(folder), fault]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {path.name: path.read_text() for path in folder.glob("ended *")}
+
+
+def assert_same_weights(folder: Path, weights: dict) -> None:
+    tensors = load_checkpoint(folder / "run" / "last.pt").tensors
+    assert tensors.keys() == weights.keys()
+    for name, value in weights.items():
+        assert torch.equal(tensors[name], value), name
+
+
+def test_two_processes_equal_the_accumulation_of_their_batches_to_the_bit(alone, tmp_path):
+    weights, events = alone
+    assert start(tmp_path) == {"ended 0": "done", "ended 1": "done"}
+    assert_same_weights(tmp_path, weights)
+    ours = [line for line in (tmp_path / "events").read_text().splitlines() if line.startswith("Metrics")]
+    assert ours == events  # losses, and what all validation images together score; each only once
+
+
+def test_killed_process_takes_the_others_along_and_all_go_on_to_the_same_weights(alone, tmp_path):
+    assert start(tmp_path, "killed", restarts=1) == {"ended 0": "done", "ended 1": "done"}
+    assert (tmp_path / "killed").exists()
+    assert "Going on after step" in (tmp_path / "events").read_text()
+    assert_same_weights(tmp_path, alone[0])
+
+
+def test_error_of_one_process_ends_all_with_its_words(tmp_path):
+    words = "RuntimeError: no such layer"
+    assert start(tmp_path, "broken") == {"ended 0": words, "ended 1": words}
+
+
+def test_trouble_of_one_process_is_mended_in_all(tmp_path):
+    assert start(tmp_path, "not finite") == {"ended 0": "done", "ended 1": "done"}
+    told = [line for line in (tmp_path / "events").read_text().splitlines() if "going back to" in line]
+    assert len(told) == 1
+    assert "0.5 of the learning rate" in told[0]
+
+
+def test_stop_is_agreed_upon_and_saved(tmp_path):
+    assert start(tmp_path, "stopped") == {"ended 0": "stopped", "ended 1": "stopped"}
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 3
+
+
+def test_other_number_of_processes_than_asked_for_is_refused(tmp_path, monkeypatch):
+    snapshot = tiny_snapshot(tmp_path)
+    config = parse_config({**CONFIG, "processes": 2})
+    with pytest.raises(MachineError, match=r"processes is 2, but 1 was started.*torchrun --nproc-per-node 2"):
+        train(config, snapshot, tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(MachineError, match="processes is 1, but 2 were started"):
+        train(parse_config(CONFIG), snapshot, tmp_path / "run")
+
+
+def test_batches_of_a_step_must_be_shared_evenly():
+    with pytest.raises(ConfigError, match=r"accumulate_batches: must be a multiple of processes.* got 3 for 2"):
+        parse_config({"processes": 2, "accumulate_batches": 3})
+
+
+def test_gradients_are_added_up_and_one_that_nobody_has_stays_away(monkeypatch):
+    first, second, third = (nn.Parameter(torch.zeros(2, 3)) for _ in range(3))
+    first.grad = torch.ones(2, 3)
+    # The other has a gradient of 2 for the first and 5 for the second; none for the third.
+    other = torch.cat([torch.tensor([1.0, 1, 0]), torch.full((6,), 2.0), torch.full((6,), 5.0), torch.zeros(6)])
+    monkeypatch.setattr("app.pipeline.train.ranks.dist.all_reduce", lambda flat: flat.add_(other))
+    Ranks(0, 2).add_up([first, second, third])
+    assert first.grad.tolist() == [[3.0] * 3] * 2
+    assert second.grad.tolist() == [[5.0] * 3] * 2
+    assert third.grad is None
+
+
+def test_statistics_of_batch_norm_become_their_mean_and_frozen_ones_stay(monkeypatch):
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.GroupNorm(1, 2))
+    model[0].running_mean.copy_(torch.tensor([1.0, 2]))
+    other = torch.tensor([3.0, 2, 1, 7])
+    monkeypatch.setattr("app.pipeline.train.ranks.dist.all_reduce", lambda flat: flat.add_(other))
+    Ranks(0, 2).average_statistics(model)
+    np.testing.assert_array_equal(model[0].running_mean, [2, 2])
+    np.testing.assert_array_equal(model[0].running_var, [1, 4])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_ranks_share_the_batches_of_every_step(tmp_path, count):
+    config = parse_config({**CONFIG, "accumulate_batches": count, "batch_size": 1})
+    samples = tiny_snapshot(tmp_path, num_train=7).split("train")
+
+    def steps(rank, of):
+        images = loop.ResizedImages(64)
+        with loop.TrainLoader(samples, 2, config, images, RunContext(), ranks=Ranks(rank, of)) as loader:
+            return [[batch.names for batch in step] for number in (1, 2) for step in loader.steps(number)]
+
+    whole = steps(0, 1)
+    shares = [steps(rank, count) for rank in range(count)]
+    assert [[*sum(parts, [])] for parts in zip(*shares, strict=True)] == whole
+
+
+def test_lines_about_images_that_another_process_skips_reach_the_log():
+    told = []
+    first, second = Ranks(0, 2), Ranks(1, 2)
+    both, alone = Log("Out of memory", "warning"), Log("Skipped: image 3", "warning")
+    first.context_for(RunContext(told.append)).emit(both)
+    for log in (both, alone):
+        second.context_for(RunContext()).emit(log)
+    first.gather = lambda what, own: [own, (None, False, second._logs)]
+    with first.together():
+        pass
+    assert told == [both, alone]
