@@ -30,7 +30,7 @@ from app.store.files import Workspace
 
 PROJECT = "presets"
 PROBED_STEPS = 4  # the first one plans kernels and does not count
-POLL_S = 0.5
+POLL_S = 5.0  # each look costs about a processor second, which the training would miss
 
 
 def main() -> None:
