@@ -7,6 +7,7 @@ import pytest
 
 from app.errors import BadRequest, NotFound
 from app.services import comparing, comparison_report, dataset, jobs, run_notes
+from app.services.comparison_sides import Side
 from app.store import jobs as job_store
 from app.store import predictions, runs
 from tests.services.review_project import make_review_project
@@ -45,6 +46,11 @@ def add_run(project, config, set_id, curve, name="Second run"):
     return run_id
 
 
+def compare(project, first, second):
+    """Two runs by their best checkpoints."""
+    return comparing.compare(project.services, project.slug, Side("run", first), Side("run", second))
+
+
 @pytest.fixture
 def second(project):
     return add_run(project, {"epochs": 3, "learning_rate": 0.01, "model": "<b>x</b>"}, project.set_ids[2], [0.1, 0.6])
@@ -52,7 +58,7 @@ def second(project):
 
 @pytest.fixture
 def comparison(project, second):
-    return comparing.compare_runs(project.services, project.slug, project.run_id, second)
+    return compare(project, project.run_id, second)
 
 
 def test_options_that_differ_are_listed_with_both_values(comparison):
@@ -75,7 +81,7 @@ def test_differences_come_with_intervals_and_a_verdict(project, comparison):
 
 def test_curves_are_summed_up_by_epoch_and_clock(project, second):
     third = add_run(project, {}, project.set_ids[0], [0.55, 0.7, 0.65])
-    curves = comparing.compare_runs(project.services, project.slug, second, third)
+    curves = compare(project, second, third)
     first, other = (run["curves"] for run in curves["runs"])
     assert (first["epoch"], first["map50"], first["f1"]) == ([1, 2], [0.1, 0.6], [0.1, 0.6])
     assert (other["best"]["epoch"], other["best"]["elapsed_s"], other["total_s"]) == (2, 20.0, 30.0)
@@ -92,22 +98,21 @@ def test_only_images_that_both_have_are_compared_on_the_newer_labels(project):
         db.execute("UPDATE image SET split = 'train' WHERE id = ?", [project.image_ids["valid"][0]])
         db.execute("UPDATE annotation SET x1 = x1 / 2 WHERE image_id = ?", [project.image_ids["valid"][1]])
     second = add_run(project, {}, project.set_ids[0], [0.5])
-    comparison = comparing.compare_runs(project.services, project.slug, project.run_id, second)
+    comparison = compare(project, project.run_id, second)
     assert (comparison["images"], comparison["left_out"], comparison["relabeled"]) == (5, 1, 1)
 
 
 def test_runs_that_cannot_be_compared_are_refused(project, second):
-    at = (project.services, project.slug)
     with pytest.raises(BadRequest, match="with itself"):
-        comparing.compare_runs(*at, project.run_id, project.run_id)
+        compare(project, project.run_id, project.run_id)
     with pytest.raises(NotFound):
-        comparing.compare_runs(*at, project.run_id, 99)
+        compare(project, project.run_id, 99)
     path = project.services.files(project.slug).run(second) / "dataset.json"
     document = orjson.loads(path.read_bytes())
     document["categories"][0]["name"] = "Other"
     path.write_bytes(orjson.dumps(document))
     with pytest.raises(BadRequest, match="different classes"):
-        comparing.compare_runs(*at, project.run_id, second)
+        compare(project, project.run_id, second)
 
 
 def test_notes_are_kept_by_part(project):
@@ -151,7 +156,7 @@ def test_a_report_has_everything_inside_and_shows_text_as_text(project, comparis
 
 def test_curves_are_drawn_where_both_runs_were_validated(project, second, tmp_path):
     third = add_run(project, {}, project.set_ids[0], [0.55, 0.7, 0.65])
-    comparison = comparing.compare_runs(project.services, project.slug, second, third)
+    comparison = compare(project, second, third)
     html = comparison_report.to_html(comparison_report.compose(comparison, "Blood cells"))
     assert html.count("<polyline") == 4
     assert "0.3" in html and "minutes of training" in html
