@@ -6,6 +6,7 @@ from typing import Any
 from app.errors import BadRequest
 from app.pipeline.config import GROUPS, RunConfig, parse_config
 from app.pipeline.evaluate.selection import TITLES
+from app.pipeline.models.catalogue import DETECTORS
 from app.records import Job, PredictionSet
 from app.services import comparison_sides, review, run_notes
 from app.services.comparison_sides import Chosen, Side
@@ -23,7 +24,8 @@ def describe(services: Services, slug: str, sides: Sequence[Side], wanted_split:
     """What is known of the sides at once, without judging.
 
     split; sides: side, name, detail, run, run_name, state, checkpoint, epoch, images, set (None while not predicted)
-    and job (that predicts them now, or None); config: option, help and the values of all sides where they differ.
+    and job (that predicts them now, or None); config: option, help and the values of all sides where they differ;
+    models: name and title of the detectors that were trained.
     Raises NotFound, BadRequest for too many sides, an empty split, or a set of another split.
     """
     if not 1 <= len(sides) <= MAX_SIDES:
@@ -34,6 +36,11 @@ def describe(services: Services, slug: str, sides: Sequence[Side], wanted_split:
         "split": split,
         "sides": [_describe_side(services, slug, one, split) for one in chosen],
         "config": list_differing_options(chosen),
+        "models": [
+            {"name": detector.name, "title": detector.title}
+            for detector in DETECTORS
+            if detector.name in {one.run.config.get("model") for one in chosen}
+        ],
     }
 
 
@@ -71,7 +78,7 @@ def find_figures(
     chosen, records = choose_two(services, slug, first, second, wanted_split)
     answer = ask_for_pair(services, slug, *records, wait_s)
     if answer["state"] == "ready":
-        answer["figures"]["verdict"] = _verdict(chosen, answer["figures"]["differences"]["map50"])
+        answer["figures"]["verdict"] = _verdict(chosen, answer["figures"]["differences"])
     return answer
 
 
@@ -133,7 +140,7 @@ def compare(
             for row in list_differing_options(chosen)
         ],
         "reached": _when_reached(*(item["curves"] for item in described)),
-        "verdict": _verdict(chosen, figures["differences"]["map50"]),
+        "verdict": _verdict(chosen, figures["differences"]),
     }
 
 
@@ -210,14 +217,20 @@ def _reaches(curves: dict[str, Any], level: float) -> dict[str, float]:
     return {"epoch": curves["epoch"][place], "elapsed_s": curves["elapsed_s"][place]}
 
 
-def _verdict(chosen: Sequence[Chosen], item: dict[str, Any]) -> str:
-    """One sentence on mAP50, the figure that most projects look at."""
+def _verdict(chosen: Sequence[Chosen], differences: dict[str, Any]) -> str:
+    """One sentence on mAP50, the figure that most projects look at; another one names those that differ besides it."""
+    item, title = differences["map50"], TITLES["map50"]
     if item["first"] < 0:
         return "The split has no labeled box, so there is nothing to compare by."
-    interval = f"{item['difference']:+.3f} {TITLES['map50']}, 95 % interval {item['low']:+.3f} to {item['high']:+.3f}"
-    if not item["is_clear"]:
-        return (
-            f"Inside the noise: {interval}. These images would show a difference of {item['detectable']:.3f} or more."
-        )
+    interval = f"{item['difference']:+.3f} {title}, 95 % interval {item['low']:+.3f} to {item['high']:+.3f}"
     better = chosen[1 if item["difference"] > 0 else 0]
-    return f"{better.name} is better beyond chance: {interval}."
+    if item["is_clear"]:
+        text = f"{better.name} is better beyond chance: {interval}."
+    elif item["detectable"] == 0:
+        text = f"Inside the noise: both have the same {title}, whichever images are drawn."
+    else:
+        text = f"Inside the noise: {interval}. These images would show one of {item['detectable']:.3f} or more."
+    others = [TITLES[name] for name, other in differences.items() if other["is_clear"] and name != "map50"]
+    if others and not item["is_clear"]:
+        text += f" Clearly different: {', '.join(others)}."
+    return text

@@ -86,8 +86,8 @@ def compose(comparison: dict[str, Any], project: str) -> list[Block]:
         Figure("Differences with their 95 % intervals", _draw_differences(comparison)),
         Paragraph(
             "The intervals come from resampling the images (paired bootstrap): both are judged on the same draws. "
-            "An interval without 0 is a difference beyond chance; one with 0 is inside the noise. The smallest detectable "
-            "difference is the one that images like these would show in four of five cases."
+            "An interval without 0 is a difference beyond chance; one with 0 is inside the noise. The smallest "
+            "detectable difference is the one that images like these would show in four of five cases."
         ),
         Heading(2, "Options that differ"),
         *_options(comparison, names),

@@ -130,6 +130,7 @@ class AnchorageNav extends HTMLElement {
     for (const link of this.querySelectorAll("nav a")) {
       if (link.dataset.path !== path) continue;
       link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "center" });
       const title = `${link.textContent} · Anchorage`;
       // Gradio gives all pages one title, some time after it has started.
       const write = () => document.title === title || (document.title = title);
