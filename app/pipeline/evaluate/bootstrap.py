@@ -147,12 +147,13 @@ def compare_sets(
 ) -> dict[str, Difference]:
     """Paired bootstrap of :data:`FIGURES`; the same seed gives the same numbers.
 
-    ``on_progress`` hears how many resamples of how many are done; what it raises ends the work.
+    ``on_progress`` hears how many resamples of how many are done, first 0; what it raises ends the work.
     """
     sets = [Outcomes.of(truth, columns) for columns in (first, second)]
     once = np.ones((1, truth.num_images), np.uint16)
     whole = [outcomes.figures(once) for outcomes in sets]
     resampled: list[dict[str, list[np.ndarray]]] = [{name: [] for name in FIGURES} for _ in sets]
+    on_progress(0, num_resamples)
     for draws in draw_images(truth.num_images, num_resamples, seed):
         for outcomes, kept in zip(sets, resampled, strict=True):
             for name, values in outcomes.figures(draws).items():

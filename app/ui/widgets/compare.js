@@ -10,7 +10,7 @@ import { CurveCharts } from "./compare_curves.js";
 import { DifferenceView } from "./compare_differences.js";
 import { ImagePairs } from "./compare_images.js";
 import { NoteSheets } from "./compare_notes.js";
-import { MAX_SIDES, SidePicker, existingSides, suggestedSides } from "./compare_sides.js";
+import { MAX_SIDES, SidePicker, colorOfSide, existingSides, suggestedSides } from "./compare_sides.js";
 import { WaitCard, explain } from "./compare_waiting.js";
 import { element } from "./element.js";
 import { explainNoWeights } from "./no_weights.js";
@@ -30,7 +30,7 @@ class AnchorageCompare extends HTMLElement {
     if (this._keys) return;
     this._keys = new AbortController();
     document.addEventListener("keydown", (event) => this.view?.onKey?.(event), { signal: this._keys.signal });
-    this._themeWatch = new MutationObserver(() => this.view?.retheme?.());
+    this._themeWatch = new MutationObserver(() => this._retheme());
     this._themeWatch.observe(document.documentElement, { attributeFilter: ["class"] });
     this._start().catch((error) => this._fail(error));
   }
@@ -57,11 +57,18 @@ class AnchorageCompare extends HTMLElement {
     await this._open();
   }
 
+  _retheme() {
+    for (const mark of this.querySelectorAll(".side-mark")) mark.style.setProperty("--side", colorOfSide(Number(mark.dataset.place)));
+    this.view?.retheme?.();
+  }
+
   // ---- choosing ---------------------------------------------------------------------------------------------------
 
   /** Sides, pair and split: from the address as far as they exist, else the newest two runs on the validation images. */
   _choose() {
-    const wanted = existingSides(this.runs, (getParam("sides") ?? "").split(",").filter(Boolean));
+    const named = new Set((getParam("sides") ?? "").split(",").filter(Boolean));
+    const wanted = existingSides(this.runs, named);
+    if (wanted.length < named.size) notify("Something that the address names is not in this project any more.", "error");
     this.sides = wanted.length ? wanted.slice(0, MAX_SIDES) : suggestedSides(this.runs);
     if (this.sides.length === 1) this.sides = [...this.sides, ...suggestedSides(this.runs).filter((side) => !this.sides.includes(side))].slice(0, 2);
     this.split = SPLITS.includes(getParam("split")) ? getParam("split") : (this.runs.flatMap((run) => run.sets).find((set) => this.sides.includes(`set-${set.id}`))?.split ?? "valid");

@@ -176,7 +176,9 @@ export class ImagePairs {
       for (const { canvas } of this.panes) canvas.setImage(picture, image.width, image.height, { keepView: true });
       this.root.dataset.image = image.id;
     });
-    picture.src = `/img/${encodeURIComponent(projectSlug())}/${image.id}`;
+    picture.src = pictureOf(image);
+    const next = this.order[this.order.indexOf(image) + 1];
+    if (next) new Image().src = pictureOf(next); // there when the key is pressed
   }
 
   _mark() {
@@ -235,3 +237,5 @@ export class ImagePairs {
     });
   }
 }
+
+const pictureOf = (image) => `/img/${encodeURIComponent(projectSlug())}/${image.id}`;

@@ -104,9 +104,9 @@ class NoteSheet {
 
   _typed(part) {
     grow(part.area);
+    if (part.theirs === null) this._schedule(DELAY_MS);
     this._keep(part);
     this._report();
-    if (part.theirs === null) this._schedule(DELAY_MS);
   }
 
   // ---- saving -----------------------------------------------------------------------------------------------------
@@ -175,8 +175,12 @@ class NoteSheet {
 
   /** Keep unsaved text in the browser, and forget saved text. */
   _keep(part) {
-    if (this._isDirty(part)) localStorage.setItem(this._key(part), JSON.stringify({ text: part.area.value, known: part.known, sent: part.sent }));
-    else localStorage.removeItem(this._key(part));
+    if (!this._isDirty(part)) return localStorage.removeItem(this._key(part));
+    try {
+      localStorage.setItem(this._key(part), JSON.stringify({ text: part.area.value, known: part.known, sent: part.sent }));
+    } catch (error) {
+      console.warn("An unsaved note could not be kept in the browser.", error);
+    }
   }
 
   _report() {

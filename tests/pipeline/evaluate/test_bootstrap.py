@@ -110,7 +110,7 @@ def test_progress_is_told_and_what_it_raises_ends_the_work():
     columns = DetectionColumns.from_detections(truth, detections)
     heard = []
     compare_sets(truth, columns, columns, 120, on_progress=lambda done, total: heard.append((done, total)))
-    assert heard == [(50, 120), (100, 120), (120, 120)]
+    assert heard == [(0, 120), (50, 120), (100, 120), (120, 120)]
 
     def stop(done, total):
         raise InterruptedError
