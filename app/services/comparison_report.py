@@ -175,7 +175,8 @@ def _figures_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
                 TITLES[figure],
                 f"{item['first']:.3f} ({item['first_low']:.3f} to {item['first_high']:.3f})",
                 f"{item['second']:.3f} ({item['second_low']:.3f} to {item['second_high']:.3f})",
-                f"{item['difference']:+.3f} ({item['low']:+.3f} to {item['high']:+.3f})",
+                f"{item['difference']:+.3f} ({item['low']:+.3f} to {item['high']:+.3f}), "
+                + ("beyond chance" if item["is_clear"] else "inside the noise"),
                 f"{100 * item['share_better']:.1f} %",
                 f"{item['detectable']:.3f}",
             )

@@ -130,7 +130,6 @@ class AnchorageNav extends HTMLElement {
     for (const link of this.querySelectorAll("nav a")) {
       if (link.dataset.path !== path) continue;
       link.setAttribute("aria-current", "page");
-      link.scrollIntoView({ block: "nearest", inline: "center" });
       const title = `${link.textContent} · Anchorage`;
       // Gradio gives all pages one title, some time after it has started.
       const write = () => document.title === title || (document.title = title);
@@ -146,6 +145,8 @@ class AnchorageNav extends HTMLElement {
     } catch (error) {
       notify(error, "error");
     }
+    // Now that all else has its width: where the pages do not fit, the open one is in sight.
+    this.querySelector("nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
     this.dataset.ready = "true";
   }
 
