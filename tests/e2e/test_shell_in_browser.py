@@ -105,6 +105,7 @@ def test_long_name_is_told_whole_where_it_is_cut_off(page, app_server):
     page.locator("anchorage-nav .brand").hover()
     assert not page.locator("anchorage-nav .brand").get_attribute("title")
     overhang = "nav => nav.lastChild.getBoundingClientRect().right - nav.getBoundingClientRect().right"
+    page.set_viewport_size({"width": 1100, "height": 600})
     assert page.locator("anchorage-nav nav").evaluate(overhang) <= 1, "the name pushes pages out of the bar"
     page.set_viewport_size({"width": 640, "height": 600})
     page.reload()
