@@ -331,6 +331,7 @@ def ensemble(services: Services, values: argparse.Namespace) -> dict[str, Any]:
         "project": slug,
         **_figures(result, values),
         "method": values.method,
+        "set": result["set"]["id"],
         **{name: result[name] for name in ("members", "verdict", "is_gain")},
     }
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from app.errors import BadRequest
 from app.records import SPLITS
+from app.services.comparison_sides import Side
 from app.services.context import Services
 
 Command = Callable[[Services, argparse.Namespace], dict[str, Any]]
@@ -26,6 +27,17 @@ def run_id(text: str) -> int:
     if not _is_id(text):
         raise argparse.ArgumentTypeError(f"there is no run {text[:40]!r}: `runs` lists their numbers")
     return int(text)
+
+
+def side_of(kind: str) -> Callable[[str], Side]:
+    """A side of a comparison by its number; ``kind`` is run, checkpoint or set."""
+
+    def read(text: str) -> Side:
+        if not _is_id(text):
+            raise argparse.ArgumentTypeError(f"there is no {kind} {text[:40]!r}: a number above 0 is needed")
+        return Side(kind, int(text))
+
+    return read
 
 
 def ids(text: str) -> list[int]:

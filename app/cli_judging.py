@@ -8,29 +8,35 @@ from app.cli_arguments import (
     add_command,
     add_run,
     add_run_and_split,
-    add_split,
     output_file,
-    run_id,
+    side_of,
 )
 from app.cli_progress import show_job
 from app.errors import BadRequest
 from app.pipeline.evaluate.selection import TITLES
+from app.records import SPLITS
 from app.services import auditing, comparing, comparison_report, projects, run_notes, sweeping
 from app.services.context import Services
 
 Result = dict[str, Any]
 FIGURES = ("map", "map50", "map75", "f1")
+SIDES = {
+    "run": "a run's number: its best checkpoint is compared",
+    "checkpoint": "a checkpoint's number, as `runs` lists it",
+    "set": "the number of stored predictions, as `ensemble` tells it: an ensemble's",
+}
 MAX_COLUMNS = 8  # of classes, in a table for people; --json has all
 
 
 def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
     """Add the commands of this module."""
-    text = "compare the best checkpoints of two runs, with the noise of the difference"
-    command = add_command(commands, "compare", compare_runs, text)
-    command.add_argument(
-        "--run", type=run_id, action="append", default=[], dest="runs", metavar="ID", help="a run's number; give two"
-    )
-    add_split(command)
+    text = "compare two runs, checkpoints or stored sets, with the noise of the difference"
+    command = add_command(commands, "compare", compare_sides, text)
+    for kind, about in SIDES.items():
+        command.add_argument(
+            f"--{kind}", type=side_of(kind), action="append", default=[], dest="sides", metavar="ID", help=about
+        )
+    command.add_argument("--split", choices=SPLITS, default="", help="the images to judge on (valid, or a set's own)")
     command.add_argument("--report", type=output_file, metavar="FILE", help="write a report: .html or .md")
     command.set_defaults(as_text=comparison_as_text)
 
@@ -52,14 +58,16 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
         command.add_argument(f"--{part}", metavar="TEXT", help=f"write the {part}")
 
 
-def compare_runs(services: Services, values: argparse.Namespace) -> Result:
+def compare_sides(services: Services, values: argparse.Namespace) -> Result:
     """`compare`: with ``--report`` also as a file."""
-    if len(values.runs) != 2:
-        raise BadRequest(f"compare needs two runs, got {len(values.runs)}.", "Give --run twice.")
+    if len(values.sides) != 2:
+        raise BadRequest(
+            f"compare needs two sides, got {len(values.sides)}.", "Give --run (or --set, --checkpoint) twice."
+        )
     if values.report is not None:
         comparison_report.check_report_path(values.report)
     slug = projects.find_project(services, values.project)
-    result = comparing.compare_runs(services, slug, *values.runs, values.split, show_job())
+    result = comparing.compare(services, slug, *values.sides, values.split, show_job())
     if values.report is None:
         return {"project": slug, **result}
     comparison_report.write_report(result, values.project, values.report)
@@ -106,16 +114,17 @@ def diagnosis_as_text(result: Result) -> list[str]:
 
 def comparison_as_text(result: Result) -> str:
     """The verdict, the figures, the options that differ, and when each was as good."""
-    names = [f"{item['name']} ({item['run']}), {item['checkpoint']}" for item in result["runs"]]
+    names = [f"{item['name']} ({item['run']}), {item['checkpoint'] or 'an ensemble'}" for item in result["runs"]]
     lines = [f"A: {names[0]}", f"B: {names[1]}", f"on {result['images']} images of {result['split']}"]
     for name, text in (("left_out", "images that only one of them has"), ("relabeled", "images labeled anew")):
         lines += [f"{result[name]} {text}"] if result[name] else []
-    lines += ["", f"{'':<8}{'A':>8}{'B':>8}{'B - A':>9}   95 % interval       B better   detectable"]
+    lines += ["", f"{'':<8}{'A':>8}{'B':>8}{'B - A':>9}   95 % interval       B better   detectable   difference"]
     for figure, item in result["differences"].items():
         interval = f"{item['low']:+.3f} to {item['high']:+.3f}"
         lines.append(
             f"{TITLES[figure]:<8}{item['first']:>8.3f}{item['second']:>8.3f}{item['difference']:>+9.3f}"
             f"   {interval:<18}{100 * item['share_better']:>8.1f} %{item['detectable']:>13.3f}"
+            f"   {'beyond chance' if item['is_clear'] else 'inside the noise'}"
         )
     lines += [
         "",

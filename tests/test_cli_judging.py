@@ -92,9 +92,12 @@ def test_notes_are_written_and_shown(run, project):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["compare", "--run", 1], "needs two runs, got 1"),
+        (["compare", "--run", 1], "needs two sides, got 1"),
         (["compare", "--run", 1, "--run", 1], "with itself"),
         (["compare", "--run", 1, "--run", 9], "no run 9"),
+        (["compare", "--run", 1, "--set", 99], "no prediction set 99"),
+        (["compare", "--run", 1, "--set", 2, "--split", "test"], "of valid images, not of test"),
+        (["compare", "--set", "x", "--run", 1], "no set 'x'"),
         (["compare", "--run", 1, "--run", 2, "--report", "x.pdf"], "x.pdf"),
         (["audit", "--run", 1, "--min-score", 3], "0..1"),
         (["audit", "--run", 1, "--limit", 0], "1 to 500"),

@@ -9,14 +9,16 @@ logger = logging.getLogger(__name__)
 
 
 def warm_up() -> None:
-    """Make previews ready; then, beside the first calls, compile what fusing needs and keep it on disk for its jobs."""
+    """Make previews ready; then, beside the first calls, compile what fusing and comparing need and keep it on disk."""
     warm_up_previews()
-    threading.Thread(target=_compile_fusion, name="compile fusion", daemon=True).start()
+    threading.Thread(target=_compile, name="compile", daemon=True).start()
 
 
-def _compile_fusion() -> None:
+def _compile() -> None:
+    from app.pipeline.evaluate import bootstrap
     from app.pipeline.fusion import judging_kernel, kernels
 
     kernels.warm_up()
     judging_kernel.warm_up()
-    logger.info("fusing is compiled")
+    bootstrap.warm_up()
+    logger.info("fusing and comparing are compiled")

@@ -1,143 +1,186 @@
-"""Two runs side by side: what was set differently, how their figures differ beyond chance, and how they got there."""
+"""Two or more sides beside each other: what was set differently, how they got there, what differs beyond chance."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from app.errors import BadRequest
-from app.pipeline.config import GROUPS, parse_config
-from app.pipeline.data.snapshot import Snapshot
-from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
-from app.pipeline.evaluate.error_budget import spend_errors
+from app.pipeline.config import GROUPS, RunConfig, parse_config
 from app.pipeline.evaluate.selection import TITLES
-from app.pipeline.types import Detections
-from app.records import Job, Run
-from app.services import review, run_notes
+from app.pipeline.models.catalogue import DETECTORS
+from app.records import Job, PredictionSet
+from app.services import comparison_sides, review, run_notes
+from app.services.comparison_sides import Chosen, Side
 from app.services.context import Services
+from app.services.pair_figures import ask_for_pair, judge_pair, stop_pair
 from app.services.stored_sets import wait_for_set
-from app.store import predictions, runs
-
-if TYPE_CHECKING:
-    from app.pipeline.evaluate.bootstrap import Difference
+from app.store import runs
 
 CURVES = ("map50", "map", "f1")
+MAX_SIDES = 6
 _PAGE = 20_000
 
 
-@dataclass(frozen=True, eq=False)
-class Shared:
-    """The images that both runs have in a split, with the labels of the second, and both sets of detections on them.
+def describe(services: Services, slug: str, sides: Sequence[Side], wanted_split: str = "") -> dict[str, Any]:
+    """What is known of the sides at once, without judging.
 
-    num_left_out: images that only one of the runs has there. num_relabeled: images whose boxes differ between the runs.
+    split; sides: side, name, detail, run, run_name, state, checkpoint, epoch, images, set (None while not predicted)
+    and job (that predicts them now, or None); config: option, help and the values of all sides where they differ;
+    models: name and title of the detectors that were trained.
+    Raises NotFound, BadRequest for too many sides, an empty split, or a set of another split.
     """
-
-    truth: GroundTruth
-    first: DetectionColumns
-    second: DetectionColumns
-    num_left_out: int
-    num_relabeled: int
-
-
-def compare_runs(
-    services: Services,
-    slug: str,
-    first: int,
-    second: int,
-    split: str = "valid",
-    on_change: Callable[[Job], None] | None = None,
-) -> dict[str, Any]:
-    """Compare the best checkpoints of two runs on a split, predicting first where that was not done; blocks.
-
-    split, images, left_out, relabeled; runs: two of run, name, state, checkpoint, epoch, error_budget, notes and
-    curves; differences: figure -> the fields of Difference with is_clear; config: option, first and second where they
-    differ; reached: when each run first reached the lower of their best mAP50; verdict: one sentence.
-    Raises NotFound, BadRequest when the runs cannot be compared, UserError when predicting failed.
-    """
-    from app.pipeline.evaluate.bootstrap import compare_sets  # numba takes a quarter of a second to load
-
-    if first == second:
-        raise BadRequest(f"Run {first} cannot be compared with itself.", "Name two runs.")
-    database = services.database(slug)
-    chosen = [runs.get_run(database, run_id) for run_id in (first, second)]
-    checkpoints = [review.best_checkpoint(services, slug, run.id) for run in chosen]
-    sets = [wait_for_set(services, slug, checkpoint, split, on_change) for checkpoint in checkpoints]
-    shared = _share_images(
-        [review.load_truth(services, slug, run.id) for run in chosen],
-        [predictions.read_detections(database, item.id) for item in sets],
-        split,
-    )
-    differences = compare_sets(shared.truth, shared.first, shared.second)
-    described = [
-        {
-            "run": run.id,
-            "name": run.name,
-            "state": run.state,
-            "checkpoint": checkpoint.file_name,
-            "epoch": checkpoint.epoch,
-            "set": record.id,
-            "error_budget": spend_errors(shared.truth, columns).to_json(),
-            "notes": run_notes.get_notes(services, slug, run.id),
-            "curves": _summarize_curves(services, slug, run.id),
-        }
-        for run, checkpoint, record, columns in zip(
-            chosen, checkpoints, sets, (shared.first, shared.second), strict=True
-        )
-    ]
+    if not 1 <= len(sides) <= MAX_SIDES:
+        raise BadRequest(f"1 to {MAX_SIDES} sides are shown at a time, got {len(sides)}.")
+    split = comparison_sides.choose_split(services, slug, sides, wanted_split)
+    chosen = [comparison_sides.choose(services, slug, side, split) for side in sides]
     return {
         "split": split,
-        "images": shared.truth.num_images,
-        "left_out": shared.num_left_out,
-        "relabeled": shared.num_relabeled,
-        "runs": described,
-        "differences": {name: {**asdict(item), "is_clear": item.is_clear} for name, item in differences.items()},
-        "config": _differing_options(*chosen),
-        "reached": _when_reached(*(item["curves"] for item in described)),
-        "verdict": _verdict(chosen, differences["map50"]),
+        "sides": [_describe_side(services, slug, one, split) for one in chosen],
+        "config": list_differing_options(chosen),
+        "models": [
+            {"name": detector.name, "title": detector.title}
+            for detector in DETECTORS
+            if detector.name in {one.run.config.get("model") for one in chosen}
+        ],
     }
 
 
-def _share_images(snapshots: list[Snapshot], found: list[dict[int, Detections]], split: str) -> Shared:
-    """What both runs were judged on. Raises BadRequest when their classes differ or they share no image."""
-    first, second = snapshots
-    if first.categories != second.categories:
-        raise BadRequest(
-            "The runs were trained on different classes, so their figures do not mean the same.",
-            "Train one of them again on the classes as they are now.",
-        )
-    earlier = {sample.image_id: sample for sample in first.split(split)}
-    samples = [sample for sample in second.split(split) if sample.image_id in earlier]
-    if not samples:
-        raise BadRequest(f"The runs share no image of the {split} split.", "Choose another split.")
-    truth = GroundTruth.from_samples(samples, second.categories)
-    columns = [
-        DetectionColumns.from_detections(
-            truth, {sample.image_id: each[sample.image_id] for sample in samples if sample.image_id in each}
-        )
-        for each in found
-    ]
-    relabeled = [
-        not (
-            np.array_equal(sample.boxes, earlier[sample.image_id].boxes)
-            and np.array_equal(sample.labels, earlier[sample.image_id].labels)
-        )
-        for sample in samples
-    ]
-    num_left_out = len(earlier) + len(second.split(split)) - 2 * len(samples)
-    return Shared(truth, *columns, num_left_out, sum(relabeled))
+def _describe_side(services: Services, slug: str, one: Chosen, split: str) -> dict[str, Any]:
+    job = None if one.record else comparison_sides.find_job(services, slug, one, split)
+    return {
+        **_name_side(one),
+        "side": str(one.side),
+        "detail": one.detail,
+        "run_name": one.run.name,
+        "checkpoint_id": one.checkpoint.id if one.checkpoint else None,
+        "images": len(review.load_truth(services, slug, one.run.id).split(split)),
+        "job": job.id if job else None,
+    }
 
 
-def _differing_options(first: Run, second: Run) -> list[dict[str, Any]]:
-    """Options as the form orders them; runs of earlier versions have the defaults of what they do not name."""
+def _name_side(one: Chosen) -> dict[str, Any]:
+    return {
+        "run": one.run.id,
+        "name": one.name,
+        "state": one.run.state,
+        "checkpoint": one.checkpoint.file_name if one.checkpoint else None,
+        "epoch": one.checkpoint.epoch if one.checkpoint else None,
+        "set": one.record.id if one.record else None,
+    }
+
+
+def find_figures(
+    services: Services, slug: str, first: Side, second: Side, wanted_split: str = "", wait_s: float = 0.0
+) -> dict[str, Any]:
+    """The figures of two predicted sides, or how far they are: as :func:`ask_for_pair`, ready ones with a verdict.
+
+    Raises NotFound, BadRequest when they cannot be compared, Conflict while one of them has no predictions.
+    """
+    chosen, records = choose_two(services, slug, first, second, wanted_split)
+    answer = ask_for_pair(services, slug, *records, wait_s)
+    if answer["state"] == "ready":
+        answer["figures"]["verdict"] = _verdict(chosen, answer["figures"]["differences"])
+    return answer
+
+
+def stop_figures(services: Services, slug: str, first: Side, second: Side, wanted_split: str = "") -> None:
+    """End the making of the figures of two sides, if it goes on."""
+    _, records = choose_two(services, slug, first, second, wanted_split)
+    stop_pair(services, slug, *records)
+
+
+def choose_two(
+    services: Services, slug: str, first: Side, second: Side, wanted_split: str = ""
+) -> tuple[list[Chosen], tuple[PredictionSet, PredictionSet]]:
+    """Two sides and their predictions on a split. Raises as :func:`find_figures`."""
+    split = comparison_sides.choose_split(services, slug, (first, second), wanted_split)
+    chosen = [comparison_sides.choose(services, slug, side, split) for side in (first, second)]
+    return chosen, comparison_sides.require_two(*chosen, split)
+
+
+def compare(
+    services: Services,
+    slug: str,
+    first: Side,
+    second: Side,
+    wanted_split: str = "",
+    on_change: Callable[[Job], None] | None = None,
+) -> dict[str, Any]:
+    """Compare two sides on a split, predicting first where that was not done; blocks.
+
+    split, images, left_out, relabeled; runs: two of run, name, state, checkpoint, epoch, set, error_budget, notes and
+    curves; differences: figure -> the fields of Difference with is_clear; per_class: label, name, num_truth, and the
+    figures of both as first and second; config: option, first and second where they differ; reached: when each run
+    first reached the lower of their best mAP50; verdict: one sentence.
+    Raises NotFound, BadRequest when the sides cannot be compared, UserError when predicting failed.
+    """
+    split = comparison_sides.choose_split(services, slug, (first, second), wanted_split)
+    chosen = [comparison_sides.choose(services, slug, side, split) for side in (first, second)]
+    comparison_sides.require_different(*chosen)
+    for one in chosen:
+        if one.record is None:
+            wait_for_set(services, slug, one.checkpoint, split, on_change)
+    chosen, records = choose_two(services, slug, first, second, split)
+    figures = judge_pair(services, slug, *records)
+    described = [
+        {
+            **_name_side(one),
+            "error_budget": figures[place]["error_budget"],
+            "notes": run_notes.get_notes(services, slug, one.run.id),
+            "curves": _summarize_curves(services, slug, one.run.id),
+        }
+        for one, place in zip(chosen, ("first", "second"), strict=True)
+    ]
+    return {
+        "split": split,
+        **{name: figures[name] for name in ("images", "left_out", "relabeled", "differences")},
+        "runs": described,
+        "per_class": _pair_classes(figures),
+        "config": [
+            {"option": row["option"], "first": row["values"][0], "second": row["values"][1]}
+            for row in list_differing_options(chosen)
+        ],
+        "reached": _when_reached(*(item["curves"] for item in described)),
+        "verdict": _verdict(chosen, figures["differences"]),
+    }
+
+
+def _pair_classes(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            **{name: first[name] for name in ("label", "name", "num_truth")},
+            **{
+                place: {name: row[name] for name in ("ap", "ap50", "f1")}
+                for place, row in (("first", first), ("second", second))
+            },
+        }
+        for first, second in zip(figures["first"]["per_class"], figures["second"]["per_class"], strict=True)
+    ]
+
+
+# ---- options and curves ----------------------------------------------------------------------------------------------
+
+
+def list_differing_options(chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
+    """option, help and values (one a side) of options that differ, as the form orders them; an ensemble's come last.
+
+    Runs of earlier versions have the defaults of what they do not name.
+    """
     defaults = parse_config({}).model_dump(mode="json")
     in_form = [name for group in GROUPS for name in group.model_fields]
-    values = [defaults | run.config for run in (first, second)]
-    return [
-        {"option": name, "first": values[0].get(name), "second": values[1].get(name)}
-        for name in dict.fromkeys([*in_form, *values[0], *values[1]])
-        if values[0].get(name) != values[1].get(name)
-    ]
+    values = [defaults | one.run.config | _fusing_options(one) for one in chosen]
+    names = dict.fromkeys([*in_form, *(name for each in values for name in each)])
+    rows = [{"option": name, "help": _help_of(name), "values": [each.get(name) for each in values]} for name in names]
+    return [row for row in rows if any(value != row["values"][0] for value in row["values"])]
+
+
+def _fusing_options(one: Chosen) -> dict[str, Any]:
+    is_ensemble = one.checkpoint is None
+    return {f"fusing: {name}": value for name, value in one.record.options.items()} if is_ensemble else {}
+
+
+def _help_of(name: str) -> str:
+    field = RunConfig.model_fields.get(name)
+    return field.description or "" if field else ""
 
 
 def _summarize_curves(services: Services, slug: str, run_id: int) -> dict[str, Any]:
@@ -174,12 +217,20 @@ def _reaches(curves: dict[str, Any], level: float) -> dict[str, float]:
     return {"epoch": curves["epoch"][place], "elapsed_s": curves["elapsed_s"][place]}
 
 
-def _verdict(chosen: list[Run], item: "Difference") -> str:
-    """One sentence on mAP50, the figure that most projects look at."""
-    if item.first < 0:
+def _verdict(chosen: Sequence[Chosen], differences: dict[str, Any]) -> str:
+    """One sentence on mAP50, the figure that most projects look at; another one names those that differ besides it."""
+    item, title = differences["map50"], TITLES["map50"]
+    if item["first"] < 0:
         return "The split has no labeled box, so there is nothing to compare by."
-    interval = f"{item.difference:+.3f} {TITLES['map50']}, 95 % interval {item.low:+.3f} to {item.high:+.3f}"
-    if not item.is_clear:
-        return f"No clear difference: {interval}. These images would show one of {item.detectable:.3f} or more."
-    better = chosen[1 if item.difference > 0 else 0]
-    return f"{better.name} is better beyond chance: {interval}."
+    interval = f"{item['difference']:+.3f} {title}, 95 % interval {item['low']:+.3f} to {item['high']:+.3f}"
+    better = chosen[1 if item["difference"] > 0 else 0]
+    if item["is_clear"]:
+        text = f"{better.name} is better beyond chance: {interval}."
+    elif item["detectable"] == 0:
+        text = f"Inside the noise: both have the same {title}, whichever images are drawn."
+    else:
+        text = f"Inside the noise: {interval}. These images would show one of {item['detectable']:.3f} or more."
+    others = [TITLES[name] for name, other in differences.items() if other["is_clear"] and name != "map50"]
+    if others and not item["is_clear"]:
+        text += f" Clearly different: {', '.join(others)}."
+    return text

@@ -1,4 +1,4 @@
-"""A comparison of two runs as one file to read or send: HTML or Markdown, figures inside, nothing loaded.
+"""A comparison of two sides as one file to read or send: HTML or Markdown, figures inside, nothing loaded.
 
 What the report says is made once, as blocks; each format writes the blocks in its own way.
 """
@@ -61,12 +61,17 @@ def check_report_path(path: Path) -> None:
 
 
 def write_report(comparison: dict[str, Any], project: str, path: Path) -> None:
-    """Write what :func:`comparing.compare_runs` gave to ``path``, whole or not at all. Raises BadRequest."""
+    """Write what :func:`comparing.compare` gave to ``path``, whole or not at all. Raises BadRequest."""
     check_report_path(path)
-    blocks = compose(comparison, project)
-    text = to_html(blocks) if path.suffix.lower() == ".html" else to_markdown(blocks)
+    text = render(comparison, project, path.suffix.lower())
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def render(comparison: dict[str, Any], project: str, suffix: str) -> str:
+    """The report as the text of a file with one of :data:`SUFFIXES`."""
+    blocks = compose(comparison, project)
+    return to_html(blocks) if suffix == ".html" else to_markdown(blocks)
 
 
 def compose(comparison: dict[str, Any], project: str) -> list[Block]:
@@ -80,19 +85,22 @@ def compose(comparison: dict[str, Any], project: str) -> list[Block]:
         _figures_table(comparison, names),
         Figure("Differences with their 95 % intervals", _draw_differences(comparison)),
         Paragraph(
-            "The intervals come from resampling the images (paired bootstrap): both runs are judged on the same draws. "
-            "An interval without 0 is a difference beyond chance. The smallest detectable difference is the one that "
-            "images like these would show in four of five cases."
+            "The intervals come from resampling the images (paired bootstrap): both are judged on the same draws. "
+            "An interval without 0 is a difference beyond chance; one with 0 is inside the noise. The smallest "
+            "detectable difference is the one that images like these would show in four of five cases."
         ),
         Heading(2, "Options that differ"),
         *_options(comparison, names),
         Heading(2, "Curves"),
         *_curves(comparison, names),
+        Heading(2, "Classes"),
+        _classes_table(comparison, names),
         Heading(2, "What keeps AP50 down"),
         *_budgets(comparison, names),
         Heading(2, "Notes"),
     ]
-    for name, item in zip(names, comparison["runs"], strict=True):
+    notes_of = {item["run"]: (name, item) for name, item in zip(names, comparison["runs"], strict=True)}
+    for name, item in notes_of.values():
         blocks.append(Heading(3, name))
         blocks += [Paragraph(f"{part.capitalize()}: {item['notes'][part] or '–'}") for part in PARTS]
     return blocks
@@ -151,7 +159,7 @@ def _plain(text: str) -> str:
 
 
 def _about(comparison: dict[str, Any], project: str) -> str:
-    text = f"Project {project}, split {comparison['split']}: {comparison['images']} images that both runs have."
+    text = f"Project {project}, split {comparison['split']}: {comparison['images']} images that both have."
     if comparison["left_out"]:
         text += f" {comparison['left_out']} images that only one of them has are left out."
     if comparison["relabeled"]:
@@ -167,7 +175,8 @@ def _figures_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
                 TITLES[figure],
                 f"{item['first']:.3f} ({item['first_low']:.3f} to {item['first_high']:.3f})",
                 f"{item['second']:.3f} ({item['second_low']:.3f} to {item['second_high']:.3f})",
-                f"{item['difference']:+.3f} ({item['low']:+.3f} to {item['high']:+.3f})",
+                f"{item['difference']:+.3f} ({item['low']:+.3f} to {item['high']:+.3f}), "
+                + ("beyond chance" if item["is_clear"] else "inside the noise"),
                 f"{100 * item['share_better']:.1f} %",
                 f"{item['detectable']:.3f}",
             )
@@ -186,7 +195,7 @@ def _draw_differences(comparison: dict[str, Any]) -> str:
 
 def _options(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
     if not comparison["config"]:
-        return [Paragraph("None: the runs were set alike.")]
+        return [Paragraph("None: both were set alike.")]
     rows = [(item["option"], _value(item["first"]), _value(item["second"])) for item in comparison["config"]]
     return [Table(("Option", *names), tuple(rows))]
 
@@ -218,6 +227,15 @@ def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
         )
         blocks.append(Paragraph(f"An mAP50 of {reached['map50']:.3f} was first reached in {both}, in this order."))
     return blocks
+
+
+def _classes_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
+    rows = []
+    for item in comparison["per_class"]:
+        first, second = item["first"]["ap50"], item["second"]["ap50"]
+        values = (f"{first:.3f}", f"{second:.3f}", f"{second - first:+.3f}") if first >= 0 else ("–", "–", "–")
+        rows.append((item["name"], str(item["num_truth"]), *values))
+    return Table(("AP50", "Objects", *names, "Difference"), tuple(rows))
 
 
 def _budgets(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:

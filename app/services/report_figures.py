@@ -1,7 +1,7 @@
 """Figures of a report as SVG text that stands on its own: no script, no font, no address of anywhere else.
 
 Colors are those of the screen's light theme; the first of two is blue, the second orange and dashed, so that they
-differ without color too.
+differ without color too. What is inside the noise is gray.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from html import escape
 WIDTH_PX, HEIGHT_PX = 640, 280
 ROW_PX = 34
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 44
-_COLORS = ("#0072b2", "#d55e00")
+_COLORS = ("#0072b2", "#d55e00", "#7b8794")
+_NOISE = 2  # the place of gray
 _TEXT, _GRID = "#1a232e", "#d9dee4"
 
 Series = tuple[str, Sequence[float], Sequence[float]]  # name, x, y
@@ -52,9 +53,9 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]]) 
     for number, (name, difference, low, high) in enumerate(rows):
         y = _TOP + ROW_PX * (number + 0.5)
         begin, end = (_across(value, -reach, reach) for value in (low, high))
-        color = _COLORS[1 if difference > 0 else 0]
-        parts.append(_line(begin, y, end, y, color, 3))
-        parts.append(_dot(f"{_across(difference, -reach, reach):.1f},{y:.1f}", 1 if difference > 0 else 0, 5))
+        color = _NOISE if low <= 0 <= high else int(difference > 0)
+        parts.append(_line(begin, y, end, y, _COLORS[color], 3))
+        parts.append(_dot(f"{_across(difference, -reach, reach):.1f},{y:.1f}", color, 5))
         parts.append(_text(_LEFT - 8, y + 4, name, "end"))
     return _frame(title, parts, height)
 

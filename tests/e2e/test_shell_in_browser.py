@@ -6,7 +6,7 @@ from app.services import projects
 from app.services.context import Services
 from app.store.files import Workspace
 
-PAGES = ["/", "/data", "/annotate", "/augment", "/train", "/review", "/ensemble", "/export"]
+PAGES = ["/", "/data", "/annotate", "/augment", "/train", "/review", "/compare", "/ensemble", "/export"]
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +104,10 @@ def test_long_name_is_told_whole_where_it_is_cut_off(page, app_server):
     assert select.get_attribute("title") == name
     page.locator("anchorage-nav .brand").hover()
     assert not page.locator("anchorage-nav .brand").get_attribute("title")
+    overhang = "nav => nav.lastChild.getBoundingClientRect().right - nav.getBoundingClientRect().right"
+    page.set_viewport_size({"width": 1100, "height": 600})
+    assert page.locator("anchorage-nav nav").evaluate(overhang) <= 1, "the name pushes pages out of the bar"
+    page.set_viewport_size({"width": 640, "height": 600})
+    page.reload()
+    page.wait_for_selector("anchorage-nav[data-ready]")
+    assert page.locator("anchorage-nav nav").evaluate(overhang) <= 1, "the open page, here the last, is out of sight"

@@ -1,12 +1,17 @@
 import re
+import threading
 import xml.etree.ElementTree as ET
 from base64 import b64decode
 
 import orjson
 import pytest
 
-from app.errors import BadRequest, NotFound
-from app.services import comparing, comparison_report, dataset, jobs, run_notes
+from app.errors import BadRequest, Conflict, NotFound
+from app.pipeline.evaluate import bootstrap
+from app.pipeline.evaluate.matching import match
+from app.pipeline.types import Detections
+from app.services import comparing, comparison_images, comparison_report, dataset, jobs, pair_figures, run_notes
+from app.services.comparison_sides import Side, parse_side
 from app.store import jobs as job_store
 from app.store import predictions, runs
 from tests.services.review_project import make_review_project
@@ -45,6 +50,22 @@ def add_run(project, config, set_id, curve, name="Second run"):
     return run_id
 
 
+def compare(project, first, second):
+    """Two runs by their best checkpoints."""
+    return comparing.compare(project.services, project.slug, Side("run", first), Side("run", second))
+
+
+def add_ensemble(project, split="valid"):
+    """Fused predictions: here those of the first checkpoint, stored as an ensemble's."""
+    database = project.services.database(project.slug)
+    found = predictions.read_detections(database, project.set_ids[0])
+    with database.write() as db:
+        return predictions.store_predictions(
+            db, run_id=project.run_id, split=split, detections=found if split == "valid" else {},
+            snapshot_sha256="a" * 64, name="WBF of 2", members=project.set_ids[:2], options={"iou_threshold": 0.55},
+        )  # fmt: skip
+
+
 @pytest.fixture
 def second(project):
     return add_run(project, {"epochs": 3, "learning_rate": 0.01, "model": "<b>x</b>"}, project.set_ids[2], [0.1, 0.6])
@@ -52,7 +73,7 @@ def second(project):
 
 @pytest.fixture
 def comparison(project, second):
-    return comparing.compare_runs(project.services, project.slug, project.run_id, second)
+    return compare(project, project.run_id, second)
 
 
 def test_options_that_differ_are_listed_with_both_values(comparison):
@@ -75,7 +96,7 @@ def test_differences_come_with_intervals_and_a_verdict(project, comparison):
 
 def test_curves_are_summed_up_by_epoch_and_clock(project, second):
     third = add_run(project, {}, project.set_ids[0], [0.55, 0.7, 0.65])
-    curves = comparing.compare_runs(project.services, project.slug, second, third)
+    curves = compare(project, second, third)
     first, other = (run["curves"] for run in curves["runs"])
     assert (first["epoch"], first["map50"], first["f1"]) == ([1, 2], [0.1, 0.6], [0.1, 0.6])
     assert (other["best"]["epoch"], other["best"]["elapsed_s"], other["total_s"]) == (2, 20.0, 30.0)
@@ -92,22 +113,160 @@ def test_only_images_that_both_have_are_compared_on_the_newer_labels(project):
         db.execute("UPDATE image SET split = 'train' WHERE id = ?", [project.image_ids["valid"][0]])
         db.execute("UPDATE annotation SET x1 = x1 / 2 WHERE image_id = ?", [project.image_ids["valid"][1]])
     second = add_run(project, {}, project.set_ids[0], [0.5])
-    comparison = comparing.compare_runs(project.services, project.slug, project.run_id, second)
+    comparison = compare(project, project.run_id, second)
     assert (comparison["images"], comparison["left_out"], comparison["relabeled"]) == (5, 1, 1)
 
 
 def test_runs_that_cannot_be_compared_are_refused(project, second):
-    at = (project.services, project.slug)
     with pytest.raises(BadRequest, match="with itself"):
-        comparing.compare_runs(*at, project.run_id, project.run_id)
+        compare(project, project.run_id, project.run_id)
     with pytest.raises(NotFound):
-        comparing.compare_runs(*at, project.run_id, 99)
+        compare(project, project.run_id, 99)
     path = project.services.files(project.slug).run(second) / "dataset.json"
     document = orjson.loads(path.read_bytes())
     document["categories"][0]["name"] = "Other"
     path.write_bytes(orjson.dumps(document))
     with pytest.raises(BadRequest, match="different classes"):
-        comparing.compare_runs(*at, project.run_id, second)
+        compare(project, project.run_id, second)
+
+
+def test_ensembles_and_checkpoints_are_sides_too(project):
+    ensemble = Side("set", add_ensemble(project))
+    third = Side("checkpoint", project.checkpoint_ids[2])
+    compared = comparing.compare(project.services, project.slug, third, ensemble)
+    assert [item["name"] for item in compared["runs"]] == ["First run, Epoch 2", "First run, WBF of 2, IoU 0.55"]
+    assert compared["differences"]["map"]["difference"] > 0
+    assert compared["config"] == [{"option": "fusing: iou_threshold", "first": None, "second": 0.55}]
+    assert [row["name"] for row in compared["per_class"]] == ["Red cell", "White cell"]
+    with pytest.raises(BadRequest, match="of valid images, not of test"):
+        comparing.compare(project.services, project.slug, third, ensemble, "test")
+    on_test = Side("set", add_ensemble(project, "test"))
+    with pytest.raises(BadRequest, match="of valid images, not of test"):
+        comparing.describe(project.services, project.slug, [on_test, ensemble])  # the first set says the split
+    assert comparing.describe(project.services, project.slug, [on_test, third])["split"] == "test"
+
+
+def test_the_best_checkpoint_of_a_run_is_the_run(project):
+    best = Side("checkpoint", project.checkpoint_ids[0])
+    with pytest.raises(BadRequest, match="with itself"):
+        comparing.compare(project.services, project.slug, Side("run", project.run_id), best)
+    with pytest.raises(BadRequest, match="with itself"):  # before anything is predicted
+        comparing.compare(project.services, project.slug, Side("run", project.run_id), best, "test")
+    assert jobs.list_jobs(project.services, project.slug)[0].kind == "train"
+
+
+@pytest.mark.parametrize("text", ["run", "run-", "run-x", "run-0", "walk-1", "run--1", f"set-{2**63}", "<b>"])
+def test_what_names_no_side_is_refused(text):
+    with pytest.raises(BadRequest, match=r"Write run-ID"):
+        parse_side(text)
+    assert str(parse_side("checkpoint-19")) == "checkpoint-19"
+
+
+def test_sides_are_described_before_they_are_judged(project, second):
+    sides = [Side("run", project.run_id), Side("run", second), Side("checkpoint", project.checkpoint_ids[2])]
+    described = comparing.describe(project.services, project.slug, sides)
+    assert [side["set"] is None for side in described["sides"]] == [False] * 3
+    assert [side["images"] for side in described["sides"]] == [6] * 3
+    epochs = next(row for row in described["config"] if row["option"] == "epochs")
+    assert epochs["values"] == [4, 3, 4] and "training image" in epochs["help"]
+    missing = comparing.describe(project.services, project.slug, sides, "test")["sides"][0]
+    assert (missing["set"], missing["job"]) == (None, None)
+    with pytest.raises(Conflict, match="First run has no predictions on test yet"):
+        comparing.find_figures(project.services, project.slug, *sides[:2], "test")
+    job = jobs.enqueue(
+        project.services, project.slug, "predict", {"checkpoint_id": missing["checkpoint_id"], "split": "test"}
+    )
+    assert comparing.describe(project.services, project.slug, sides, "test")["sides"][0]["job"] == job.id
+    with pytest.raises(BadRequest, match="1 to 6 sides"):
+        comparing.describe(project.services, project.slug, sides * 3)
+
+
+def test_figures_are_made_once_and_anew_for_other_predictions(project, second, monkeypatch):
+    made = []
+    compare_sets = bootstrap.compare_sets
+    monkeypatch.setattr(
+        bootstrap, "compare_sets", lambda *given, **named: (made.append(1), compare_sets(*given, **named))[1]
+    )
+    before = compare(project, project.run_id, second)
+    assert compare(project, project.run_id, second) == before and made == [1]
+    checkpoint_id = predictions.get_set(project.services.database(project.slug), before["runs"][1]["set"]).checkpoint_id
+    with project.services.database(project.slug).write() as db:
+        predictions.store_predictions(
+            db, run_id=second, split="valid", detections={}, snapshot_sha256="a" * 64, checkpoint_id=checkpoint_id
+        )
+    assert compare(project, project.run_id, second)["differences"]["map"]["second"] == 0.0
+    assert made == [1, 1]
+
+
+def test_figures_are_made_on_a_thread_that_tells_and_can_be_stopped(project, second, monkeypatch):
+    go_on = threading.Event()
+    compare_sets = bootstrap.compare_sets
+
+    def slowly(*given, on_progress, **named):
+        on_progress(250, 1000)
+        assert go_on.wait(10)
+        return compare_sets(*given, on_progress=on_progress, **named)
+
+    monkeypatch.setattr(bootstrap, "compare_sets", slowly)
+    asked = (project.services, project.slug, Side("run", project.run_id), Side("run", second))
+    answer = comparing.find_figures(*asked, wait_s=0.5)
+    assert answer["state"] == "working"
+    assert (answer["progress"]["done"], answer["progress"]["total"]) == (250, 1000)
+    assert answer["progress"]["eta_s"] > 0
+    comparing.stop_figures(*asked)
+    go_on.set()
+    assert not list(project.services.files(project.slug).run(second).glob("compared/*"))
+    answer = comparing.find_figures(*asked, wait_s=20)  # begun anew
+    assert answer["state"] == "ready" and "mAP50" in answer["figures"]["verdict"]
+    monkeypatch.setattr(bootstrap, "compare_sets", None)
+    assert comparing.find_figures(*asked) == answer  # kept
+
+
+def test_what_ends_the_work_is_told_to_who_asks(project, second, monkeypatch):
+    asked = (project.services, project.slug, Side("run", project.run_id), Side("run", second))
+
+    def fail(*given):
+        raise BadRequest("The two share no image of the valid split.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pair_figures, "load_pair", fail)
+        with pytest.raises(BadRequest, match="share no image"):
+            comparing.find_figures(*asked, wait_s=20)
+    assert comparing.find_figures(*asked, wait_s=20)["state"] == "ready"
+
+
+def test_images_come_by_what_only_one_side_found(project, second):
+    sides = (Side("run", project.run_id), Side("run", second))
+    page = comparison_images.list_images(project.services, project.slug, *sides, limit=500)
+    figures = comparing.find_figures(project.services, project.slug, *sides, wait_s=20)["figures"]
+    differences = []
+    for image in page["images"]:
+        outcomes = []
+        for side in ("first", "second"):
+            detections = Detections(image[side]["boxes"], image[side]["scores"], image[side]["labels"])
+            found = match(
+                image["truth"]["boxes"], image["truth"]["labels"], detections, 0.5, figures[side]["f1_threshold"]
+            )
+            outcomes.append((set(found.missed.tolist()), found.num_fp))
+        (missed, false), (other_missed, other_false) = outcomes
+        differences.append(len(missed ^ other_missed) + abs(false - other_false))
+    assert len(differences) == page["total"] == 6 and page["next"] is None
+    assert differences == sorted(differences, reverse=True) and differences[0] > 0
+    later = comparison_images.list_images(project.services, project.slug, *sides, after=4, limit=1)
+    assert (later["images"][0]["id"], later["next"]) == (page["images"][4]["id"], 5)
+
+
+def test_notes_that_changed_elsewhere_are_not_written_over(project):
+    at = (project.services, project.slug, project.run_id)
+    run_notes.set_notes(*at, {"hypothesis": "One."}, {"hypothesis": ""})
+    with pytest.raises(run_notes.StaleNotes) as refused:
+        run_notes.set_notes(*at, {"hypothesis": "Other.", "setup": "x"}, {"hypothesis": "", "setup": ""})
+    assert refused.value.current["hypothesis"] == "One."
+    assert run_notes.get_notes(*at)["setup"] == ""  # all or nothing
+    run_notes.set_notes(*at, {"setup": "Mine."}, {"setup": ""})  # another part: no conflict
+    run_notes.set_notes(*at, {"hypothesis": "One."}, {"hypothesis": ""})  # the answer to the first save was lost
+    run_notes.set_notes(*at, {"hypothesis": "Two."}, {"hypothesis": "One."})
+    assert run_notes.get_notes(*at)["hypothesis"] == "Two."
 
 
 def test_notes_are_kept_by_part(project):
@@ -151,10 +310,18 @@ def test_a_report_has_everything_inside_and_shows_text_as_text(project, comparis
 
 def test_curves_are_drawn_where_both_runs_were_validated(project, second, tmp_path):
     third = add_run(project, {}, project.set_ids[0], [0.55, 0.7, 0.65])
-    comparison = comparing.compare_runs(project.services, project.slug, second, third)
+    comparison = compare(project, second, third)
     html = comparison_report.to_html(comparison_report.compose(comparison, "Blood cells"))
     assert html.count("<polyline") == 4
     assert "0.3" in html and "minutes of training" in html
+
+
+def test_a_report_says_what_is_inside_the_noise(project):
+    sides = (Side("run", project.run_id), Side("set", add_ensemble(project)))
+    compared = comparing.compare(project.services, project.slug, *sides)
+    html = comparison_report.render(compared, "Blood cells", ".html")
+    assert html.count("+0.000 (+0.000 to +0.000), inside the noise") == 4
+    assert "both have the same mAP50" in html and html.count('stroke="#7b8794"') == 4
 
 
 def test_another_kind_of_file_is_refused(comparison, tmp_path):

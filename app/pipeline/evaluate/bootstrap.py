@@ -9,23 +9,26 @@ made once and only scores are counted anew: a resampled figure is the one that j
 Legend: R resamples, I images, K classes, T 10 IoU thresholds, D detections, S seen: detections that a matching counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numba import njit
 
+from app.pipeline.data.categories import CategoryMap
 from app.pipeline.evaluate.average_precision import RECALLS
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.matching import match_columns_at
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # as pycocotools makes them, to the bit
 NUM_RESAMPLES = 1000
-FIGURES = ("map", "map50", "f1")
+FIGURES = ("map", "map50", "map75", "f1")
 # The normal quantiles of a two-sided test at 5 % and of a power of 80 %.
 DETECTABLE_ERRORS = 1.959964 + 0.841621
 _DRAWS_AT_ONCE = 1 << 23  # counts of images that are held at a time, two bytes each
+_RESAMPLES_AT_ONCE = 50  # between two words of progress
+_IOU_50, _IOU_75 = slice(0, 1), slice(5, 6)  # places in IOU_THRESHOLDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +92,7 @@ class Outcomes:
         )
 
     def figures(self, draws: np.ndarray) -> dict[str, np.ndarray]:
-        """map, map50 and f1 of resamples, float64 [R] each; -1 for those without a labelled box.
+        """:data:`FIGURES` of resamples, float64 [R] each; -1 for those without a labelled box.
 
         draws: uint16 [R, I], how often each image was drawn.
         """
@@ -98,7 +101,12 @@ class Outcomes:
         ap = _resampled_ap(draws, *rows, self.right, self.right_ends, self.needs_care, num_truth, RECALLS)
         pooled = (self.pooled_image, self.pooled_found, self.pooled_end)
         f1 = _resampled_f1(draws, *pooled, num_truth.sum(axis=1))
-        return {"map": _mean_of_measured(ap), "map50": _mean_of_measured(ap[:, :, :1]), "f1": f1}
+        return {
+            "map": _mean_of_measured(ap),
+            "map50": _mean_of_measured(ap[:, :, _IOU_50]),
+            "map75": _mean_of_measured(ap[:, :, _IOU_75]),
+            "f1": f1,
+        }
 
 
 @dataclass(frozen=True)
@@ -135,26 +143,40 @@ def compare_sets(
     second: DetectionColumns,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Difference]:
-    """Paired bootstrap of :data:`FIGURES`; the same seed gives the same numbers."""
+    """Paired bootstrap of :data:`FIGURES`; the same seed gives the same numbers.
+
+    ``on_progress`` hears how many resamples of how many are done, first 0; what it raises ends the work.
+    """
     sets = [Outcomes.of(truth, columns) for columns in (first, second)]
     once = np.ones((1, truth.num_images), np.uint16)
     whole = [outcomes.figures(once) for outcomes in sets]
     resampled: list[dict[str, list[np.ndarray]]] = [{name: [] for name in FIGURES} for _ in sets]
+    on_progress(0, num_resamples)
     for draws in draw_images(truth.num_images, num_resamples, seed):
         for outcomes, kept in zip(sets, resampled, strict=True):
             for name, values in outcomes.figures(draws).items():
                 kept[name].append(values)
+        on_progress(sum(map(len, resampled[-1][FIGURES[0]])), num_resamples)
     return {
         name: _summarize(*(float(values[name][0]) for values in whole), *(np.concatenate(r[name]) for r in resampled))
         for name in FIGURES
     }
 
 
+def warm_up() -> None:
+    """Compile, or load from disk, what :func:`compare_sets` needs."""
+    one, box = np.array([1]), np.array([[0.0, 0.0, 1.0, 1.0]])
+    truth = GroundTruth(CategoryMap((1,), ("one",)), one, one - 1, box, one, np.array([False]))
+    columns = DetectionColumns(one - 1, box, np.array([0.5]), one)
+    compare_sets(truth, columns, columns, num_resamples=1)
+
+
 def draw_images(num_images: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each image is drawn, uint16 [R, I] piece by piece; every resample draws ``num_images``."""
     rng = np.random.default_rng(seed)
-    at_once = max(_DRAWS_AT_ONCE // num_images, 1)
+    at_once = min(max(_DRAWS_AT_ONCE // num_images, 1), _RESAMPLES_AT_ONCE)
     for start in range(0, num_resamples, at_once):
         count = min(at_once, num_resamples - start)
         draws = np.empty((count, num_images), np.uint16)

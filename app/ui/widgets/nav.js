@@ -145,6 +145,8 @@ class AnchorageNav extends HTMLElement {
     } catch (error) {
       notify(error, "error");
     }
+    // Now that all else has its width: where the pages do not fit, the open one is in sight.
+    this.querySelector("nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
     this.dataset.ready = "true";
   }
 

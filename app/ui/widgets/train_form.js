@@ -4,17 +4,12 @@ import { AnchorPanel } from "./anchor_panel.js";
 import { ApiError, notify, projectSlug, projectURL, sendJSON } from "./api.js";
 import { LineChart } from "./chart.js";
 import { element } from "./element.js";
-import { chainText, makeControl } from "./train_controls.js";
+import { titleOf, valueText } from "./option_words.js";
+import { makeControl } from "./train_controls.js";
 import { Preflight } from "./train_preflight.js";
 import { roughDuration } from "./train_time.js";
 
 const CHECK_AFTER_MS = 250;
-
-/** "roi_batch_size" -> "RoI batch size". */
-function titleOf(name) {
-  const words = name.replaceAll("_", " ").replace(/\b(roi|rpn|nms|ema)\b/g, (word) => ({ roi: "RoI" })[word] ?? word.toUpperCase());
-  return words[0].toUpperCase() + words.slice(1);
-}
 
 function isSame(one, other) {
   return JSON.stringify(one) === JSON.stringify(other);
@@ -95,17 +90,9 @@ export class RunForm {
   }
 
   difference({ name }) {
-    const [before, now] = [this.description.suggested[name], this.values[name]].map((value) => this.valueText(name, value));
+    const [before, now] = [this.description.suggested[name], this.values[name]].map((value) => valueText(name, value, this.description.models));
     const text = element("span", { class: "train-difference-values" }, element("s", {}, before), " ", now);
     return element("button", { type: "button", class: "train-difference", title: `${before} → ${now}`, onclick: () => this.reveal(name) }, element("span", {}, titleOf(name)), text);
-  }
-
-  valueText(name, value) {
-    if (name === "model") return this.description.models.find((model) => model.name === value)?.title ?? value;
-    if (name === "augmentation") return chainText(value);
-    if (name === "phases" && Array.isArray(value)) return value.length ? value.map((phase) => `${phase.train} ${phase.epochs}`).join(", ") : "none";
-    if (Array.isArray(value)) return value.length ? value.join(", ") : "none";
-    return value === "" ? "none" : String(value);
   }
 
   isDifferent(name) {

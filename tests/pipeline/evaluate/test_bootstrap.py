@@ -103,3 +103,17 @@ def test_the_same_seed_gives_the_same_numbers():
     half = DetectionColumns(columns.image_index, columns.boxes + 1.0, columns.scores, columns.labels)
     assert compare_sets(truth, columns, half, 50, seed=5) == compare_sets(truth, columns, half, 50, seed=5)
     assert compare_sets(truth, columns, half, 50, seed=5) != compare_sets(truth, columns, half, 50, seed=6)
+
+
+def test_progress_is_told_and_what_it_raises_ends_the_work():
+    truth, detections = random_case(2)
+    columns = DetectionColumns.from_detections(truth, detections)
+    heard = []
+    compare_sets(truth, columns, columns, 120, on_progress=lambda done, total: heard.append((done, total)))
+    assert heard == [(0, 120), (50, 120), (100, 120), (120, 120)]
+
+    def stop(done, total):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        compare_sets(truth, columns, columns, 120, on_progress=stop)

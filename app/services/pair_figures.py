@@ -1,0 +1,228 @@
+"""The figures of two stored sets on the images both have, with the noise of their differences.
+
+They are made once, on a thread that tells how far it is and can be stopped, and kept in a file of the second set's
+run. The file is named after what it was made from, so that it never tells of other predictions.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.errors import BadRequest, Cancelled
+from app.pipeline.data.snapshot import Sample
+from app.pipeline.evaluate.coco_numbers import evaluate_columns
+from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
+from app.pipeline.evaluate.error_budget import spend_errors
+from app.records import PredictionSet
+from app.services import review
+from app.services.context import Services
+from app.store import predictions
+from app.store.files import replacing
+
+FIGURES = ("map", "map50", "map75", "f1", "f1_threshold", "precision_at", "recall_at")
+CLASS_FIGURES = ("ap", "ap50", "f1", "threshold")
+_FORMAT = 1  # of the file; another number makes all of them anew
+
+Report = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The images that both sets have, with the labels of the second's dataset, and both sets of detections on them.
+
+    num_left_out: images that only one of them has there. num_relabeled: images whose boxes differ between the datasets.
+    """
+
+    samples: tuple[Sample, ...]
+    truth: GroundTruth
+    first: DetectionColumns
+    second: DetectionColumns
+    num_left_out: int
+    num_relabeled: int
+
+
+def load_pair(services: Services, slug: str, first: PredictionSet, second: PredictionSet) -> Pair:
+    """What both sets are judged on; the last one is remembered. Raises NotFound, BadRequest as :func:`judge_pair`."""
+    return _load_pair(services, slug, *((record.id, record.created_at) for record in (first, second)))
+
+
+def judge_pair(
+    services: Services,
+    slug: str,
+    first: PredictionSet,
+    second: PredictionSet,
+    report: Report = lambda done, total, message: None,
+) -> dict[str, Any]:
+    """The figures of two sets, from their file if they were made before; ``report`` may raise to end the work.
+
+    images, left_out, relabeled; first and second: each with :data:`FIGURES`, per_class (label, name, num_truth and
+    :data:`CLASS_FIGURES`) and error_budget; differences: figure -> the fields of Difference with is_clear.
+    Raises BadRequest when the sets have different classes or share no image.
+    """
+    path = _path_of(services, slug, first, second)
+    kept = _read(path)
+    if kept is not None:
+        return kept
+    made = _judge(load_pair(services, slug, first, second), report)
+    with replacing(path) as temporary:
+        temporary.write_bytes(orjson.dumps(made))
+    return made
+
+
+def _judge(pair: Pair, report: Report) -> dict[str, Any]:
+    from app.pipeline.evaluate.bootstrap import NUM_RESAMPLES, compare_sets  # numba takes a quarter of a second to load
+
+    report(0, NUM_RESAMPLES, "Judging both")
+    sides = [_describe(pair.truth, columns) for columns in (pair.first, pair.second)]
+    differences = compare_sets(
+        pair.truth,
+        pair.first,
+        pair.second,
+        on_progress=lambda done, total: report(done, total, "Measuring the noise"),
+    )
+    return {
+        "images": pair.truth.num_images,
+        "left_out": pair.num_left_out,
+        "relabeled": pair.num_relabeled,
+        "first": sides[0],
+        "second": sides[1],
+        "differences": {name: {**asdict(item), "is_clear": item.is_clear} for name, item in differences.items()},
+    }
+
+
+def _describe(truth: GroundTruth, columns: DetectionColumns) -> dict[str, Any]:
+    found = evaluate_columns(truth, columns)
+    kept = ("label", "name", "num_truth", *CLASS_FIGURES)
+    return {
+        **{name: getattr(found, name) for name in FIGURES},
+        "per_class": [{name: row[name] for name in kept} for row in found.per_class],
+        "error_budget": spend_errors(truth, columns).to_json(),
+    }
+
+
+# ---- work on a thread ------------------------------------------------------------------------------------------------
+
+
+class _Work(threading.Thread):
+    """Judging a pair; one at a time computes, the others wait."""
+
+    turn = threading.Lock()
+
+    def __init__(self, do: Callable[[Report], dict[str, Any]]) -> None:
+        super().__init__(name="judge a pair", daemon=True)
+        self.do = do
+        self.is_stopped = threading.Event()
+        self.progress: dict[str, Any] = {"done": 0, "total": 0, "message": "Waiting for its turn", "eta_s": None}
+        self.error: Exception | None = None
+        self._began = 0.0
+
+    def run(self) -> None:
+        try:
+            with self.turn:
+                self.do(self._report)
+        except Exception as error:  # told to whoever asks
+            self.error = error
+
+    def _report(self, done: int, total: int, message: str) -> None:
+        if self.is_stopped.is_set():
+            raise Cancelled("Comparing was stopped.")
+        now = time.monotonic()
+        if not done:
+            self._began = now
+        eta_s = (now - self._began) * (total - done) / done if done else None
+        self.progress = {"done": done, "total": total, "message": message, "eta_s": eta_s}
+
+
+_works: dict[Path, _Work] = {}
+_works_guard = threading.Lock()
+
+
+def ask_for_pair(
+    services: Services, slug: str, first: PredictionSet, second: PredictionSet, wait_s: float = 0.0
+) -> dict[str, Any]:
+    """``{"state": "ready", "figures": …}``, or how far the work is; it is begun here if nobody did.
+
+    While it lasts: ``{"state": "working", "progress": {done, total, message, eta_s}}``. Waits for its end for
+    ``wait_s`` at most. Raises what kept the work from its end, once.
+    """
+    path = _path_of(services, slug, first, second)
+    kept = _read(path)
+    if kept is not None:
+        return {"state": "ready", "figures": kept}
+    with _works_guard:
+        work = _works.get(path)
+        if work is None:
+            work = _works[path] = _Work(partial(judge_pair, services, slug, first, second))
+            work.start()
+    work.join(wait_s)
+    if work.is_alive():
+        return {"state": "working", "progress": work.progress}
+    with _works_guard:
+        if _works.get(path) is work:
+            del _works[path]
+    if work.error is not None:
+        raise work.error
+    return {"state": "ready", "figures": judge_pair(services, slug, first, second)}
+
+
+def stop_pair(services: Services, slug: str, first: PredictionSet, second: PredictionSet) -> None:
+    """End the work on a pair, if there is any; the next one who asks begins anew."""
+    with _works_guard:
+        work = _works.pop(_path_of(services, slug, first, second), None)
+    if work is not None:
+        work.is_stopped.set()
+
+
+# ---- files and images ------------------------------------------------------------------------------------------------
+
+
+def _path_of(services: Services, slug: str, first: PredictionSet, second: PredictionSet) -> Path:
+    made_from = [_FORMAT, *((record.id, record.created_at, record.snapshot_sha256) for record in (first, second))]
+    digest = hashlib.sha256(orjson.dumps(made_from)).hexdigest()
+    return services.files(slug).run(second.run_id) / "compared" / f"{digest[:24]}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a file tells; None for one that is missing or damaged: it is made anew."""
+    try:
+        return orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+
+
+@lru_cache(maxsize=1)
+def _load_pair(services: Services, slug: str, first: tuple[int, float], second: tuple[int, float]) -> Pair:
+    database = services.database(slug)
+    records = [predictions.get_set(database, set_id) for set_id, _ in (first, second)]
+    earlier, later = (review.load_truth(services, slug, record.run_id) for record in records)
+    if earlier.categories != later.categories:
+        raise BadRequest(
+            "The two were trained on different classes, so their figures do not mean the same.",
+            "Train one of them again on the classes as they are now.",
+        )
+    split = records[1].split
+    known = {sample.image_id: sample for sample in earlier.split(split)}
+    newer = later.split(split)
+    samples = tuple(sample for sample in newer if sample.image_id in known)
+    if not samples:
+        raise BadRequest(f"The two share no image of the {split} split.", "Choose another split.")
+    truth = GroundTruth.from_samples(samples, later.categories)
+    columns = []
+    for record in records:
+        found = predictions.read_detections(database, record.id)
+        shared = {sample.image_id: found[sample.image_id] for sample in samples if sample.image_id in found}
+        columns.append(DetectionColumns.from_detections(truth, shared))
+    num_relabeled = sum(not _has_same_labels(sample, known[sample.image_id]) for sample in samples)
+    return Pair(samples, truth, *columns, len(known) + len(newer) - 2 * len(samples), num_relabeled)
+
+
+def _has_same_labels(one: Sample, other: Sample) -> bool:
+    return np.array_equal(one.boxes, other.boxes) and np.array_equal(one.labels, other.labels)

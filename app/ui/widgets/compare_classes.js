@@ -1,0 +1,78 @@
+// Class by class: both sides beside each other with their difference, sorted by any column.
+
+import { signed, sideHead } from "./compare_differences.js";
+import { letterOf } from "./compare_sides.js";
+import { element } from "./element.js";
+import { colorOf } from "./palette.js";
+
+const FIGURES = [["ap50", "AP50"], ["ap", "AP"], ["f1", "F1"]];
+const shown = (value) => (value < 0 ? "–" : value.toFixed(3));
+
+export class ClassTable {
+  constructor({ answer, figures, pair }) {
+    Object.assign(this, { answer, figures, pair });
+    this.rows = figures.first.per_class.map((first, at) => ({ ...first, both: [first, figures.second.per_class[at]] }));
+    this.sort = { key: "label", isRising: true };
+    this.body = element("tbody");
+    this.heads = [];
+    const [first, second] = pair;
+    const groups = element("tr", {}, element("th", { colspan: 2 }), ...FIGURES.map(([, title]) => element("th", { colspan: 3, class: "group" }, title)));
+    const head = element(
+      "tr",
+      {},
+      this._head("label", "Class"),
+      this._head("num_truth", "Objects", true),
+      ...FIGURES.flatMap(([key]) => [this._head(`${key} 0`, letterOf(first), true, "group"), this._head(`${key} 1`, letterOf(second), true), this._head(`${key} d`, "Difference", true)]),
+    );
+    this.root = element(
+      "section",
+      { class: "a-card classes" },
+      element("p", { class: "note" }, sideHead(answer, first), sideHead(answer, second)),
+      element("div", { class: "scroll" }, element("table", { class: "a-table" }, element("thead", {}, groups, head), this.body)),
+      element("p", { class: "note" }, "Single classes have no interval here: one with few objects moves a lot by chance."),
+    );
+    this._fill();
+  }
+
+  _head(key, text, isNumber = false, kind = "") {
+    const button = element("button", { type: "button", onclick: () => this._sortBy(key) }, text);
+    const head = element("th", { class: `${isNumber ? "a-number" : ""} ${kind}`, "data-key": key }, button);
+    this.heads.push(head);
+    return head;
+  }
+
+  _sortBy(key) {
+    const isAgain = this.sort.key === key;
+    this.sort = { key, isRising: isAgain ? !this.sort.isRising : key === "label" };
+    this._fill();
+  }
+
+  _valueOf(row, key) {
+    const [figure, which] = key.split(" ");
+    if (which === undefined) return row[figure];
+    const [first, second] = row.both.map((side) => side[figure]);
+    return which === "d" ? (first < 0 ? -9 : second - first) : row.both[which][figure];
+  }
+
+  _fill() {
+    const { key, isRising } = this.sort;
+    const rows = [...this.rows].sort((a, b) => (isRising ? 1 : -1) * (this._valueOf(a, key) - this._valueOf(b, key)) || a.label - b.label);
+    for (const head of this.heads) head.setAttribute("aria-sort", head.dataset.key !== key ? "none" : isRising ? "ascending" : "descending");
+    this.body.replaceChildren(...rows.map((row) => this._row(row)));
+  }
+
+  _row(row) {
+    const swatch = element("span", { class: "a-swatch" });
+    swatch.style.background = colorOf(row.label - 1);
+    const cells = FIGURES.flatMap(([key]) => {
+      const [first, second] = row.both.map((side) => side[key]);
+      const difference = second - first;
+      return [
+        element("td", { class: "a-number group" }, shown(first)),
+        element("td", { class: "a-number" }, shown(second)),
+        element("td", { class: `a-number ${Math.abs(difference) < 0.0005 ? "a-muted" : ""}` }, first < 0 ? "–" : signed(difference)),
+      ];
+    });
+    return element("tr", { "data-class": row.label }, element("td", { class: "name", title: row.name }, swatch, element("span", {}, row.name)), element("td", { class: "a-number" }, String(row.num_truth)), ...cells);
+  }
+}
