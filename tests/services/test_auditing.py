@@ -4,7 +4,8 @@ import pytest
 
 from app.errors import BadRequest
 from app.pipeline.types import Detections
-from app.services import auditing, jobs
+from app.services import audited_labels, auditing, jobs
+from app.services.auditing import AuditFilter
 from app.store import annotations, predictions
 from tests.services.review_project import make_review_project
 
@@ -38,10 +39,10 @@ def test_a_removed_box_is_found_missing_and_mending_it_ends_that(project):
     labels = boxes_of(project, image_id)
     set_id = store(project, "valid", {image_id: ([item.bbox for item in labels], [0.9] * 5, [1, 2, 1, 2, 1])})
     at = (project.services, project.slug)
-    assert auditing.audit_sets(*at, [set_id], min_score=0.5)["suspects"] == []
+    assert auditing.audit_sets(*at, [set_id], AuditFilter(min_score=0.5))["suspects"] == []
     with project.services.database(project.slug).write() as db:
         annotations.replace(db, image_id, 0, labels[:-1])
-    audited = auditing.audit_sets(*at, [set_id], min_score=0.5)
+    audited = auditing.audit_sets(*at, [set_id], AuditFilter(min_score=0.5))
     json.dumps(audited)
     (suspect,) = audited["suspects"]
     assert (suspect["kind"], suspect["image_id"], suspect["annotation_id"]) == ("missing_box", image_id, None)
@@ -54,7 +55,7 @@ def test_a_relabeled_box_is_a_wrong_class_with_its_annotation(project):
     image_id = project.image_ids["valid"][1]
     labels = boxes_of(project, image_id)
     set_id = store(project, "valid", {image_id: ([labels[0].bbox], [0.8], [2])})
-    (suspect,) = auditing.audit_sets(project.services, project.slug, [set_id], min_score=0.5)["suspects"]
+    (suspect,) = auditing.audit_sets(project.services, project.slug, [set_id], AuditFilter(min_score=0.5))["suspects"]
     assert (suspect["kind"], suspect["annotation_id"]) == ("wrong_class", labels[0].id)
     assert (suspect["labeled"], suspect["predicted"]) == ("Red cell", "White cell")
     assert suspect["label_box"] == list(labels[0].bbox)
@@ -73,7 +74,7 @@ def test_of_several_sets_the_one_that_did_not_train_on_an_image_is_asked(project
     image_id = project.image_ids["valid"][0]
     held_out = store(project, "valid", {image_id: ([[0, 0, 3, 3]], [0.9], [1])})
     trained = store(project, "train", {project.image_ids["train"][0]: ([[0, 0, 3, 3]], [0.9], [1])})
-    original = auditing.review.load_truth
+    original = audited_labels.review.load_truth
 
     def load(services, slug, run_id):
         """Both splits hold the same image, each for one of the sets."""
@@ -89,12 +90,12 @@ def test_of_several_sets_the_one_that_did_not_train_on_an_image_is_asked(project
 
         return Both
 
-    monkeypatch.setattr(auditing.review, "load_truth", load)
+    monkeypatch.setattr(audited_labels.review, "load_truth", load)
     monkeypatch.setattr(
-        auditing.predictions, "read_detections", lambda *_: {image_id: Detections([[0, 0, 3, 3]], [0.9], [1])}
+        audited_labels.predictions, "read_detections", lambda *_: {image_id: Detections([[0, 0, 3, 3]], [0.9], [1])}
     )
     for order in ([held_out, trained], [trained, held_out]):
-        audited = auditing.audit_sets(project.services, project.slug, order, min_score=0.5)
+        audited = auditing.audit_sets(project.services, project.slug, order, AuditFilter(min_score=0.5))
         assert (audited["in_sample"], audited["suspects"][0]["set"]) == (0, held_out)
 
 
@@ -105,19 +106,21 @@ def test_images_that_were_turned_since_are_skipped(project):
     )
     with project.services.database(project.slug).write() as db:
         db.execute("UPDATE image SET rotation = 90 WHERE id = ?", [image_id])
-    audited = auditing.audit_sets(project.services, project.slug, [set_id], min_score=0.5)
+    audited = auditing.audit_sets(project.services, project.slug, [set_id], AuditFilter(min_score=0.5))
     assert (audited["skipped"], audited["images"], audited["total"]) == (1, 1, 0)
 
 
 def test_pages_and_what_cannot_be_asked_for(project):
     at = (project.services, project.slug, [project.set_ids[2]])
-    whole = auditing.audit_sets(*at, min_score=0.1)
-    first = auditing.audit_sets(*at, min_score=0.1, limit=2)
-    rest = auditing.audit_sets(*at, min_score=0.1, after=2)
-    assert first["suspects"] + rest["suspects"] == whole["suspects"] and first["next"] == 2
+    sure = AuditFilter(min_score=0.1)
+    whole = auditing.audit_sets(*at, sure)
+    first = auditing.audit_sets(*at, sure, limit=2)
+    rest = auditing.audit_sets(*at, sure, after=first["next"])
+    assert first["suspects"] + rest["suspects"] == whole["suspects"]
+    assert (first["left"], rest["left"], rest["next"]) == (whole["total"] - 2, 0, None)
     scores = [suspect["score"] for suspect in whole["suspects"]]
     assert scores == sorted(scores, reverse=True) and len(scores) > 4
     with pytest.raises(BadRequest, match="1 to 500"):
         auditing.audit_sets(*at, limit=501)
     with pytest.raises(BadRequest, match="0..1"):
-        auditing.audit_sets(*at, min_score=2)
+        auditing.audit_sets(*at, AuditFilter(min_score=2))
