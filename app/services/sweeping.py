@@ -13,7 +13,7 @@ import orjson
 
 from app.errors import NotFound, UserError
 from app.pipeline.config import TestTimeAugmentation
-from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, selection_score
+from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, explain_gain, selection_score
 from app.records import Checkpoint, Job
 from app.services import jobs, review
 from app.services.context import Services
@@ -219,11 +219,12 @@ def _judge(
 def _verdict(rows: list[dict[str, Any]], metric: str, split: str) -> str:
     best = rows[0]
     text = f"{best['name']} is best on {split}: {best['score']:.3f} by {TITLES[metric]}."
-    if not best["soup"]:
-        soup = next((row for row in rows if row["soup"]), None)
-        return f"{text} No soup is better: the best one has {soup['score']:.3f}." if soup else text
+    soup = next((row for row in rows if row["soup"]), None)
+    if soup is None:
+        return text
     trained = next(row for row in rows if not row["soup"])
-    text += f" The best trained checkpoint ({trained['name']}) has {trained['score']:.3f}."
+    names = f"with {trained['name']}", f"with the {soup['soup']} soup"
+    text += f" {explain_gain(metric, trained, soup, *names)}"
     if best["is_chosen_here"]:
         text += " The soup was chosen on these images: judge it on test before relying on the gain."
     return text

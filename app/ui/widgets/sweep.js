@@ -64,7 +64,7 @@ class AnchorageSweep extends HTMLElement {
         "section",
         { class: "a-card sweep", "aria-label": "Checkpoint sweep" },
         element("div", { class: "a-toolbar" }, element("h3", {}, "Every kept checkpoint"), element("span", { class: "spacer" }), element("label", { class: "pick" }, "Judged on", this.picker), this.go),
-        element("p", { class: "note" }, "All that a run kept in one table, and two soups: the average of all weights, and that of those which do not lower the score on valid."),
+        element("p", { class: "note" }, "All that a run kept in one table, and two soups: the average of all weights, and that of those which do not lower the score on valid. Columns of classes are AP50."),
         this.content,
       ),
     );
@@ -129,7 +129,7 @@ class AnchorageSweep extends HTMLElement {
 
   _figures() {
     this.chartHost = element("div", { class: "curves" });
-    this.chart = new LineChart(this.chartHost, { title: "AP50", formatX: (x) => this.nameOfX(x), ticksX: () => this.ticks });
+    this.chart = new LineChart(this.chartHost, { title: "AP50 by epoch", formatX: (x) => this.nameOfX(x), ticksX: () => this.ticks });
     return [element("div", { class: "table-scroll" }, this._table()), this.chartHost];
   }
 
