@@ -20,7 +20,7 @@ from app.store import categories, ignored_suspects, images
 from app.store.database import ProjectDatabase
 
 MAX_PAGE = 500
-SAME_SUSPECT_IOU = 0.85  # a model trained a little longer puts its boxes down as near as this; see decision 15
+SAME_SUSPECT_IOU = 0.7  # nearly all boxes that another checkpoint puts on one object, and no other; see decision 15
 MAX_NEARBY = 40
 NEARBY_MARGIN = 1.5  # of the longer side of a suspect: how far around it other labels are told
 FIGURES = ("map50", "f1")
@@ -77,15 +77,15 @@ def audit_sets(
     pixels), predicted, predicted_id, score, iou, nearby (labeled boxes around: x1, y1, x2, y2, category id), in_sample
     (whether the model was trained on the image) and set. counts: suspects by kind, whatever kind was asked for; images,
     in_sample: how many images were judged, and how many of them in sample; skipped: images that were deleted or turned
-    since; ignored: how many suspects of these images are. total and left: how many there are, and come after this page.
-    ``next``, the key of its last one, is the ``after`` of the following page, however many of it are mended meanwhile;
-    None at the end. Raises NotFound, BadRequest.
+    since; ignored: how many suspects of these images are, ignored_in_project: how many are in all. total and left: how
+    many there are, and come after this page. ``next``, the key of its last one, is the ``after`` of the following page,
+    however many of it are mended meanwhile; None at the end. Raises NotFound, BadRequest.
     """
     chosen = chosen or AuditFilter()
     if not 1 <= limit <= MAX_PAGE:
         raise BadRequest(f"A page has 1 to {MAX_PAGE} entries; got {limit}.")
     found, min_score = _open(services, slug, set_ids, chosen)
-    is_ignored = _find_ignored(services, slug, found)
+    is_ignored, num_ignored = _find_ignored(services, slug, found)
     is_meant = ~is_ignored & _has_class(found, chosen.category_id)
     counts = {kind: int((is_meant & (found.suspects.kind == number)).sum()) for number, kind in enumerate(KINDS)}
     if chosen.kind is not None:
@@ -103,6 +103,7 @@ def audit_sets(
         "skipped": found.skipped,
         "counts": counts,
         "ignored": int(is_ignored.sum()),
+        "ignored_in_project": num_ignored,
         "suspects": suspects,
         "total": total,
         "left": left,
@@ -120,7 +121,7 @@ def open_suspect(
     chosen = chosen or AuditFilter()
     found, _ = _open(services, slug, set_ids, chosen)
     detection = found.row_of(key)
-    is_meant = ~_find_ignored(services, slug, found)
+    is_meant = ~_find_ignored(services, slug, found)[0]
     here = np.flatnonzero(is_meant & (found.suspects.detection == detection))
     is_meant &= found.is_behind(detection) & _has_class(found, chosen.category_id)
     if chosen.kind is not None:
@@ -240,19 +241,18 @@ def _has_class(found: Audit, category_id: int | None) -> np.ndarray:
     return is_labeled | (found.detections.labels[suspects.detection] == label)
 
 
-def _find_ignored(services: Services, slug: str, found: Audit) -> np.ndarray:
-    """bool [S]: which suspects are ignored ones, predicted then or again."""
+def _find_ignored(services: Services, slug: str, found: Audit) -> tuple[np.ndarray, int]:
+    """bool [S]: which suspects are ignored ones, predicted then or again; and how many the project has."""
     with services.database(slug).read() as db:
-        by_image: dict[int, list[IgnoredSuspect]] = {}
-        for row in ignored_suspects.all_of(db):
-            by_image.setdefault(row.image_id, []).append(row)
+        rows = ignored_suspects.all_of(db)
+    by_image: dict[int, list[IgnoredSuspect]] = {}
+    for row in rows:
+        by_image.setdefault(row.image_id, []).append(row)
     is_ignored = np.zeros(len(found.suspects.kind), bool)
-    if not by_image:
-        return is_ignored
     image_ids = found.truth.image_ids[found.detections.image_index[found.suspects.detection]]
     for number in np.flatnonzero(np.isin(image_ids, list(by_image))).tolist():
         is_ignored[number] = _is_one_of(found, number, by_image[int(image_ids[number])])
-    return is_ignored
+    return is_ignored, len(rows)
 
 
 def _is_one_of(found: Audit, number: int, rows: Iterable[IgnoredSuspect]) -> bool:

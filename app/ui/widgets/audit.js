@@ -30,6 +30,7 @@ class AnchorageAudit extends HTMLElement {
 
   disconnectedCallback() {
     this._isStarted = false;
+    this.progress?.end();
     this.grid?.clear();
     this.replaceChildren();
   }
@@ -217,7 +218,7 @@ class AnchorageAudit extends HTMLElement {
     try {
       const counted = this.isIgnoredList ? await getJSON(projectURL(`/audit?${this._query()}&limit=1`), { signal }) : page;
       this.summary.show(counted);
-      this.dataset.ignored = counted.ignored;
+      this.dataset.ignored = counted.ignored_in_project;
     } catch (error) {
       if (error.name !== "AbortError") notify(error, "error");
     }

@@ -3,6 +3,7 @@
 
 import { getParam, notify } from "./api.js";
 import { element } from "./element.js";
+import { formatFigure } from "./review_panel.js";
 import { KINDS } from "./suspects.js";
 
 const TITLES = { map50: "mAP50", f1: "F1" };
@@ -60,7 +61,7 @@ export class AuditSummary {
   }
 
   /** Show the numbers of an audit. */
-  show({ counts, ignored, images, in_sample: inSample, skipped, min_score: minScore }) {
+  show({ counts, ignored_in_project: ignored, images, in_sample: inSample, skipped, min_score: minScore }) {
     Object.assign(this, { counts: { ...counts }, ignored });
     this._count();
     this.range.value = minScore;
@@ -112,8 +113,8 @@ function sampleText(images, inSample, skipped) {
 function judgedText({ before, after, changed }) {
   if (!changed) return ["No label changed since the run began: the figures are the same."];
   const figures = Object.entries(TITLES).map(([name, title]) => {
-    const rose = after[name] - before[name];
-    const move = element("strong", { class: rose >= 0 ? "up" : "down", "data-figure": name }, `${before[name].toFixed(3)} → ${after[name].toFixed(3)}`);
+    const [was, is] = [formatFigure(before[name]), formatFigure(after[name])];
+    const move = element("strong", { class: was === is ? null : after[name] > before[name] ? "up" : "down", "data-figure": name }, `${was} → ${is}`);
     return element("span", { class: "figure" }, `${title} `, move);
   });
   return [...figures, element("span", { class: "a-muted" }, changed === 1 ? "1 image labeled anew" : `${changed} images labeled anew`)];

@@ -23,21 +23,23 @@ export class JobProgress {
     this.stop = element("button", { type: "button", class: "a-button", onclick: () => this._stop() }, "Stop");
     this.bar = element("div", { class: "a-progress", role: "progressbar", "aria-label": title, "aria-valuemin": 0, "aria-valuemax": 100 }, this.fill);
     this.root = element("div", { class: "a-card job-progress" }, element("h3", { class: "a-subtitle" }, title), this.message, this.bar, element("div", { class: "a-toolbar" }, this.left, element("span", { class: "spacer" }), this.stop));
-    this.end = poll(() => this._look(), POLL_MS, this.root);
+    this.end = poll(() => this._look(), POLL_MS);
   }
 
   async _look() {
     const { job } = await getJSON(projectURL(`/jobs/${this.job.id}`));
+    if (!this.root.isConnected) return this.end(); // only now: at first it is not on the page yet
     this._show(job);
-    if (!FINAL_STATES.includes(job.state)) return;
+    if (!FINAL_STATES.includes(job.state)) return null;
     this.end();
     if (job.state === "failed" || job.state === "interrupted") notify(job.error || `${this.title} was ${job.state}.`, "error");
-    this.onEnd(job);
+    return this.onEnd(job);
   }
 
   _show(job) {
     const { done = 0, total = 0, message = "", eta_s: eta = null } = job.progress ?? {};
-    if (total) this.message.textContent = `${message || this.title}: ${done} of ${total} images`;
+    const what = message ? message[0].toUpperCase() + message.slice(1) : this.title;
+    if (total) this.message.textContent = `${what}: ${done} of ${total} images`;
     if (job.state === "stopping") this.message.textContent = "Stopping…";
     this.stop.disabled = job.state === "stopping";
     const percent = total ? (100 * done) / total : 0;
