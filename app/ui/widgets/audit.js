@@ -171,7 +171,7 @@ class AnchorageAudit extends HTMLElement {
       onJudge: () => getJSON(projectURL(`/audit/figures?set=${this.setId}`)),
     });
     const scroller = element("div", { class: "scroller", tabindex: 0, "aria-label": "Suspects" });
-    this.nothing = element("div", { class: "nothing", hidden: true });
+    this.nothing = element("div", { class: "nothing" }, element("p", { class: "a-muted waiting" }, "Comparing predictions and labels…"));
     this.body.replaceChildren(this.summary.root, element("div", { class: "main" }, scroller, this.nothing));
     this.grid = new ImageGrid(scroller, {
       captionPx: CAPTION_PX,
