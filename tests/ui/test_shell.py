@@ -107,7 +107,7 @@ def test_head_names_the_pages_and_every_widget():
     head = shell.head("/widgets/v1")
     pages = json.loads(unescape(head.partition('content="')[2].partition('"')[0]))
     assert [page["path"] for page in pages][:2] == ["/", "/data"]
-    assert len({page["path"] for page in pages}) == len(pages) == 9
+    assert len({page["path"] for page in pages}) == len(pages) == len(shell.PAGES)
     for path in shell.WIDGETS.glob("*.js"):
         assert f'src="/widgets/v1/{path.name}"' in head
     assert head.index("theme.css") < head.index("nav.css")  # variables and classes first: widgets refine them
