@@ -144,6 +144,14 @@ def audit_as_text(result: Result) -> str:
     """One line a suspect."""
     counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in result["counts"].items())
     lines = [f"{result['images']} images, model at least {result['min_score']:.2f} sure: {counts}"]
+    if result["ignored"]:
+        lines[0] += f" ({result['ignored']} ignored)"
+    judged = result["judged"]
+    if judged["changed"]:
+        moved = ", ".join(
+            f"{TITLES[name]} {judged['before'][name]:.3f} -> {judged['after'][name]:.3f}" for name in judged["before"]
+        )
+        lines.append(f"Judged again, with {judged['changed']} images labeled anew since the run began: {moved}.")
     if result["in_sample"]:
         lines.append(f"The model was trained on {result['in_sample']} of them: it has learned their faults too.")
     for item in result["suspects"]:

@@ -102,7 +102,7 @@ class Job:
     """A piece of long work in the queue of a project."""
 
     id: int
-    kind: str  # import, train, predict, ensemble, ensemble_lab, export
+    kind: str  # import, train, predict, ensemble, ensemble_lab, sweep, export
     state: str  # queued, running, stopping, paused, done, failed, cancelled, interrupted
     attempt: int
     payload: dict[str, Any]
@@ -205,3 +205,17 @@ class PredictionSet:
     def test_time_augmentation(self) -> str:
         """The views a checkpoint predicted in; predictions of a run's own validations are "off"."""
         return self.options.get("test_time_augmentation", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoredSuspect:
+    """A disagreement between a model and the labels that somebody looked at and left as it is."""
+
+    id: int
+    image_id: int
+    kind: str  # missing_box, wrong_class, loose_box
+    predicted_id: int  # class of the predicted box
+    labeled_id: int | None  # class of the labeled box, None for a missing one
+    bbox: tuple[float, float, float, float]  # predicted; xyxy pixels of the upright original image
+    score: float
+    created_at: float

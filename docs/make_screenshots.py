@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = {"width": 1280, "height": 720}
-PAGES = ("projects", "data", "annotate", "augment", "train", "review", "compare", "ensemble", "export")
+PAGES = ("projects", "data", "annotate", "augment", "train", "review", "compare", "audit", "ensemble", "export")
 HIDDEN = ".place { visibility: hidden; }"  # the path of somebody's machine
 SETTLE_MS = 2500  # pictures, previews and charts come after the page is ready
 

@@ -36,7 +36,7 @@ JOB_PROCESS_ENTRIES = {
     "app.services.job_handlers",
     "app.services.export_handlers",
     "app.services.preflight_handler",
-    "app.services.soup_handler",
+    "app.services.sweep_handler",
     "app.jobs.handlers",
     "app.jobs.helper_warm_up",
     "app.pipeline.device_check",

@@ -1,34 +1,41 @@
 """Looking for faults in the labels: where a model that is sure disagrees with them, as they are now."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from app.errors import BadRequest
-from app.pipeline.data.categories import CategoryMap
-from app.pipeline.data.snapshot import Sample
-from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
-from app.pipeline.evaluate.label_audit import KINDS, find_suspects
-from app.pipeline.types import Detections
-from app.records import Annotation, Image, Job, PredictionSet
+from app.pipeline.evaluate.coco_numbers import evaluate_columns
+from app.pipeline.evaluate.label_audit import KINDS
+from app.pipeline.evaluate.matching import box_ious
+from app.records import IgnoredSuspect, Image, Job
 from app.services import review
+from app.services.audited_labels import Audit, AuditedLabels, audit
 from app.services.context import Services
 from app.services.stored_sets import wait_for_set
-from app.store import annotations, categories, images, predictions
+from app.store import categories, ignored_suspects, images
+from app.store.database import ProjectDatabase
 
 MAX_PAGE = 500
+SAME_SUSPECT_IOU = 0.7  # nearly all boxes that another checkpoint puts on one object, and no other; see decision 15
+MAX_NEARBY = 40
+NEARBY_MARGIN = 1.5  # of the longer side of a suspect: how far around it other labels are told
+FIGURES = ("map50", "f1")
 
 
-@dataclass(frozen=True, eq=False)
-class _Predicted:
-    """An image as one of the sets predicted it; ``is_seen``: the set's run had it in training."""
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which suspects to list: of a kind, with a class (predicted or labeled), from a score on.
 
-    sample: Sample
-    found: Detections
-    is_seen: bool
-    record: PredictionSet
+    ``min_score`` is where the first set's F1 is best unless given.
+    """
+
+    kind: str | None = None
+    category_id: int | None = None
+    min_score: float | None = None
 
 
 def audit_run(
@@ -40,150 +47,318 @@ def audit_run(
     limit: int = 100,
     on_change: Callable[[Job], None] | None = None,
 ) -> dict[str, Any]:
-    """Audit a split with a run's best checkpoint, predicting first where that was not done; see :func:`audit_sets`."""
+    """Audit a split with a run's best checkpoint, predicting first where that was not done.
+
+    As :func:`audit_sets`, with run, split, checkpoint and ``judged``: see :func:`judge_again`.
+    """
     checkpoint = review.best_checkpoint(services, slug, run_id)
     record = wait_for_set(services, slug, checkpoint, split, on_change)
-    audited = audit_sets(services, slug, [record.id], min_score=min_score, limit=limit)
-    return {"run": run_id, "split": split, "checkpoint": checkpoint.file_name, **audited}
+    audited = audit_sets(services, slug, [record.id], AuditFilter(min_score=min_score), limit=limit)
+    judged = judge_again(services, slug, [record.id])
+    return {"run": run_id, "split": split, "checkpoint": checkpoint.file_name, **audited, "judged": judged}
 
 
 def audit_sets(
     services: Services,
     slug: str,
     set_ids: Sequence[int],
+    chosen: AuditFilter | None = None,
     *,
-    min_score: float | None = None,
-    after: int = 0,
+    after: str = "",
     limit: int = 100,
 ) -> dict[str, Any]:
     """A page of suspects, the surest first, from the predictions of one set or of several.
 
     With several, each image is judged by the first set whose run did not train on it, where there is one: give the sets
-    of a cross-validation, and every image is judged out of sample. ``min_score`` is where the first set's F1 is best
-    unless given.
+    of a cross-validation, and every image is judged out of sample. Suspects that were ignored are left out.
 
-    suspects: kind (one of KINDS), image_id, file_name, annotation_id and label_box (None for a missing box), box
-    (predicted; xyxy pixels), score, iou, labeled and predicted (class names; labeled None without a box), in_sample
-    (whether the model was trained on the image) and set. counts: suspects by kind; images, in_sample: how many images
-    were judged, and how many of them in sample; skipped: images that were deleted or turned since. total, next.
+    suspects: key, kind (one of KINDS), image (id, file_name, width, height, sha256, rotation, split), image_id and
+    file_name again, annotation_id, labeled, labeled_id and label_box (None for a missing box), box (predicted; xyxy
+    pixels), predicted, predicted_id, score, iou, nearby (labeled boxes around: x1, y1, x2, y2, category id), in_sample
+    (whether the model was trained on the image) and set. counts: suspects by kind, whatever kind was asked for; images,
+    in_sample: how many images were judged, and how many of them in sample; skipped: images that were deleted or turned
+    since; ignored: how many suspects of these images are, ignored_in_project: how many are in all. total and left: how
+    many there are, and come after this page. ``next``, the key of its last one, is the ``after`` of the following page,
+    however many of it are mended meanwhile; None at the end. Raises NotFound, BadRequest.
+    """
+    chosen = chosen or AuditFilter()
+    if not 1 <= limit <= MAX_PAGE:
+        raise BadRequest(f"A page has 1 to {MAX_PAGE} entries; got {limit}.")
+    found, min_score = _open(services, slug, set_ids, chosen)
+    is_ignored, num_ignored = _find_ignored(services, slug, found)
+    is_meant = ~is_ignored & _has_class(found, chosen.category_id)
+    counts = {kind: int((is_meant & (found.suspects.kind == number)).sum()) for number, kind in enumerate(KINDS)}
+    if chosen.kind is not None:
+        is_meant &= found.suspects.kind == KINDS.index(chosen.kind)
+    total = int(is_meant.sum())
+    if after:
+        is_meant &= found.is_behind(found.row_of(after))
+    rows = np.flatnonzero(is_meant)
+    suspects = _describe(services, slug, found, rows[:limit])
+    left = max(len(rows) - limit, 0)
+    return {
+        "min_score": min_score,
+        "images": len(found.images),
+        "in_sample": sum(one.is_seen for one in found.images),
+        "skipped": found.skipped,
+        "counts": counts,
+        "ignored": int(is_ignored.sum()),
+        "ignored_in_project": num_ignored,
+        "suspects": suspects,
+        "total": total,
+        "left": left,
+        "next": suspects[-1]["key"] if left else None,
+    }
+
+
+def open_suspect(
+    services: Services, slug: str, set_ids: Sequence[int], key: str, chosen: AuditFilter | None = None
+) -> dict[str, Any]:
+    """One suspect of an audit by its key, None when the labels agree by now or it was ignored; and the one behind it.
+
+    ``next`` is the following suspect of the filter, None at the end. Raises NotFound, BadRequest.
+    """
+    chosen = chosen or AuditFilter()
+    found, _ = _open(services, slug, set_ids, chosen)
+    detection = found.row_of(key)
+    is_meant = ~_find_ignored(services, slug, found)[0]
+    here = np.flatnonzero(is_meant & (found.suspects.detection == detection))
+    is_meant &= found.is_behind(detection) & _has_class(found, chosen.category_id)
+    if chosen.kind is not None:
+        is_meant &= found.suspects.kind == KINDS.index(chosen.kind)
+    behind = np.flatnonzero(is_meant)
+    described = _describe(services, slug, found, [*here[:1], *behind[:1]])
+    return {
+        "suspect": described[0] if len(here) else None,
+        "next": described[-1] if len(behind) else None,
+        "left": len(behind),
+    }
+
+
+def judge_again(services: Services, slug: str, set_ids: Sequence[int]) -> dict[str, Any]:
+    """What the predictions are worth against the labels as they are now, beside those that the runs began with.
+
+    before and after: map50 and f1 (-1 without a labeled box); images: how many were judged; changed: how many of them
+    have other boxes or classes now. Both are over the same images, those that are still what was predicted. A class
+    that came since counts as one that the model does not find. Raises NotFound, BadRequest.
+    """
+    labels = AuditedLabels.read(services, slug, set_ids)
+    before, after = (evaluate_columns(truth, labels.detections) for truth in (labels.frozen, labels.now))
+    return {
+        "before": {name: getattr(before, name) for name in FIGURES},
+        "after": {name: getattr(after, name) for name in FIGURES},
+        "images": len(labels.predicted),
+        "changed": _count_changed(labels),
+    }
+
+
+def ignore(
+    services: Services,
+    slug: str,
+    *,
+    image_id: int,
+    kind: str,
+    predicted_id: int,
+    labeled_id: int | None,
+    box: Sequence[float],
+    score: float,
+) -> dict[str, Any]:
+    """Remember that a suspect is none, so that it does not come back, from a later model either.
+
+    It is the same suspect when a model predicts the same class with an IoU of SAME_SUSPECT_IOU or more, and disagrees
+    in the same way with a label of the same class. Returns it as :func:`list_ignored` does.
+
     Raises NotFound, BadRequest.
     """
-    if after < 0 or not 1 <= limit <= MAX_PAGE:
-        raise BadRequest(f"A page has 1 to {MAX_PAGE} entries and begins at 0 or later; got {limit} from {after}.")
+    if kind not in KINDS:
+        raise BadRequest(f"A kind of suspect is one of {', '.join(KINDS)}; got {kind!r}.")
+    if not all(math.isfinite(value) for value in box) or not (box[2] > box[0] and box[3] > box[1]):
+        raise BadRequest(f"The box of a suspect must have an area, got {list(box)}.")
+    database = services.database(slug)
+    with database.write() as db:
+        images.get(db, image_id)
+        for category_id in (predicted_id, labeled_id):
+            if category_id is not None:
+                categories.get(db, category_id)
+        row = ignored_suspects.insert(
+            db,
+            image_id=image_id,
+            kind=kind,
+            predicted_id=predicted_id,
+            labeled_id=labeled_id,
+            bbox=box,
+            score=score,
+        )
+    return _describe_ignored(database, [row])[0]
+
+
+def take_back(services: Services, slug: str, ignored_id: int) -> None:
+    """Let an ignored suspect come up again; raises NotFound."""
+    with services.database(slug).write() as db:
+        ignored_suspects.remove(db, ignored_id)
+
+
+def list_ignored(services: Services, slug: str, after: int | None = None, limit: int = 100) -> dict[str, Any]:
+    """A page of ignored suspects, newest first: id, kind, image, box, predicted, labeled, their ids, score, created_at.
+
+    ``total`` of them; ``left`` come after this page; ``next`` is the ``after`` of the following one, or None.
+    """
+    database = services.database(slug)
+    with database.read() as db:
+        rows = ignored_suspects.page(db, before=after, limit=min(max(limit, 1), MAX_PAGE))
+        total = ignored_suspects.count(db)
+        left = len(ignored_suspects.page(db, before=rows[-1].id, limit=-1)) if rows else 0
+    return {
+        "suspects": _describe_ignored(database, rows),
+        "total": total,
+        "left": left,
+        "next": rows[-1].id if left else None,
+    }
+
+
+def _open(services: Services, slug: str, set_ids: Sequence[int], chosen: AuditFilter) -> tuple[Audit, float]:
+    """The audit that a filter asks for, and the smallest score."""
+    if not set_ids:
+        raise BadRequest("An audit needs predictions.", "Name a set of them.")
+    if chosen.kind is not None and chosen.kind not in KINDS:
+        raise BadRequest(f"A kind of suspect is one of {', '.join(KINDS)}; got {chosen.kind!r}.")
+    min_score = chosen.min_score
     if min_score is None:
         min_score = max(review.judge(services, slug, set_ids[0]).evaluation.f1_threshold, 0.0)
     if not 0 <= min_score <= 1:
         raise BadRequest(f"The smallest score must lie in 0..1, got {min_score}.")
-    learned, chosen = _choose_predictions(services, slug, set_ids)
-    labels = _CurrentLabels.read(services, slug, learned, chosen)
-    suspects = find_suspects(labels.truth, labels.detections, min_score)
-    end = min(after + limit, len(suspects.kind))
+    return audit(services, slug, set_ids, min_score), min_score
+
+
+def _has_class(found: Audit, category_id: int | None) -> np.ndarray:
+    """bool [S]: predicted as this class or labeled so; all without one."""
+    suspects, ids = found.suspects, found.truth.categories.ids
+    if category_id is None:
+        return np.ones(len(suspects.kind), bool)
+    label = ids.index(category_id) + 1 if category_id in ids else 0
+    is_labeled = suspects.truth >= 0
+    is_labeled[is_labeled] = found.truth.labels[suspects.truth[is_labeled]] == label
+    return is_labeled | (found.detections.labels[suspects.detection] == label)
+
+
+def _find_ignored(services: Services, slug: str, found: Audit) -> tuple[np.ndarray, int]:
+    """bool [S]: which suspects are ignored ones, predicted then or again; and how many the project has."""
+    with services.database(slug).read() as db:
+        rows = ignored_suspects.all_of(db)
+    by_image: dict[int, list[IgnoredSuspect]] = {}
+    for row in rows:
+        by_image.setdefault(row.image_id, []).append(row)
+    is_ignored = np.zeros(len(found.suspects.kind), bool)
+    image_ids = found.truth.image_ids[found.detections.image_index[found.suspects.detection]]
+    for number in np.flatnonzero(np.isin(image_ids, list(by_image))).tolist():
+        is_ignored[number] = _is_one_of(found, number, by_image[int(image_ids[number])])
+    return is_ignored, len(rows)
+
+
+def _is_one_of(found: Audit, number: int, rows: Iterable[IgnoredSuspect]) -> bool:
+    suspects, names = found.suspects, found.truth.categories
+    detection, truth = int(suspects.detection[number]), int(suspects.truth[number])
+    labeled_id = names.id_of(int(found.truth.labels[truth])) if truth >= 0 else None
+    what = (KINDS[suspects.kind[number]], names.id_of(int(found.detections.labels[detection])), labeled_id)
+    same = [row.bbox for row in rows if (row.kind, row.predicted_id, row.labeled_id) == what]
+    if not same:
+        return False
+    here = found.detections.boxes[[detection]].repeat(len(same), axis=0)
+    return bool((box_ious(here, np.array(same), np.zeros(len(same), bool)) >= SAME_SUSPECT_IOU).any())
+
+
+def _describe(services: Services, slug: str, found: Audit, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Suspects for a screen or a script."""
+    at = found.detections.image_index[found.suspects.detection[list(numbers)]]
+    with services.database(slug).read() as db:
+        known = images.of_ids(db, [found.images[index].image_id for index in set(at.tolist())])
+        names = {item.id: item.name for item in categories.all_of(db)}
+    return [
+        _describe_one(found, number, known[found.images[index].image_id], names)
+        for number, index in zip(numbers, at.tolist(), strict=True)
+    ]
+
+
+def _describe_one(found: Audit, number: int, image: Image, names: dict[int, str]) -> dict[str, Any]:
+    detection, row = int(found.suspects.detection[number]), int(found.suspects.truth[number])
+    one = found.images[int(found.detections.image_index[detection])]
+    ids = found.truth.categories
+    predicted_id = ids.id_of(int(found.detections.labels[detection]))
+    labeled_id = ids.id_of(int(found.truth.labels[row])) if row >= 0 else None
     return {
-        "min_score": min_score,
-        "images": len(labels.predicted),
-        "in_sample": sum(one.is_seen for one in labels.predicted),
-        "skipped": len(chosen) - len(labels.predicted),
-        "counts": {kind: int((suspects.kind == number).sum()) for number, kind in enumerate(KINDS)},
-        "suspects": [
-            labels.describe(KINDS[kind], detection, box, iou)
-            for kind, detection, box, iou in zip(
-                suspects.kind[after:end].tolist(),
-                suspects.detection[after:end].tolist(),
-                suspects.truth[after:end].tolist(),
-                suspects.iou[after:end].tolist(),
-                strict=True,
-            )
-        ],
-        "total": len(suspects.kind),
-        "next": end if end < len(suspects.kind) else None,
+        "key": found.key_of(detection),
+        "kind": KINDS[found.suspects.kind[number]],
+        "image": _describe_image(image),
+        "image_id": image.id,
+        "file_name": image.file_name,
+        "annotation_id": int(found.annotation_ids[row]) if row >= 0 else None,
+        "label_box": found.truth.boxes[row].tolist() if row >= 0 else None,
+        "box": found.detections.boxes[detection].tolist(),
+        "score": float(found.detections.scores[detection]),
+        "iou": float(found.suspects.iou[number]),
+        "labeled": names.get(labeled_id) if labeled_id is not None else None,
+        "labeled_id": labeled_id,
+        "predicted": names.get(predicted_id, str(predicted_id)),
+        "predicted_id": predicted_id,
+        "nearby": _nearby(found, detection, row),
+        "in_sample": one.is_seen,
+        "set": one.set_id,
     }
 
 
-def _choose_predictions(
-    services: Services, slug: str, set_ids: Sequence[int]
-) -> tuple[CategoryMap, dict[int, _Predicted]]:
-    """The classes that the models know, and for each image the predictions to judge it by."""
-    database = services.database(slug)
-    chosen: dict[int, _Predicted] = {}
-    learned: CategoryMap | None = None
-    for set_id in set_ids:
-        record = predictions.get_set(database, set_id)
-        snapshot = review.load_truth(services, slug, record.run_id)
-        if learned is None:
-            learned = snapshot.categories
-        if snapshot.categories != learned:
-            raise BadRequest("The sets were predicted by models of different classes.", "Audit with one at a time.")
-        found = predictions.read_detections(database, set_id)
-        is_seen = record.split == "train"
-        for sample in snapshot.split(record.split):
-            before = chosen.get(sample.image_id)
-            if sample.image_id in found and (before is None or (before.is_seen and not is_seen)):
-                chosen[sample.image_id] = _Predicted(sample, found[sample.image_id], is_seen, record)
-    if learned is None or not chosen:
-        raise BadRequest("There is no image to audit.", "Choose a set of predictions that has some.")
-    return learned, chosen
+def _nearby(found: Audit, detection: int, labeled: int) -> list[list[float]]:
+    """Labeled boxes around a suspect, without the one it is about: x1, y1, x2, y2, category id."""
+    index, truth = found.detections.image_index[detection], found.truth
+    x1, y1, x2, y2 = found.detections.boxes[detection]
+    margin = NEARBY_MARGIN * max(x2 - x1, y2 - y1)
+    start, end = np.searchsorted(truth.image_index, [index, index + 1])
+    boxes = truth.boxes[start:end]
+    is_near = (boxes[:, 0] < x2 + margin) & (boxes[:, 2] > x1 - margin)
+    is_near &= (boxes[:, 1] < y2 + margin) & (boxes[:, 3] > y1 - margin)
+    rows = [row for row in (start + np.flatnonzero(is_near)).tolist() if row != labeled]
+    return [[*truth.boxes[row].tolist(), truth.categories.id_of(int(truth.labels[row]))] for row in rows[:MAX_NEARBY]]
 
 
-@dataclass(frozen=True, eq=False)
-class _CurrentLabels:
-    """Predictions beside the labels as they are now; ``boxes`` are the annotations in the order of the truth's rows."""
+def _describe_image(image: Image) -> dict[str, Any]:
+    return {
+        name: getattr(image, name) for name in ("id", "file_name", "width", "height", "sha256", "rotation", "split")
+    }
 
-    truth: GroundTruth
-    detections: DetectionColumns
-    predicted: list[_Predicted]
-    boxes: list[Annotation]
 
-    @classmethod
-    def read(
-        cls, services: Services, slug: str, learned: CategoryMap, chosen: dict[int, _Predicted]
-    ) -> "_CurrentLabels":
-        """The images that still are what was predicted; boxes of classes that came since stay under their own names."""
-        with services.database(slug).read() as db:
-            known = images.of_ids(db, list(chosen))
-            predicted = [one for image_id, one in chosen.items() if _is_unchanged(one.sample, known.get(image_id))]
-            by_image = annotations.of_images(db, [one.sample.image_id for one in predicted])
-            newer = [item for item in categories.all_of(db) if item.id not in learned.ids]
-        if not predicted:
-            raise BadRequest("None of the predicted images is in the project any more.", "Predict again.")
-        classes = CategoryMap(
-            learned.ids + tuple(item.id for item in newer), learned.names + tuple(item.name for item in newer)
-        )
-        rows = [by_image[one.sample.image_id] for one in predicted]
-        boxes = [annotation for row in rows for annotation in row]
-        truth = GroundTruth(
-            categories=classes,
-            image_ids=np.array([one.sample.image_id for one in predicted], np.int64),
-            image_index=np.repeat(np.arange(len(rows)), [len(row) for row in rows]),
-            boxes=np.array([item.bbox for item in boxes], np.float64).reshape(-1, 4),
-            labels=np.array([classes.label_of(item.category_id) for item in boxes], np.int64),
-            is_crowd=np.array([item.is_crowd for item in boxes], bool),
-        )
-        found = {one.sample.image_id: one.found for one in predicted}
-        return cls(truth, DetectionColumns.from_detections(truth, found), predicted, boxes)
-
-    def describe(self, kind: str, detection: int, box: int, iou: float) -> dict[str, Any]:
-        """One suspect for a screen or a script."""
-        one = self.predicted[int(self.detections.image_index[detection])]
-        names = self.truth.categories
-        annotation = self.boxes[box] if box >= 0 else None
-        return {
-            "kind": kind,
-            "image_id": one.sample.image_id,
-            "file_name": one.sample.file_name,
-            "annotation_id": annotation.id if annotation else None,
-            "label_box": list(annotation.bbox) if annotation else None,
-            "box": self.detections.boxes[detection].tolist(),
-            "score": float(self.detections.scores[detection]),
-            "iou": iou,
-            "labeled": names.name_of(int(self.truth.labels[box])) if annotation else None,
-            "predicted": names.name_of(int(self.detections.labels[detection])),
-            "in_sample": one.is_seen,
-            "set": one.record.id,
+def _describe_ignored(database: ProjectDatabase, rows: Sequence[IgnoredSuspect]) -> list[dict[str, Any]]:
+    with database.read() as db:
+        known = images.of_ids(db, [row.image_id for row in rows])
+        names = {item.id: item.name for item in categories.all_of(db)}
+    return [
+        {
+            "id": row.id,
+            "kind": row.kind,
+            "image": _describe_image(known[row.image_id]),
+            "box": list(row.bbox),
+            "label_box": None,
+            "nearby": [],
+            "score": row.score,
+            "predicted": names[row.predicted_id],
+            "predicted_id": row.predicted_id,
+            "labeled": names[row.labeled_id] if row.labeled_id is not None else None,
+            "labeled_id": row.labeled_id,
+            "created_at": row.created_at,
         }
+        for row in rows
+    ]
 
 
-def _is_unchanged(sample: Sample, image: Image | None) -> bool:
-    """Whether boxes found in the image then still mean the same place."""
-    if image is None or image.problem:
-        return False
-    return (image.rotation, image.width, image.height) == (sample.rotation, sample.width, sample.height)
+def _count_changed(labels: AuditedLabels) -> int:
+    """Images whose boxes, classes or crowds are other ones now, in whatever order they are stored."""
+    first = np.searchsorted(labels.now.image_index, np.arange(len(labels.predicted) + 1))
+    changed = 0
+    for index, one in enumerate(labels.predicted):
+        rows = slice(first[index], first[index + 1])
+        now = np.column_stack([labels.now.boxes[rows], labels.now.labels[rows], labels.now.is_crowd[rows]])
+        then = np.column_stack([one.sample.boxes, one.sample.labels, one.sample.is_crowd])
+        changed += not (now.shape == then.shape and np.allclose(_sorted(now), _sorted(then), rtol=0, atol=0.005))
+    return changed
+
+
+def _sorted(rows: np.ndarray) -> np.ndarray:
+    return rows[np.lexsort(np.round(rows, 2).T[::-1])]

@@ -27,7 +27,7 @@ HANDLERS = {
     "measure": "app.services.job_handlers:measure",
     "preflight": "app.services.preflight_handler:check",
     "export": "app.services.export_handlers:export",
-    "soup": "app.services.soup_handler:mix",
+    "sweep": "app.services.sweep_handler:sweep",
     "predict_files": "app.services.export_handlers:predict_files",
 }
 

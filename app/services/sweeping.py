@@ -1,23 +1,58 @@
-"""Every kept checkpoint of a run judged in one table, and two soups of them as further rows."""
+"""Every kept checkpoint of a run judged in one table, and two soups of them as further rows.
+
+The predicting and mixing is one job; the table is made from what is stored, whole or not.
+"""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from app.errors import UserError
-from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, selection_score
+from app.errors import NotFound, UserError
+from app.pipeline.config import TestTimeAugmentation
+from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, explain_gain, selection_score
 from app.records import Checkpoint, Job
 from app.services import jobs, review
 from app.services.context import Services
-from app.services.stored_sets import wait_for_set
-from app.store import runs
+from app.store import jobs as job_store
+from app.store import predictions, runs
+from app.store.files import replacing
 
+KIND = "sweep"
 RECIPES = ("uniform", "greedy")
 GREEDY_SPLIT = "valid"  # where a greedy soup is chosen, whatever it is judged on
 FIGURES = ("map", "map50", "map75", "f1")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A part of a sweep: predicting with a checkpoint, or mixing a soup by ``recipe`` from its ``members``."""
+
+    title: str
+    file_name: str
+    num_images: int  # that it takes at most: what its share of the time is told by
+    views: TestTimeAugmentation = "off"
+    recipe: str = ""
+    members: tuple[str, ...] = ()
+
+
+def request_sweep(services: Services, slug: str, run_id: int, split: str = "valid") -> Job:
+    """Queue what a sweep still lacks; the job that is at it already, if one is. Raises NotFound, BadRequest."""
+    review.best_checkpoint(services, slug, run_id)  # says so when there are no weights yet
+    review.check_split(services, slug, run_id, split)
+    payload = {"run_id": run_id, "split": split}
+    return active_sweep(services, slug, run_id, split) or jobs.enqueue(services, slug, KIND, payload)
+
+
+def active_sweep(services: Services, slug: str, run_id: int, split: str | None = None) -> Job | None:
+    """The sweep of a run that waits or runs, on a split or any."""
+    for job in job_store.list_jobs(services.database(slug), job_store.ACTIVE_STATES, kind=KIND):
+        if job.payload["run_id"] == run_id and split in (None, job.payload["split"]) and job.state != "stopping":
+            return job
+    return None
 
 
 def sweep_run(
@@ -27,29 +62,106 @@ def sweep_run(
     split: str = "valid",
     on_change: Callable[[Job], None] | None = None,
 ) -> dict[str, Any]:
-    """Judge what a run kept on a split, the best first; predicts and mixes by jobs what is missing, and blocks.
+    """Judge what a run kept on a split, see :func:`sweep_table`; predicts and mixes what is missing, and blocks.
+
+    Raises NotFound, BadRequest, and UserError when the job failed.
+    """
+    table = sweep_table(services, slug, run_id, split)
+    if table["missing"]:
+        job = jobs.wait_for(services, slug, request_sweep(services, slug, run_id, split).id, on_change)
+        if job.state != "done":
+            raise UserError(f"The sweep ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
+        table = sweep_table(services, slug, run_id, split)
+    return table
+
+
+def sweep_table(services: Services, slug: str, run_id: int, split: str = "valid") -> dict[str, Any]:
+    """What is judged of the kept checkpoints and their soups, the best first; predicts nothing.
 
     rows: checkpoint_id, name, file_name, epoch, set, map, map50, map75, f1, f1_threshold, score (by the run's selection
     metric), per_class (name, ap, ap50), soup ("" for a trained checkpoint), members (of a soup) and is_chosen_here (a
-    greedy soup on the split that it was chosen on, where its figures flatter it). verdict: the best row, and whether a
-    soup beats the trained checkpoints. Soups need two checkpoints of different epochs, a greedy one a validation split.
-    Raises NotFound, BadRequest, and UserError when a job failed.
+    greedy soup on the split that it was chosen on, where its figures flatter it). missing: titles of the steps that a
+    sweep would do. verdict: the best row, and whether a soup beats the trained checkpoints; "" while anything is
+    missing. Soups need two checkpoints of different epochs, a greedy one a validation split. Raises NotFound,
+    BadRequest.
     """
-    database = services.database(slug)
-    metric = runs.get_run(database, run_id).config.get("selection_metric", DEFAULT_METRIC)
-    review.best_checkpoint(services, slug, run_id)  # says so when there are no weights yet
+    metric = runs.get_run(services.database(slug), run_id).config.get("selection_metric", DEFAULT_METRIC)
+    review.best_checkpoint(services, slug, run_id)
     review.check_split(services, slug, run_id, split)
-    kept = _trained(runs.list_checkpoints(database, run_id))
-    chosen = kept + [soup for recipe in _possible_recipes(services, slug, run_id, kept)
-                     if (soup := _soup_of(services, slug, run_id, recipe, kept, on_change))]  # fmt: skip
-    rows = [_judge(services, slug, checkpoint, split, metric, on_change) for checkpoint in chosen]
+    views = _views_of(services, slug, run_id)
+    rows = []
+    for checkpoint in _to_judge(services, slug, run_id):
+        record = predictions.find_set(services.database(slug), checkpoint.id, split, views)
+        if record is not None:
+            rows.append(_judge(services, slug, checkpoint, record.id, split, metric))
     rows.sort(key=lambda row: -row["score"])
-    return {"run": run_id, "split": split, "metric": metric, "rows": rows, "verdict": _verdict(rows, metric, split)}
+    missing = [step.title for step in missing_steps(services, slug, run_id, split)]
+    return {
+        "run": run_id,
+        "split": split,
+        "metric": metric,
+        "rows": rows,
+        "missing": missing,
+        "verdict": "" if missing else _verdict(rows, metric, split),
+    }
 
 
-def members_path(soup: Path) -> Path:
-    """Where the names of a soup's members are written, beside it."""
+def describe_sweep(services: Services, slug: str, run_id: int, split: str) -> dict[str, Any]:
+    """The table with ``job``: the sweep of this run that waits or runs, None without."""
+    job = active_sweep(services, slug, run_id)
+    return {**sweep_table(services, slug, run_id, split), "job": asdict(job) if job else None}
+
+
+def missing_steps(services: Services, slug: str, run_id: int, split: str) -> list[Step]:
+    """What has to be done before every kept checkpoint and soup can be judged on a split, in order."""
+    database = services.database(slug)
+    snapshot = review.load_truth(services, slug, run_id)
+    num_images, num_tried = len(snapshot.split(split)), len(snapshot.split(GREEDY_SPLIT))
+    views = _views_of(services, slug, run_id)
+    kept = _trained(runs.list_checkpoints(database, run_id))
+    steps = []
+    for checkpoint in kept:
+        if predictions.find_set(database, checkpoint.id, split, views) is None:
+            name = review.checkpoint_name(checkpoint)
+            steps.append(Step(f"Predicting with {name}", checkpoint.file_name, num_images, views))
+    soups = {item.file_name: item for item in runs.list_checkpoints(database, run_id) if item.soup}
+    for recipe in _possible_recipes(kept, bool(num_tried)):
+        file_name = _soup_name(recipe, kept)
+        if file_name not in soups:
+            num_mixed = len(kept) * num_tried if recipe == "greedy" else 0
+            members = tuple(item.file_name for item in kept)
+            steps.append(Step(f"Mixing the {recipe} soup", file_name, num_mixed, recipe=recipe, members=members))
+        if file_name not in soups or predictions.find_set(database, soups[file_name].id, split, views) is None:
+            steps.append(Step(f"Predicting with the {recipe} soup", file_name, num_images, views))
+    return steps
+
+
+def checkpoint_of(services: Services, slug: str, run_id: int, file_name: str) -> Checkpoint:
+    """A checkpoint of a run by its file; raises NotFound."""
+    for checkpoint in runs.list_checkpoints(services.database(slug), run_id):
+        if checkpoint.file_name == file_name:
+            return checkpoint
+    raise NotFound(f"Run {run_id} does not keep {file_name} any more.", "Sweep again.")
+
+
+def write_members(soup: Path, members: Sequence[str]) -> None:
+    """Write the names of a soup's members beside it."""
+    with replacing(_members_path(soup)) as path:
+        path.write_bytes(orjson.dumps(list(members)))
+
+
+def outdated_soups(services: Services, slug: str, run_id: int, step: Step) -> list[str]:
+    """Files of the soups of a recipe that were mixed from other weights."""
+    soups = [item for item in runs.list_checkpoints(services.database(slug), run_id) if item.soup == step.recipe]
+    return [item.file_name for item in soups if item.file_name != step.file_name]
+
+
+def _members_path(soup: Path) -> Path:
     return soup.with_suffix(".json")
+
+
+def _views_of(services: Services, slug: str, run_id: int) -> TestTimeAugmentation:
+    return review.judgement_of(runs.get_run(services.database(slug), run_id)).test_time_augmentation
 
 
 def _trained(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
@@ -59,67 +171,41 @@ def _trained(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     return [item for item in trained if not item.is_last or item.epoch not in epochs]
 
 
-def _possible_recipes(services: Services, slug: str, run_id: int, kept: list[Checkpoint]) -> tuple[str, ...]:
+def _possible_recipes(kept: Sequence[Checkpoint], has_validation: bool) -> tuple[str, ...]:
     if len(kept) < 2:
         return ()
-    has_validation = bool(review.load_truth(services, slug, run_id).split(GREEDY_SPLIT))
     return RECIPES if has_validation else ("uniform",)
 
 
-def _soup_of(
-    services: Services,
-    slug: str,
-    run_id: int,
-    recipe: str,
-    kept: list[Checkpoint],
-    on_change: Callable[[Job], None] | None,
-) -> Checkpoint:
-    """The soup of just these weights; mixed by a job unless it is there. Soups of other weights are removed."""
-    database, folder = services.database(slug), services.files(slug).run(run_id)
+def _soup_name(recipe: str, kept: Sequence[Checkpoint]) -> str:
+    """The file of the soup of just these weights."""
     digest = hashlib.sha256("".join(item.sha256 for item in kept).encode()).hexdigest()[:12]
-    file_name = f"soup-{recipe}-{digest}.pt"
-    before = [item for item in runs.list_checkpoints(database, run_id) if item.soup == recipe]
-    for item in before:
-        if item.file_name == file_name:
-            return item
-    payload = {
-        "run_id": run_id,
-        "recipe": recipe,
-        "file_name": file_name,
-        "members": [item.file_name for item in kept],
-    }
-    job = jobs.wait_for(services, slug, jobs.enqueue(services, slug, "soup", payload).id, on_change)
-    if job.state != "done":
-        raise UserError(f"The {recipe} soup ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
-    with database.write() as db:
-        runs.remove_checkpoints(db, run_id, [item.file_name for item in before])
-    for path in folder.glob(f"soup-{recipe}-*"):
-        if path.stem != Path(file_name).stem:
-            path.unlink()
-    return runs.get_checkpoint(database, int(job.result["checkpoint_id"]))
+    return f"soup-{recipe}-{digest}.pt"
+
+
+def _to_judge(services: Services, slug: str, run_id: int) -> list[Checkpoint]:
+    """The trained checkpoints, and those soups that are mixed from just them."""
+    known = runs.list_checkpoints(services.database(slug), run_id)
+    kept = _trained(known)
+    names = {_soup_name(recipe, kept) for recipe in RECIPES}
+    return kept + [item for item in known if item.file_name in names]
 
 
 def _judge(
-    services: Services,
-    slug: str,
-    checkpoint: Checkpoint,
-    split: str,
-    metric: str,
-    on_change: Callable[[Job], None] | None,
+    services: Services, slug: str, checkpoint: Checkpoint, set_id: int, split: str, metric: str
 ) -> dict[str, Any]:
-    record = wait_for_set(services, slug, checkpoint, split, on_change)
-    figures = review.judge(services, slug, record.id).evaluation
+    figures = review.judge(services, slug, set_id).evaluation
     named = {name: getattr(figures, name) for name in FIGURES}
     members: list[str] = []
     if checkpoint.soup:
-        path = members_path(services.files(slug).run(checkpoint.run_id) / checkpoint.file_name)
+        path = _members_path(services.files(slug).run(checkpoint.run_id) / checkpoint.file_name)
         members = orjson.loads(path.read_bytes())
     return {
         "checkpoint_id": checkpoint.id,
         "name": review.checkpoint_name(checkpoint),
         "file_name": checkpoint.file_name,
         "epoch": checkpoint.epoch,
-        "set": record.id,
+        "set": set_id,
         **named,
         "f1_threshold": figures.f1_threshold,
         "score": selection_score(metric, named),
@@ -133,10 +219,12 @@ def _judge(
 def _verdict(rows: list[dict[str, Any]], metric: str, split: str) -> str:
     best = rows[0]
     text = f"{best['name']} is best on {split}: {best['score']:.3f} by {TITLES[metric]}."
-    if not best["soup"]:
+    soup = next((row for row in rows if row["soup"]), None)
+    if soup is None:
         return text
     trained = next(row for row in rows if not row["soup"])
-    text += f" The best trained checkpoint ({trained['name']}) has {trained['score']:.3f}."
+    names = f"with {trained['name']}", f"with the {soup['soup']} soup"
+    text += f" {explain_gain(metric, trained, soup, *names)}"
     if best["is_chosen_here"]:
         text += " The soup was chosen on these images: judge it on test before relying on the gain."
     return text

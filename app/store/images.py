@@ -94,6 +94,11 @@ def id_at(db: Database, image_filter: ImageFilter, position: int) -> int | None:
     return None if row is None else int(row[0])
 
 
+def labels_version(db: Database) -> tuple[int, ...]:
+    """A value that is another one after any change of images, their boxes or their rotation; revisions only grow."""
+    return tuple(row_of(db, "SELECT count(*), coalesce(max(id), 0), coalesce(sum(revision), 0) FROM image"))
+
+
 def counts_by_split(db: Database) -> dict[str, dict[str, int]]:
     """For each split that has images: images, annotations, quarantined (images with a problem)."""
     sql = (

@@ -2,7 +2,7 @@
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 migrations = Migrations("anchorage")
 
@@ -47,6 +47,32 @@ def m0002_jobs_that_go_on(db: Database) -> None:
 def m0003_jobs_that_hang(db: Database) -> None:
     """A job that gives no sign of life says so, in words."""
     db.execute("ALTER TABLE job ADD COLUMN hung TEXT NOT NULL DEFAULT ''")
+
+
+@migrations()
+def m0004_ignored_suspects(db: Database) -> None:
+    """What somebody looked at in a label audit and found right as it is."""
+    for statement in _IGNORED_SUSPECTS.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+_IGNORED_SUSPECTS = """
+CREATE TABLE ignored_suspect (
+    id INTEGER PRIMARY KEY,
+    image_id INTEGER NOT NULL REFERENCES image (id) ON DELETE CASCADE,
+    kind TEXT NOT NULL CHECK (kind IN ('missing_box', 'wrong_class', 'loose_box')),
+    predicted_id INTEGER NOT NULL REFERENCES category (id),
+    labeled_id INTEGER REFERENCES category (id),
+    x1 REAL NOT NULL,
+    y1 REAL NOT NULL,
+    x2 REAL NOT NULL CHECK (x2 > x1),
+    y2 REAL NOT NULL CHECK (y2 > y1),
+    score REAL NOT NULL,
+    created_at REAL NOT NULL
+) STRICT;
+CREATE INDEX ignored_suspect_image ON ignored_suspect (image_id);
+"""
 
 
 _JOBS_THAT_GO_ON = """

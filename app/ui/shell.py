@@ -9,7 +9,7 @@ from typing import NamedTuple
 import gradio as gr
 
 from app.services.context import Services
-from app.ui.pages import annotate, augment, compare, data, ensemble, export, projects, review, train
+from app.ui.pages import annotate, audit, augment, compare, data, ensemble, export, projects, review, train
 
 WIDGETS = Path(__file__).parent / "widgets"
 CONCURRENCY = 8  # of each handler over all tabs; Gradio's default is 1
@@ -32,6 +32,7 @@ PAGES = (
     Page("/train", "Train", train.build),
     Page("/review", "Review", review.build),
     Page("/compare", "Compare", compare.build),
+    Page("/audit", "Audit", audit.build),
     Page("/ensemble", "Ensemble", ensemble.build),
     Page("/export", "Export", export.build),
 )

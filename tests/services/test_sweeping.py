@@ -7,34 +7,39 @@ import pytest
 import torch
 
 from app.errors import NotFound, UserError
-from app.jobs import handlers
+from app.jobs.context import Stopped
 from app.pipeline.config import parse_config
 from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.models import build
 from app.pipeline.train.checkpoint import categories_to_json, save_checkpoint
-from app.pipeline.types import RunContext
-from app.services import exporting, jobs, review, soup_handler, sweeping
+from app.services import exporting, jobs, review, sweep_handler, sweeping
 from app.store import runs
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny
 from tests.services.review_project import make_review_project
+
+
+class Told(list):
+    """Progress as jobs told it; those told ``stop_at`` are to stop."""
+
+    stop_at = None
 
 
 class InlineJob:
     """A job's context in this process."""
 
     def __init__(self, project, payload):
+        self.workspace = project.services.workspace
+        self.slug = project.slug
         self.files = project.services.files(project.slug)
         self.database = project.services.database(project.slug)
         self.payload = payload
+        self.told = project.services.told
 
     def should_stop(self):
-        return False
+        return any(message == self.told.stop_at for *_, message, _ in self.told)
 
-    def set_progress(self, done, total, message=""):
-        pass
-
-    def run_context(self, emit=None):
-        return RunContext()
+    def set_progress(self, *progress):
+        self.told.append(progress)
 
     @contextmanager
     def write(self):
@@ -62,17 +67,19 @@ def project(tmp_path, monkeypatch):
         }
         save_checkpoint(folder / name, contents)
     monkeypatch.setattr(jobs, "wait_for", lambda services, slug, job_id, on_change=None: carry_out(project, job_id))
-    project.services.done_kinds = []
+    project.services.told = Told()
     return project
 
 
 def carry_out(project, job_id):
     job = jobs.get(project.services, project.slug, job_id)
-    work = {"predict": handlers.predict, "soup": soup_handler.mix}[job.kind]
-    result = work(InlineJob(project, job.payload))
-    project.services.done_kinds.append(job.kind)
+    assert job.kind == "sweep"
+    try:
+        result, state = sweep_handler.sweep(InlineJob(project, job.payload)), "done"
+    except Stopped:
+        result, state = {}, "cancelled"
     with project.services.database(project.slug).write() as db:
-        db.execute("UPDATE job SET state = 'done', result = json(?) WHERE id = ?", [json.dumps(result), job_id])
+        db.execute("UPDATE job SET state = ?, result = json(?) WHERE id = ?", [state, json.dumps(result), job_id])
     return jobs.get(project.services, project.slug, job_id)
 
 
@@ -90,10 +97,36 @@ def test_everything_kept_and_two_soups_stand_in_one_table(project):
     assert members["greedy"][0] == "epoch-4.pt"
     assert "best on test" in swept["verdict"]
 
-    again_from = len(project.services.done_kinds)
+    done, total, message, _ = project.services.told[-1]
+    assert (done, total, message) == (4 * 2 + 2 + 4 * 2 + 2, 20, "Predicting with the greedy soup")
+    assert [told[0] for told in project.services.told] == sorted(told[0] for told in project.services.told)
+    project.services.told.clear()
     again = sweeping.sweep_run(project.services, project.slug, project.run_id, "test")
-    assert project.services.done_kinds[again_from:] == []  # nothing is made twice
+    assert project.services.told == []  # nothing is made twice
     assert again == swept
+
+
+def test_a_stopped_sweep_keeps_what_it_has_and_goes_on_from_there(project):
+    at = (project.services, project.slug, project.run_id)
+    untouched = sweeping.describe_sweep(*at, "test")
+    assert (untouched["rows"], untouched["verdict"], untouched["job"]) == ([], "", None)
+    assert untouched["missing"][0] == "Predicting with Epoch 4" and len(untouched["missing"]) == 4 + 2 + 2
+    project.services.told.stop_at = "Mixing the uniform soup"
+    with pytest.raises(UserError, match="sweep ended as cancelled"):
+        sweeping.sweep_run(*at, "test")
+    halfway = sweeping.describe_sweep(*at, "test")
+    assert len(halfway["rows"]) == 4 and halfway["missing"][0] == "Mixing the uniform soup"
+    project.services.told.stop_at = None
+    project.services.told.clear()
+    assert sweeping.sweep_run(*at, "test")["missing"] == []
+    assert project.services.told[0][2] == "Mixing the uniform soup"
+
+
+def test_a_sweep_is_asked_for_once(project):
+    at = (project.services, project.slug, project.run_id)
+    job = sweeping.request_sweep(*at, "valid")
+    assert sweeping.request_sweep(*at, "valid").id == job.id != sweeping.request_sweep(*at, "test").id
+    assert sweeping.describe_sweep(*at, "valid")["job"]["kind"] == "sweep"
 
 
 def test_a_soup_is_a_checkpoint_never_the_best_by_itself_and_made_anew_for_other_weights(project):
@@ -131,7 +164,7 @@ def test_failures_are_told(project, monkeypatch):
         return jobs.get(services, slug, job_id)
 
     monkeypatch.setattr(jobs, "wait_for", fail)
-    with pytest.raises(UserError, match="uniform soup ended as failed: no room"):
+    with pytest.raises(UserError, match="The sweep ended as failed: no room"):
         sweeping.sweep_run(project.services, project.slug, project.run_id)
     with pytest.raises(NotFound):
         sweeping.sweep_run(project.services, project.slug, 99)

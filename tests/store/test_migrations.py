@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.store import jobs, runs
+from app.store import ignored_suspects, jobs, runs
 from app.store.database import ProjectDatabase, sqlite3
 from app.store.migrations import _FIRST_SCHEMA, SCHEMA_VERSION
 
@@ -61,3 +61,32 @@ def test_run_still_needs_its_job_after_the_rebuild(tmp_path):
     database.open_checked()
     with pytest.raises(sqlite3.IntegrityError), database.write() as db:
         db.execute("DELETE FROM job WHERE id = 4")
+
+
+def test_project_of_an_earlier_schema_can_ignore_suspects_and_forgets_them_with_the_image(tmp_path):
+    path = tmp_path / "project.db"
+    write_first_schema(path)
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        f"""
+        INSERT INTO category (id, name, position) VALUES (3, 'cell', 0);
+        INSERT INTO image (id, file_name, sha256, extension, width, height, split, source_key, coco_id)
+        VALUES (5, 'a.png', '{"a" * 64}', 'png', 9, 9, 'valid', '', 1);
+        """
+    )
+    connection.close()
+    database = ProjectDatabase(path)
+    database.open_checked()
+    values = {"image_id": 5, "kind": "missing_box", "predicted_id": 3, "labeled_id": None, "score": 0.5}
+    with database.write() as db:
+        first = ignored_suspects.insert(db, bbox=(1, 2, 3.5, 4), **values)
+        second = ignored_suspects.insert(db, bbox=(0, 0, 1, 1), **values)
+    with database.read() as db:
+        assert ignored_suspects.all_of(db) == [first, second] and first.bbox == (1, 2, 3.5, 4)
+        assert ignored_suspects.page(db, before=second.id, limit=5) == [first]
+    with pytest.raises(sqlite3.IntegrityError), database.write() as db:
+        ignored_suspects.insert(db, bbox=(1, 2, 3.5, 4), **{**values, "kind": "ugly"})
+    with database.write() as db:
+        db.execute("DELETE FROM image WHERE id = 5")
+    with database.read() as db:
+        assert ignored_suspects.count(db) == 0

@@ -29,10 +29,19 @@ export function smoothed(values, keep = 0.9) {
   });
 }
 
+const isNamed = (line) => !line.isFaint && !line.isMark;
+
+/** A range with some room at its ends, so that points there are whole. */
+function widened(low, high) {
+  const room = (high - low) * 0.04 || 1;
+  return [low - room, high + room];
+}
+
 export class LineChart {
   /**
    * @param {HTMLElement} host filled and watched for its size
-   * @param {{title?: string, range?: [number, number], formatX?: (x: number) => string, height?: number, hasLegend?: boolean}} options
+   * @param {{title?: string, range?: [number, number], formatX?: (x: number) => string, height?: number,
+   *   hasLegend?: boolean, ticksX?: () => number[]}} options ticksX: the only values to name on the horizontal axis
    */
   constructor(host, options = {}) {
     this.host = host;
@@ -54,7 +63,8 @@ export class LineChart {
   }
 
   /**
-   * Show these lines: {key, label, color, x, y, isFaint?, dash?}[], x rising. Lines of the same keys keep the zoom.
+   * Show these lines: {key, label, color, x, y, isFaint?, isMark?, dash?}[], x rising. Lines of the same keys keep the
+   * zoom. Faint lines and marks (rings, for points beside a line) come and go with the line of their label.
    */
   setLines(lines) {
     const shown = lines.filter((line) => line.x.length);
@@ -115,9 +125,9 @@ export class LineChart {
       ...this.size(),
       legend: { show: false },
       cursor: { points: { size: 6 }, drag: { x: true, y: false } },
-      scales: { x: { time: false }, y: this.options.range ? { range: this.options.range } : {} },
+      scales: { x: { time: false, ...(this.options.ticksX && { range: (_, low, high) => widened(low, high) }) }, y: this.options.range ? { range: this.options.range } : {} },
       axes: [
-        { ...axis, size: 26, gap: 2, space: 60, values: (_, ticks) => ticks.map(this.options.formatX) },
+        { ...axis, size: 26, gap: 2, space: 60, values: (_, ticks) => ticks.map(this.options.formatX), ...(this.options.ticksX && { splits: this.options.ticksX }) },
         { ...axis, size: 46, gap: 4, space: 32, values: (_, ticks) => ticks.map(shortNumber) },
       ],
       series: [{}, ...this.lines.map((line) => this.seriesOf(line))],
@@ -129,13 +139,15 @@ export class LineChart {
   }
 
   seriesOf(line) {
+    const ring = { show: true, size: 9, width: 2, stroke: line.color, fill: () => themed(this.host, "--a-surface") };
+    const points = { show: line.x.length < 40 && !line.isFaint, size: 4, stroke: line.color, fill: line.color };
     return {
       stroke: line.isFaint ? `${line.color}80` : line.color,
       width: line.isFaint ? 1 : LINE_PX,
       dash: line.dash,
       spanGaps: true,
       show: !this.hidden.has(line.label),
-      points: { show: line.x.length < 40 && !line.isFaint, size: 4, stroke: line.color, fill: line.color },
+      points: line.isMark ? ring : points,
     };
   }
 
@@ -149,7 +161,7 @@ export class LineChart {
   }
 
   writeLegend() {
-    const named = this.lines.filter((line) => !line.isFaint);
+    const named = this.lines.filter(isNamed);
     const names = JSON.stringify(named.map((line) => [line.label, line.color]));
     if (names !== this.legendNames) {
       this.legendNames = names;
@@ -188,7 +200,7 @@ export class LineChart {
     const { entries } = this;
     let entry = 0;
     this.lines.forEach((line, position) => {
-      if (line.isFaint) return;
+      if (!isNamed(line)) return;
       const hovered = index === null || index === undefined ? undefined : this.plot.data[position + 1]?.[index];
       const text = shortNumber(hovered ?? line.y.at(-1));
       if (entries[entry]) entries[entry].lastChild.textContent = text;

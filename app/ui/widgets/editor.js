@@ -10,9 +10,11 @@ import { DetectionCanvas } from "./canvas.js";
 import { EditorBar, ProblemBar } from "./editor_bar.js";
 import { isTyping, listenToKeys } from "./editor_keys.js";
 import { askConflict, BoxList, ClassPalette, helpDialog } from "./editor_panels.js";
+import { Suggestion } from "./editor_suggestion.js";
 import { element } from "./element.js";
 import { FILTERS, ImageCache } from "./image_cache.js";
 import { colorOf } from "./palette.js";
+import { acceptInto } from "./suspects.js";
 
 const MIN_HEIGHT_PX = 420;
 const BOTTOM_PX = 16; // the padding of the page below the editor
@@ -64,6 +66,7 @@ class AnchorageEditor extends HTMLElement {
     this._build();
     this._listen();
     await this._openFirst();
+    if (this.document) await this.suggestion.load();
     this._sendDrafts();
   }
 
@@ -125,6 +128,12 @@ class AnchorageEditor extends HTMLElement {
     this.bar = this._bar();
     this.bar.showClasses([...this.categories.values()]);
     this.problem = new ProblemBar((degrees) => this._turn(degrees));
+    this.suggestion = new Suggestion({
+      onAccept: () => this._takeSuggestion(),
+      onEdit: () => this._takeSuggestion({ isEdited: true }),
+      onShow: (id) => this._tell(() => this._open(this.cache.entry(id))),
+      onChange: () => this.document && this._show(),
+    });
     this.stage = element("div", { class: "stage" });
     this.message = element("div", { class: "message", role: "status" });
     const canvasRoot = element("div", { "aria-label": "Image with boxes" });
@@ -136,6 +145,7 @@ class AnchorageEditor extends HTMLElement {
       { class: "editor" },
       this.bar.root,
       this.problem.root,
+      this.suggestion.root,
       this.stage,
       element(
         "div",
@@ -150,7 +160,7 @@ class AnchorageEditor extends HTMLElement {
     this.canvas = new DetectionCanvas(canvasRoot, {
       editable: true,
       onDraw: (bbox) => this._drawn(bbox),
-      onChange: (index, bbox) => this._moved(this.document.boxes[index], bbox),
+      onChange: (index, bbox) => this._moved(index, bbox),
       onSelect: (index) => this._select(this.document.boxes[index]?.key ?? null),
       onHover: (index) => this.list.highlight(this.document?.boxes[index]?.key ?? null),
       onView: (view) => this._showView(view),
@@ -198,6 +208,7 @@ class AnchorageEditor extends HTMLElement {
       step: (direction) => this._step(direction),
       selectBeside: (direction) => this._selectBeside(direction),
       deleteSelected: () => this._delete(this.selected),
+      acceptSuggestion: () => this._takeSuggestion(),
       giveUp: () => canvas.cancel() || this._giveUp(),
       nudge: (dx, dy, isResize) => this._nudge(dx, dy, isResize),
       chooseAt: (position) => this._chooseClassAt(position),
@@ -354,6 +365,7 @@ class AnchorageEditor extends HTMLElement {
   /** Bring everything on the screen in line with the document. */
   _show() {
     const { document } = this;
+    this.suggestion.follow(document);
     if (this._indexOf(this.selected) < 0) this.selected = null;
     const counts = new Map();
     for (const { category_id } of document.boxes) counts.set(category_id, (counts.get(category_id) ?? 0) + 1);
@@ -370,10 +382,12 @@ class AnchorageEditor extends HTMLElement {
     this._showData();
   }
 
-  /** The document's boxes, and after them the one that waits for its class. */
+  /** The document's boxes, and after them the one that waits for its class, and the one that an audit suggests. */
   _shownBoxes() {
     const boxes = this.document.boxes.map((box) => this._shown(box));
     if (this._pendingBox) boxes.push({ bbox: this._pendingBox, color: colorOf(0), label: "no class yet", dashed: true });
+    const suggested = this.suggestion.shownBox(this.categories);
+    if (suggested) boxes.push(suggested);
     return boxes;
   }
 
@@ -445,11 +459,23 @@ class AnchorageEditor extends HTMLElement {
     this._changed();
   }
 
-  /** A box has another place; the one that waits for its class is none of the document's. */
-  _moved(box, bbox) {
+  /** A box has another place; the one that waits for its class and the suggested one are none of the document's. */
+  _moved(index, bbox) {
+    const box = this.document.boxes[index];
     if (box) return this._edit(box.key, { bbox });
+    if (!this._pendingBox || index > this.document.boxes.length) return this._takeSuggestion({ bbox, isEdited: true });
     this._pendingBox = bbox;
     return this._show();
+  }
+
+  /** Make the suggested box one of the image's, at `bbox` if it was dragged there; to edit it, it is selected. */
+  _takeSuggestion({ bbox = null, isEdited = false } = {}) {
+    if (!this.suggestion.isOpen) return;
+    const key = acceptInto(this.document, this.suggestion.suspect, bbox);
+    if (key === null) return this._say("The label was changed since: look at it as it is now.");
+    this.suggestion.taken(key);
+    this.selected = isEdited ? key : null;
+    this._changed();
   }
 
   _edit(key, fields) {

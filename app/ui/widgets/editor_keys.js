@@ -66,7 +66,7 @@ function onPlainKey(event, actions, plain) {
     actions.nudge(...arrow, false);
     return actions.hasSelection();
   }
-  if (event.key === " " && isPressable(document.activeElement)) return false;
+  if ([" ", "Enter"].includes(event.key) && isPressable(document.activeElement)) return false;
   const action = plain[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   action?.();
   return Boolean(action);
@@ -88,6 +88,7 @@ function plainKeys(actions) {
     Delete: actions.deleteSelected,
     Backspace: actions.deleteSelected,
     Escape: actions.giveUp,
+    Enter: actions.acceptSuggestion,
     "[": () => actions.selectBeside(-1),
     "]": () => actions.selectBeside(1),
     "+": actions.zoomIn,

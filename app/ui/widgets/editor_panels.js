@@ -278,6 +278,7 @@ const KEYS = [
   ["0, ⇧0", "whole image, 100 %"],
   ["Space drag, middle button", "pan (or two fingers)"],
   ["E", "empty on purpose"],
+  ["Enter", "accept what an audit suggests"],
   ["H", "hide the boxes while held"],
   ["?", "this list"],
 ];

@@ -111,6 +111,7 @@ class AnchorageEnsemble extends HTMLElement {
       this.why,
     );
     this.replaceChildren(element("div", { class: "ensemble" }, choice, this.outcome));
+    this.append(Object.assign(document.createElement("anchorage-sweep"), { runId: this.run.id }));
     this._onChosen();
   }
 

@@ -13,11 +13,12 @@ export class ImageGrid {
    * @param {object} options
    *   load(after, limit, signal): a promise of {images, total, next}
    *   makeCard(image, size): an element for an image; size is {width, height} of its picture in CSS pixels
+   *   captionPx: the height of a card below its picture
    *   onChange(): called when the number of known images changes; onError(error)
    */
   constructor(scroller, options) {
     this.scroller = scroller;
-    this.options = options;
+    this.options = { captionPx: CAPTION_PX, ...options };
     this.minWidth = 200;
     this.cards = new Map();
     this.field = document.createElement("div");
@@ -107,7 +108,7 @@ export class ImageGrid {
     const columns = Math.max(1, Math.floor((width + GAP_PX) / (this.minWidth + GAP_PX)));
     const cardWidth = Math.floor((width - GAP_PX * (columns - 1)) / columns);
     const thumbHeight = Math.round(cardWidth * THUMB_RATIO);
-    return { columns, cardWidth, thumbHeight, rowHeight: thumbHeight + CAPTION_PX + GAP_PX };
+    return { columns, cardWidth, thumbHeight, rowHeight: thumbHeight + this.options.captionPx + GAP_PX };
   }
 
   draw() {
@@ -140,7 +141,7 @@ export class ImageGrid {
     const column = index % size.columns;
     const row = Math.floor(index / size.columns);
     card.style.width = `${size.cardWidth}px`;
-    card.style.height = `${size.thumbHeight + CAPTION_PX}px`;
+    card.style.height = `${size.thumbHeight + this.options.captionPx}px`;
     card.style.transform = `translate(${column * (size.cardWidth + GAP_PX)}px, ${row * size.rowHeight}px)`;
     this.cards.set(index, card);
     this.field.append(card);

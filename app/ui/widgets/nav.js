@@ -19,8 +19,8 @@ const MOON =
 const MODE_KEY = "anchorage-mode"; // "light" or "dark"; the system's choice while it is not set
 const JOBS_MS = 2000;
 const LIVE_STATES = ["running", "stopping", "queued"];
-const JOB_PAGES = { train: "/train", predict: "/review", ensemble: "/ensemble", ensemble_lab: "/ensemble", import: "/data", export: "/export" };
-const JOB_NAMES = { train: "Training", predict: "Predicting", ensemble: "Ensembling", ensemble_lab: "Ensemble lab", import: "Importing", export: "Exporting", preflight: "Checking", measure: "Measuring" };
+const JOB_PAGES = { train: "/train", predict: "/review", ensemble: "/ensemble", ensemble_lab: "/ensemble", sweep: "/ensemble", import: "/data", export: "/export" };
+const JOB_NAMES = { train: "Training", predict: "Predicting", ensemble: "Ensembling", ensemble_lab: "Ensemble lab", sweep: "Sweeping", import: "Importing", export: "Exporting", preflight: "Checking", measure: "Measuring" };
 
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 

@@ -1,0 +1,339 @@
+// <anchorage-audit>: labels that a sure model disagrees with, the surest first, as cards. The run, the checkpoint, the split
+// and the filters stand in the address (run=, checkpoint=, split=, kind=, category=, min_score=; set= opens its own).
+//
+// State for tests and styles lies in data-* attributes: state (loading, empty, missing, predicting, ready, failed), set,
+// total, known, ignored.
+
+import { getJSON, getParam, notify, pageURL, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { suspectCard } from "./audit_card.js";
+import { AuditSummary } from "./audit_summary.js";
+import { element } from "./element.js";
+import { ImageGrid } from "./image_grid.js";
+import { JobProgress } from "./job_progress.js";
+import { explainNoWeights } from "./no_weights.js";
+import { ignoreBody, KINDS, LabelChanges } from "./suspects.js";
+
+const SPLITS = ["valid", "test", "train"];
+const LIVE_STATES = ["queued", "running", "stopping"];
+const FILTERS = ["kind", "category", "min_score"];
+const IGNORED = "ignored"; // the kind under which the address keeps the list of ignored ones
+const CAPTION_PX = 112;
+const CARD_PX = 250;
+const SLIDE_MS = 250;
+
+class AnchorageAudit extends HTMLElement {
+  connectedCallback() {
+    if (this._isStarted) return;
+    this._isStarted = true;
+    this._start().catch((error) => this._fail(error));
+  }
+
+  disconnectedCallback() {
+    this._isStarted = false;
+    this.progress?.end();
+    this.grid?.clear();
+    this.replaceChildren();
+  }
+
+  // ---- choosing ---------------------------------------------------------------------------------------------------
+
+  async _start() {
+    this.dataset.state = "loading";
+    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
+    this.changes = new LabelChanges();
+    const [{ runs }, { categories }] = await Promise.all([getJSON(projectURL("/review")), getJSON(projectURL("/categories"))]);
+    this.runs = runs;
+    this.categories = new Map(categories.map((category) => [category.id, category]));
+    if (!runs.length) {
+      const { text, href, action } = await explainNoWeights("Train a detector first: where it is sure and the labels say otherwise, they are worth a look.");
+      return this._empty("Nothing to audit with yet", text, href, action);
+    }
+    this._choose();
+    this._build();
+    await this._open();
+  }
+
+  /** The run, its checkpoint and the split: of the set in the address, else as the address names them. */
+  _choose() {
+    const wanted = Number(getParam("set"));
+    const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted && set.checkpoint_id));
+    const set = owner?.sets.find((item) => item.id === wanted);
+    this.run = owner ?? this.runs.find((run) => run.id === Number(getParam("run"))) ?? this.runs[0];
+    this._chooseCheckpoint(set?.checkpoint_id ?? Number(getParam("checkpoint")));
+    this._chooseSplit(set?.split ?? getParam("split"));
+    setParam("set", null);
+  }
+
+  _chooseCheckpoint(id) {
+    const { checkpoints } = this.run;
+    this.checkpoint = checkpoints.find((item) => item.id === id) ?? checkpoints[0];
+  }
+
+  _chooseSplit(split) {
+    const known = SPLITS.filter((name) => this.run.splits[name] > 0);
+    this.split = known.includes(split) ? split : (known[0] ?? "valid");
+  }
+
+  /** The stored predictions that are asked for, or undefined. */
+  get set() {
+    return this.run.sets.find((set) => set.kind === "checkpoint" && set.is_main && set.checkpoint_id === this.checkpoint.id && set.split === this.split);
+  }
+
+  _change(change) {
+    if (change.run) this.run = this.runs.find((run) => run.id === change.run);
+    if (change.run || change.checkpoint) this._chooseCheckpoint(change.checkpoint);
+    this._chooseSplit(change.split ?? this.split);
+    setParam("min_score", null); // another model is sure at another score
+    this._open().catch((error) => this._fail(error));
+  }
+
+  _build() {
+    this.pickRun = pick("Run", (value) => this._change({ run: Number(value) }));
+    this.pickCheckpoint = pick("Judged by", (value) => this._change({ checkpoint: Number(value) }));
+    this.pickSplit = pick("Images of", (value) => this._change({ split: value }));
+    this.body = element("div", { class: "body" });
+    const bar = element("div", { class: "bar" }, this.pickRun.field, this.pickCheckpoint.field, this.pickSplit.field);
+    this.replaceChildren(element("div", { class: "audit" }, bar, this.body));
+  }
+
+  _fillChoices() {
+    const { run } = this;
+    fill(this.pickRun.input, this.runs.map((item) => [item.id, item.name]), run.id);
+    fill(this.pickCheckpoint.input, run.checkpoints.map((item) => [item.id, item.name]), this.checkpoint.id);
+    fill(this.pickSplit.input, SPLITS.filter((split) => run.splits[split]).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
+  }
+
+  async _open() {
+    this._fillChoices();
+    setParam("run", this.run.id);
+    setParam("checkpoint", this.checkpoint.id);
+    setParam("split", this.split);
+    this.progress?.end();
+    this.grid?.clear();
+    if (this.set) return this._show();
+    const { jobs } = await getJSON(projectURL("/jobs"));
+    const isOurs = ({ kind, payload }) => kind === "predict" && payload.checkpoint_id === this.checkpoint.id && payload.split === this.split;
+    const job = jobs.find((item) => LIVE_STATES.includes(item.state) && isOurs(item));
+    return job ? this._follow(job) : this._offerPredicting();
+  }
+
+  // ---- predicting -------------------------------------------------------------------------------------------------
+
+  _offerPredicting() {
+    this.dataset.state = "missing";
+    const count = this.run.splits[this.split];
+    const images = count === 1 ? "1 image" : `${count} images`;
+    const learned = this.split === "train" ? " The model was trained on them, so it has learned many of their faults too." : "";
+    this.body.replaceChildren(
+      note(
+        `No predictions on ${this.split} yet`,
+        `The model has to look at ${images} first; it goes on in the background if you leave the page.${learned}`,
+        element("button", { type: "button", class: "a-button primary", onclick: () => this._predict() }, `Predict ${this.split} images`),
+      ),
+    );
+  }
+
+  async _predict() {
+    try {
+      const { job } = await sendJSON("POST", projectURL("/prediction-sets"), { checkpoint_id: this.checkpoint.id, split: this.split });
+      if (job) this._follow(job);
+      else await this._refresh();
+    } catch (error) {
+      notify(error, "error");
+    }
+  }
+
+  _follow(job) {
+    this.dataset.state = "predicting";
+    this.progress = new JobProgress(job, { title: `Predicting ${this.split} images`, onEnd: () => this._refresh().catch((error) => this._fail(error)) });
+    this.body.replaceChildren(this.progress.root);
+  }
+
+  /** Read the list of sets anew, keeping the choice. */
+  async _refresh() {
+    const { checkpoint } = this;
+    this.runs = (await getJSON(projectURL("/review"))).runs;
+    this.run = this.runs.find((run) => run.id === this.run.id) ?? this.runs[0];
+    this._chooseCheckpoint(checkpoint.id);
+    await this._open();
+  }
+
+  // ---- showing ----------------------------------------------------------------------------------------------------
+
+  async _show() {
+    this.dataset.state = "loading";
+    this.dataset.set = this.set.id;
+    this.setId = this.set.id;
+    this.summary = new AuditSummary({
+      categories: this.categories,
+      onFilter: (change) => this._filter(change),
+      onScore: (score) => this._slide(score),
+      onJudge: () => getJSON(projectURL(`/audit/figures?set=${this.setId}`)),
+    });
+    const scroller = element("div", { class: "scroller", tabindex: 0, "aria-label": "Suspects" });
+    this.nothing = element("div", { class: "nothing" }, element("p", { class: "a-muted waiting" }, "Comparing predictions and labels…"));
+    this.body.replaceChildren(this.summary.root, element("div", { class: "main" }, scroller, this.nothing));
+    this.grid = new ImageGrid(scroller, {
+      captionPx: CAPTION_PX,
+      load: (after, limit, signal) => this._load(after, limit, signal),
+      makeCard: (suspect, size) => this._card(suspect, size),
+      onChange: () => this._told(),
+      onError: (error) => notify(error, "error"),
+    });
+    this.grid.minWidth = CARD_PX;
+    await this.grid.reload();
+    this.dataset.state = "ready";
+  }
+
+  get isIgnoredList() {
+    return getParam("kind") === IGNORED;
+  }
+
+  /** The filters as the server takes them, with the set. */
+  _query() {
+    const query = new URLSearchParams({ set: this.setId });
+    for (const name of FILTERS) {
+      const value = getParam(name);
+      if (value && value !== IGNORED) query.set(name, value);
+    }
+    return query;
+  }
+
+  /** A page of suspects. How many there are in all is told from here on: those before may have been mended meanwhile. */
+  async _load(after, limit, signal) {
+    const grid = this.grid;
+    const query = this.isIgnoredList ? new URLSearchParams() : this._query();
+    if (after) query.set("after", after);
+    query.set("limit", limit);
+    const page = await getJSON(projectURL(`/audit${this.isIgnoredList ? "/ignored" : ""}?${query}`), { signal });
+    if (!after) this._head(page, signal);
+    const suspects = page.suspects.map((suspect) => ({ ...suspect, id: suspect.key ?? suspect.id, ignoredId: suspect.key ? null : suspect.id, state: "" }));
+    return { images: suspects, total: grid.images.length + suspects.length + page.left, next: page.next };
+  }
+
+  /** The numbers above the cards; the list of ignored ones does not bring them along. */
+  async _head(page, signal) {
+    this.dataset.total = page.total;
+    this._sayNothing(page);
+    try {
+      const counted = this.isIgnoredList ? await getJSON(projectURL(`/audit?${this._query()}&limit=1`), { signal }) : page;
+      this.summary.show(counted);
+      this.dataset.ignored = counted.ignored_in_project;
+    } catch (error) {
+      if (error.name !== "AbortError") notify(error, "error");
+    }
+  }
+
+  _sayNothing({ total, images }) {
+    const isFiltered = ["kind", "category"].some((name) => getParam(name));
+    this.nothing.hidden = total > 0;
+    if (this.isIgnoredList) this.nothing.replaceChildren(note("Nothing is ignored", "A suspect that you ignore is listed here, and can be taken back."));
+    else if (isFiltered) this.nothing.replaceChildren(note("No suspect passes the filter", "Take the filters off, or lower the score from which on the model counts as sure."));
+    else this.nothing.replaceChildren(note("The labels agree with the model", `On ${images ?? 0} images it is nowhere this sure of something else. A lower score shows what it is less sure of.`));
+  }
+
+  _told() {
+    this.dataset.known = this.grid.images.length;
+  }
+
+  _filter(change) {
+    for (const [name, value] of Object.entries(change)) setParam(name, value);
+    this.summary.mark();
+    this.grid.reload();
+  }
+
+  _slide(score) {
+    setParam("min_score", score);
+    clearTimeout(this._sliding);
+    this._sliding = setTimeout(() => this.grid.reload(), SLIDE_MS);
+  }
+
+  // ---- deciding ---------------------------------------------------------------------------------------------------
+
+  _card(suspect, size) {
+    const href = suspect.key
+      ? pageURL("/annotate", { image: suspect.image.id, suspect: suspect.key, audit: this._query() })
+      : pageURL("/annotate", { image: suspect.image.id });
+    const actions = suspect.key
+      ? { onAccept: (one) => this._accept(one), onIgnore: (one) => this._ignore(one), onUndo: (one) => this._undo(one) }
+      : { onUndo: (one) => this._undo(one) };
+    return suspectCard(suspect, size, { categories: this.categories, href, ...actions });
+  }
+
+  _accept(suspect) {
+    return this._decide(suspect, "accepted", async () => (suspect.boxKey = await this.changes.accept(suspect)));
+  }
+
+  _ignore(suspect) {
+    return this._decide(suspect, "ignored", async () => {
+      const { ignored } = await sendJSON("POST", projectURL("/audit/ignored"), ignoreBody(suspect));
+      suspect.ignoredId = ignored.id;
+      this._countIgnored(1);
+    });
+  }
+
+  _undo(suspect) {
+    if (suspect.state === "accepted") return this._decide(suspect, "", () => this.changes.takeBack(suspect, suspect.boxKey));
+    return this._decide(suspect, suspect.key ? "" : "taken back", async () => {
+      await sendJSON("DELETE", projectURL(`/audit/ignored/${suspect.ignoredId}`));
+      this._countIgnored(-1);
+    });
+  }
+
+  /** Carry a decision out; the card shows it once it is stored, and what it was before when it could not be. */
+  async _decide(suspect, state, action) {
+    const before = suspect.state;
+    const mark = (value) => {
+      const isHere = this.querySelector(`[data-key="${CSS.escape(suspect.id)}"]`)?.contains(document.activeElement);
+      suspect.state = value;
+      this.grid.update(suspect);
+      if (isHere) this._focusSoon(suspect);
+    };
+    mark("busy");
+    try {
+      await action();
+      mark(state);
+      if (state !== "taken back") this.summary.step(suspect.kind, state === "" ? 1 : -1);
+    } catch (error) {
+      mark(before);
+      notify(error, "error");
+    }
+  }
+
+  /** The card is made anew: whoever works with the keyboard stays on it. */
+  _focusSoon(suspect) {
+    this.grid.draw();
+    this.querySelector(`[data-key="${CSS.escape(suspect.id)}"] .actions :is(button:enabled, a)`)?.focus();
+  }
+
+  _countIgnored(step) {
+    this.dataset.ignored = Number(this.dataset.ignored) + step;
+    this.summary.stepIgnored(step);
+  }
+
+  _empty(title, text, href, action) {
+    this.dataset.state = "empty";
+    this.replaceChildren(note(title, text, element("a", { class: "a-button primary", href }, action)));
+  }
+
+  _fail(error) {
+    this.dataset.state = "failed";
+    const retry = element("button", { type: "button", class: "a-button", onclick: () => this._start().catch((again) => this._fail(again)) }, "Try again");
+    this.replaceChildren(note(error.message, error.hint ?? "", retry));
+  }
+}
+
+function note(title, text, ...more) {
+  return element("div", { class: "a-empty" }, element("h3", {}, title), element("p", {}, text), ...more);
+}
+
+function pick(label, onChange) {
+  const input = element("select", { class: "a-input", onchange: () => onChange(input.value) });
+  return { input, field: element("label", { class: "pick" }, label, input) };
+}
+
+function fill(input, items, value) {
+  input.replaceChildren(...items.map(([key, text]) => element("option", { value: key, selected: String(key) === String(value) }, text)));
+}
+
+if (!customElements.get("anchorage-audit")) customElements.define("anchorage-audit", AnchorageAudit);

@@ -1,0 +1,199 @@
+// <anchorage-sweep>: every kept checkpoint of a run judged in one table, with two soups of their weights. The property `runId`
+// says which run; the split stands in the address (sweep=).
+//
+// State for tests and styles lies in data-* attributes: state (idle, loading, partial, sweeping, ready, failed), rows, split.
+
+import { getJSON, getParam, notify, pageURL, projectURL, sendJSON, setParam } from "./api.js";
+import { LineChart } from "./chart.js";
+import { element } from "./element.js";
+import { JobProgress } from "./job_progress.js";
+import { colorOf } from "./palette.js";
+import { formatFigure } from "./review_panel.js";
+
+const SPLITS = ["valid", "test"];
+const FIGURES = [
+  ["map", "mAP", "COCO's AP over IoU .50 to .95"],
+  ["map50", "mAP50", "AP at IoU .50"],
+  ["map75", "mAP75", "AP at IoU .75"],
+  ["f1", "F1", "Best F1 at IoU .50"],
+  ["score", "Score", "By the run's selection metric"],
+];
+const MOST_CLASSES = 8; // in the table; the chart and the page of each checkpoint have all
+
+class AnchorageSweep extends HTMLElement {
+  connectedCallback() {
+    if (this._isStarted) return;
+    this._isStarted = true;
+    // A run given before this element was defined lies on it as a plain property, in front of the setter.
+    const given = this.hasOwnProperty("runId") ? this.runId : this._runId;
+    delete this.runId;
+    this._build();
+    this._onMode = () => this._drawChart();
+    window.addEventListener("anchorage:mode", this._onMode);
+    this.runId = given ?? null;
+  }
+
+  disconnectedCallback() {
+    this._isStarted = false;
+    this.progress?.end();
+    window.removeEventListener("anchorage:mode", this._onMode);
+    this.replaceChildren();
+  }
+
+  get runId() {
+    return this._runId;
+  }
+
+  set runId(id) {
+    this._runId = id;
+    if (!this._isStarted) return;
+    this.dataset.state = "idle";
+    this.hidden = !id;
+    if (id) this._load();
+  }
+
+  _build() {
+    const chosen = getParam("sweep");
+    this.split = SPLITS.includes(chosen) ? chosen : "valid";
+    this.picker = element("select", { class: "a-input", "aria-label": "Images to judge on", onchange: () => this._choose(this.picker.value) });
+    this.picker.append(...SPLITS.map((split) => element("option", { value: split, selected: split === this.split }, split)));
+    this.go = element("button", { type: "button", class: "a-button primary", onclick: () => this._sweep() }, "Judge every checkpoint");
+    this.content = element("div", { class: "content" });
+    this.replaceChildren(
+      element(
+        "section",
+        { class: "a-card sweep", "aria-label": "Checkpoint sweep" },
+        element("div", { class: "a-toolbar" }, element("h3", {}, "Every kept checkpoint"), element("span", { class: "spacer" }), element("label", { class: "pick" }, "Judged on", this.picker), this.go),
+        element("p", { class: "note" }, "All that a run kept in one table, and two soups: the average of all weights, and that of those which do not lower the score on valid. Columns of classes are AP50."),
+        this.content,
+      ),
+    );
+  }
+
+  _choose(split) {
+    this.split = split;
+    setParam("sweep", split);
+    this._load();
+  }
+
+  async _load() {
+    const asked = `${this.runId} ${this.split}`;
+    this.asked = asked;
+    this.dataset.state = "loading";
+    try {
+      const table = await getJSON(projectURL(`/runs/${this.runId}/sweep?split=${this.split}`));
+      if (this.asked === asked) this._show(table);
+    } catch (error) {
+      if (this.asked === asked) this._fail(error);
+    }
+  }
+
+  async _sweep() {
+    this.go.disabled = true;
+    try {
+      const { job } = await sendJSON("POST", projectURL(`/runs/${this.runId}/sweep`), { split: this.split });
+      this._follow(job);
+    } catch (error) {
+      this.go.disabled = false;
+      notify(error, "error");
+    }
+  }
+
+  _show(table) {
+    this.table = table;
+    this.dataset.rows = table.rows.length;
+    this.dataset.split = table.split;
+    if (table.job) return this._follow(table.job);
+    const { length: left } = table.missing;
+    this.go.disabled = false;
+    this.go.hidden = left === 0;
+    this.go.textContent = table.rows.length ? "Judge the rest" : "Judge every checkpoint";
+    this.dataset.state = left ? "partial" : "ready";
+    const steps = left === 1 ? "1 step is missing" : `${left} steps are missing`;
+    const verdict = table.verdict || (table.rows.length ? `Not the whole table yet: ${steps}.` : `Nothing is judged on ${table.split} yet.`);
+    this.content.replaceChildren(element("p", { class: "verdict" }, verdict), ...(table.rows.length ? this._figures() : []));
+    this._drawChart();
+    return null;
+  }
+
+  _follow(job) {
+    this.dataset.state = "sweeping";
+    this.go.disabled = true;
+    this.progress?.end();
+    this.progress = new JobProgress(job, { title: `Judging on ${job.payload.split}`, onEnd: () => this._load() });
+    this.content.replaceChildren(this.progress.root, ...(this.table?.rows.length ? this._figures() : []));
+    this._drawChart();
+  }
+
+  // ---- what came of it --------------------------------------------------------------------------------------------
+
+  _figures() {
+    this.chartHost = element("div", { class: "curves" });
+    this.chart = new LineChart(this.chartHost, { title: "AP50 by epoch", formatX: (x) => this.nameOfX(x), ticksX: () => this.ticks });
+    return [element("div", { class: "table-scroll" }, this._table()), this.chartHost];
+  }
+
+  _table() {
+    const { rows, split } = this.table;
+    const classes = rows[0].per_class.slice(0, MOST_CLASSES);
+    const left = rows[0].per_class.length - classes.length;
+    const head = [["", "Checkpoint", ""], ...FIGURES, ...classes.map(({ name }) => ["", name, `AP50 of ${name}`])];
+    const best = Object.fromEntries(FIGURES.map(([key]) => [key, formatFigure(Math.max(...rows.map((row) => row[key])))]));
+    const cells = (row) => [
+      ...FIGURES.map(([key]) => element("td", { class: `a-number${formatFigure(row[key]) === best[key] ? " best" : ""}`, "data-figure": key }, formatFigure(row[key]))),
+      ...row.per_class.slice(0, MOST_CLASSES).map((entry) => element("td", { class: "a-number" }, formatFigure(entry.ap50))),
+    ];
+    const table = element(
+      "table",
+      { class: "a-table judged" },
+      element("thead", {}, element("tr", {}, ...head.map(([, name, help], index) => element("th", { class: index ? "a-number" : null, title: help }, name)))),
+      element("tbody", {}, ...rows.map((row) => element("tr", { "data-checkpoint": row.checkpoint_id }, element("td", {}, this._name(row)), ...cells(row)))),
+    );
+    const notes = [
+      left > 0 ? `AP50 of ${left} more classes: open a checkpoint.` : "",
+      rows.some((row) => row.is_chosen_here) ? `The greedy soup was chosen on ${split}: its figures flatter it here.` : "",
+    ].filter(Boolean);
+    return element("div", {}, table, notes.length ? element("p", { class: "note" }, notes.join(" ")) : "");
+  }
+
+  _name(row) {
+    const link = element("a", { href: pageURL("/review", { set: row.set }), title: "Look through its predictions" }, row.name);
+    if (!row.soup) return link;
+    const count = row.members.length;
+    return element("span", {}, link, element("span", { class: "a-muted members", title: row.members.join("\n") }, count === 1 ? " of 1" : ` of ${count}`));
+  }
+
+  /** One line a class and one for all, over the epochs; the soups stand behind the last epoch as single points. */
+  _drawChart() {
+    if (!this.chart || !this.chartHost.isConnected) return;
+    const trained = this.table.rows.filter((row) => !row.soup).sort((a, b) => a.epoch - b.epoch);
+    const soups = ["uniform", "greedy"].map((recipe) => this.table.rows.find((row) => row.soup === recipe)).filter(Boolean);
+    const epochs = trained.map((row) => row.epoch);
+    const last = epochs.at(-1);
+    const step = Math.max(1, (last - epochs[0]) / 6);
+    this.ticks = [...epochs, ...soups.map((_, index) => last + (index + 1) * step)];
+    this.nameOfX = (x) => soups[this.ticks.indexOf(x) - epochs.length]?.soup ?? (epochs.includes(x) ? String(x) : "");
+    const names = this.table.rows[0].per_class.map((entry) => entry.name);
+    const color = getComputedStyle(this).getPropertyValue("--a-text").trim();
+    const series = [
+      { label: "All classes", color, of: (row) => row.map50 },
+      ...names.map((label, index) => ({ label, color: colorOf(index), of: (row) => row.per_class[index].ap50 })),
+    ];
+    const measured = (rows, of) => rows.map((row) => (of(row) < 0 ? null : of(row)));
+    this.chart.setLines([
+      ...series.map(({ label, color: own, of }) => ({ key: label, label, color: own, x: epochs, y: measured(trained, of) })),
+      ...series.flatMap(({ label, color: own, of }) =>
+        soups.map((row, index) => ({ key: `${label} ${row.soup}`, label, color: own, x: [this.ticks[epochs.length + index]], y: measured([row], of), isMark: true })),
+      ),
+    ]);
+  }
+
+  _fail(error) {
+    this.dataset.state = "failed";
+    const retry = element("button", { type: "button", class: "a-button small", onclick: () => this._load() }, "Try again");
+    this.go.disabled = true;
+    this.content.replaceChildren(element("p", { class: "verdict" }, `${error.message} ${error.hint ?? ""}`), retry);
+  }
+}
+
+if (!customElements.get("anchorage-sweep")) customElements.define("anchorage-sweep", AnchorageSweep);

@@ -1,0 +1,69 @@
+"""The checkpoint sweep in a real browser; its job is played by the test, as the project's weights are made up."""
+
+import json
+
+from app.services import sweeping
+from app.store import predictions, runs
+from tests.services.review_project import make_review_project
+
+
+def add_soups(project):
+    """Both soups as a sweep leaves them, with the predictions of the first two checkpoints."""
+    database, folder = project.services.database(project.slug), project.services.files(project.slug).run(project.run_id)
+    steps = sweeping.missing_steps(project.services, project.slug, project.run_id, "valid")
+    for step, set_id in zip((step for step in steps if step.recipe), project.set_ids, strict=False):
+        found = predictions.read_detections(database, set_id)
+        with database.write() as db:
+            values = {"epoch": 4, "step": 1, "sha256": "b" * 64, "map50": None, "f1": None, "score": None}
+            soup = runs.put_checkpoint(db, project.run_id, file_name=step.file_name, is_last=False, **values)
+            predictions.store_predictions(
+                db,
+                run_id=project.run_id,
+                split="valid",
+                detections=found,
+                snapshot_sha256="a" * 64,
+                checkpoint_id=soup,
+            )
+        sweeping.write_members(folder / step.file_name, step.members[:2])
+
+
+def test_sweep_is_followed_stopped_and_shown_with_its_soups(page, app_server):
+    project = make_review_project(app_server.workspace)
+    with project.services.database(project.slug).write() as db:
+        runs.remove_checkpoints(db, project.run_id, [last_name(project)])
+    job = {"id": 77, "kind": "sweep", "state": "running", "payload": {"run_id": project.run_id, "split": "valid"}}
+    job |= {"progress": {"done": 5, "total": 20, "message": "Mixing the greedy soup", "eta_s": 75}, "error": ""}
+    answer = json.dumps({"job": job})
+    page.route(
+        "**/api/projects/*/runs/*/sweep", lambda route: route.fulfill(body=answer, content_type="application/json")
+    )
+    page.route("**/api/projects/*/jobs/77", lambda route: route.fulfill(json={"job": job}))
+    page.route(
+        "**/api/projects/*/jobs/77/cancel", lambda route: (job.update(state="cancelled"), route.fulfill(json={}))
+    )
+
+    page.goto(f"/ensemble?project={project.slug}&run={project.run_id}")
+    page.wait_for_selector("anchorage-sweep[data-state=partial][data-rows='3']")
+    page.get_by_role("button", name="Judge the rest").click()
+    page.wait_for_selector("anchorage-sweep[data-state=sweeping]")
+    page.get_by_text("Mixing the greedy soup: 5 of 20 images").wait_for()
+    page.get_by_text("About 1 min 15 s left").wait_for()
+    add_soups(project)
+    page.locator("anchorage-sweep").get_by_role("button", name="Stop").click()
+    page.wait_for_selector("anchorage-sweep[data-state=ready][data-rows='5']")
+    table = sweeping.sweep_table(project.services, project.slug, project.run_id)
+    assert page.locator(".sweep .verdict").inner_text() == table["verdict"]
+    names = page.locator(".sweep tbody td:first-child a")
+    assert names.all_inner_texts() == [row["name"] for row in table["rows"]]
+    assert names.first.get_attribute("href").endswith(f"set={table['rows'][0]['set']}")
+    # Three epochs and two soups, for each of two classes and for all of them.
+    assert page.locator(".sweep .curves").get_attribute("data-points") == str(3 * (3 + 2))
+    page.get_by_label("Images to judge on").select_option("test")
+    page.wait_for_selector("anchorage-sweep[data-state=partial][data-split=test][data-rows='0']")
+    assert "sweep=test" in page.url
+
+
+def last_name(project):
+    """The file of the last checkpoint, which nobody has judged."""
+    known = runs.list_checkpoints(project.services.database(project.slug), project.run_id)
+    return next(item.file_name for item in known if item.is_last)
