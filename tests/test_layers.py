@@ -46,6 +46,7 @@ TORCH_FREE = (
     "app.pipeline.config",
     "app.pipeline.types",
     "app.pipeline.ensemble",
+    "app.pipeline.views",
     "app.pipeline.data.coco",
     "app.pipeline.data.image",
     "app.pipeline.data.split",

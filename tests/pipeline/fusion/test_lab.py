@@ -8,7 +8,8 @@ import pytest
 
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.data.snapshot import Sample
-from app.pipeline.fusion.lab import Half, run_lab, split_in_halves
+from app.pipeline.fusion import lab
+from app.pipeline.fusion.lab import Half, split_in_halves
 from app.pipeline.types import Detections
 
 CATEGORIES = CategoryMap((1, 2), ("one", "two"))
@@ -61,6 +62,10 @@ def make_halves(noises, num_images=24, num_false=2):
     ]
 
 
+def run_lab(tuning, judging, metric, **given):
+    return lab.run_lab(["off"], lambda views: (tuning, judging), metric, **given)
+
+
 def test_images_of_one_source_stay_together_and_a_seed_tells_halves_apart():
     samples = make_samples(40)
     sources = {sample.image_id: f"source {sample.image_id % 10}" for sample in samples}
@@ -78,7 +83,7 @@ def test_members_that_err_in_different_places_are_a_gain_and_a_bad_one_is_dispen
     found = run_lab(*make_halves([3, 3, 40]), "map", methods=("wbf", "nms"))
     wbf = found["methods"][0]
     assert found["best"] == 0
-    assert wbf["judged"]["score"] > max(row["judged"]["score"] for row in found["members"]) + 0.05
+    assert wbf["judged"]["score"] > max(row["judged"]["score"] for row in found["alone"]) + 0.05
     assert wbf["options"]["weights"][2] < 1
     assert found["contributions"][2]["map"] < min(found["contributions"][index]["map"] for index in (0, 1))
     assert found["smallest"]["members"] == [0, 1]
@@ -86,7 +91,7 @@ def test_members_that_err_in_different_places_are_a_gain_and_a_bad_one_is_dispen
 
 def test_a_member_stands_with_its_own_detections_and_not_fused_with_themselves():
     tuning, judging = make_halves([3, 6])
-    alone = run_lab(tuning, judging, "map", methods=("nms",))["members"][0]
+    alone = run_lab(tuning, judging, "map", methods=("nms",))["alone"][0]
     assert alone["judged"]["map"] == judging.judge.judge(judging.members[0]).map
 
 
@@ -102,7 +107,7 @@ def test_nothing_is_chosen_by_the_half_that_judges():
 
 def test_f1_is_judged_at_the_threshold_of_the_tuning_half():
     tuning, judging = make_halves([3, 5])
-    row = run_lab(tuning, judging, "map", methods=("nms",))["members"][1]
+    row = run_lab(tuning, judging, "map", methods=("nms",))["alone"][1]
     assert row["judged"]["threshold"] == row["tuned"]["threshold"]
     best = judging.judge.judge(judging.members[1])
     assert best.threshold != row["tuned"]["threshold"]
