@@ -1,7 +1,7 @@
 """Seconds and highest memory of an ensemble lab's job, on a set and on one ten times larger (goal: 1.1x at most).
 
     python -m benchmarks.ensemble_memory [--images 73 730] [--members 3] [--boxes 100]
-    python -m benchmarks.ensemble_memory --projects DIR --project NAME --run ID    # of a real run, stored predictions only
+    python -m benchmarks.ensemble_memory --projects DIR --project NAME --run ID    # of a real run, all predicted
 
 Each lab runs as the app runs it, in a job process of its own; a job that only imports what a lab needs is the measure
 of what the process takes by itself.

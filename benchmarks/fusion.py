@@ -147,8 +147,9 @@ def time_lab(values: argparse.Namespace) -> None:
         tuple(range(1, values.classes + 1)), tuple(f"class {n}" for n in range(1, values.classes + 1))
     )
     is_tuning = split_in_halves(samples, {}, 0)
+    read = [lambda ids, member=member: {image_id: member[image_id] for image_id in ids} for member in members]
     halves = tuple(
-        Half.of([sample for sample, own in zip(samples, mask, strict=True) if own], categories, members)
+        Half.of([sample for sample, own in zip(samples, mask, strict=True) if own], categories, read)
         for mask in (is_tuning, ~is_tuning)
     )
     trials: list[str] = []

@@ -5,6 +5,7 @@ they stay.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from app.errors import BadRequest, Cancelled, NotFound
@@ -242,8 +243,8 @@ def _read_halves(
     snapshot: Snapshot,
 ) -> tuple[Half, Half]:
     database = services.database(slug)
-    found = [predictions.read_detections(database, set_id) for set_id in set_ids]
-    tuning, judging = (Half.of(samples, snapshot.categories, found) for samples in halves)
+    read = [partial(predictions.read_detections, database, set_id) for set_id in set_ids]
+    tuning, judging = (Half.of(samples, snapshot.categories, read) for samples in halves)
     return tuning, judging
 
 

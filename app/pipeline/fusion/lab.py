@@ -29,37 +29,45 @@ from app.pipeline.types import Detections
 NEAR_BEST = 0.002  # of mAP, 0.2 points of 100: a smaller ensemble may be that much worse than the best
 MOST_FOR_ALL_SUBSETS = 6  # members; beyond, subsets are found by leaving out one after the other
 TIMED_ROUNDS = 3
+IMAGES_AT_ONCE = 200
 _UNFUSED = FusionOptions()  # of a member alone, whose detections stand as they are
 
 Tick = Callable[[str], None]
+Read = Callable[[Sequence[int]], Mapping[int, Detections]]
 
 
 @dataclass(frozen=True, eq=False)
 class Half:
-    """Images with labels, and the members' detections on them as they are and as fusing wants them."""
+    """Images with labels, and the members' detections on them as fusing wants them.
 
+    ``read``, of each member: its detections on images, by id. Those of a member as they are, are read when it is judged
+    alone: kept for all of them they would be more than half of the memory.
+    """
+
+    truth: GroundTruth
     judge: Judge
-    members: tuple[DetectionColumns, ...]
     columns: MemberColumns
+    read: tuple[Read, ...]
 
     @classmethod
-    def of(
-        cls, samples: Sequence[Sample], categories: CategoryMap, members: Sequence[Mapping[int, Detections]]
-    ) -> "Half":
-        """From the samples of this half; members may have further images."""
+    def of(cls, samples: Sequence[Sample], categories: CategoryMap, read: Sequence[Read]) -> "Half":
+        """From the samples of this half; some hundred images are read at a time."""
         truth = GroundTruth.from_samples(samples, categories)
-        ids = [sample.image_id for sample in samples]
-        own = [{image_id: member[image_id] for image_id in ids if image_id in member} for member in members]
-        return cls(
-            Judge(truth),
-            tuple(DetectionColumns.from_detections(truth, each) for each in own),
-            MemberColumns.from_detections(own, samples),
-        )
+        parts = []
+        for start in range(0, len(samples), IMAGES_AT_ONCE):
+            piece = samples[start : start + IMAGES_AT_ONCE]
+            ids = [sample.image_id for sample in piece]
+            parts.append(MemberColumns.from_detections([one(ids) for one in read], piece))
+        return cls(truth, Judge(truth), MemberColumns.joined(parts), tuple(read))
+
+    def of_member(self, index: int) -> DetectionColumns:
+        """The detections of one member as they are."""
+        return DetectionColumns.from_detections(self.truth, self.read[index](self.truth.image_ids.tolist()))
 
     def figures_of(self, chosen: Sequence[int], options: FusionOptions, threshold: float | None = None) -> Figures:
         """Figures of some members fused; of one member, those of its own detections as they are."""
         if len(chosen) == 1:
-            return self.judge.judge(self.members[chosen[0]], threshold)
+            return self.judge.judge(self.of_member(chosen[0]), threshold)
         columns = self.columns if len(chosen) == self.columns.num_members else self.columns.of_members(chosen)
         weights = tuple(options.weights[index] for index in chosen) if options.weights else ()
         return self._judge_fused(columns, options.model_copy(update={"weights": weights}), threshold)
@@ -147,7 +155,7 @@ class _Measure:
     @property
     def everyone(self) -> range:
         """The members by number."""
-        return range(len(self.tuning.members))
+        return range(self.tuning.columns.num_members)
 
     def both(self, chosen: Sequence[int], options: FusionOptions) -> dict[str, Any]:
         """``tuned`` and ``judged`` figures of some members fused."""
