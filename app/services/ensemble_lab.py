@@ -11,12 +11,12 @@ from typing import Any
 from app.errors import BadRequest, Cancelled, NotFound
 from app.pipeline.data.snapshot import Sample, Snapshot
 from app.pipeline.ensemble import METHODS
-from app.pipeline.evaluate.selection import DEFAULT_METRIC, SMALLEST_GAIN, TITLES
+from app.pipeline.evaluate.selection import DEFAULT_METRIC, SMALLEST_GAIN, TITLES, explain_moves
 from app.pipeline.fusion.lab import MOST_FOR_ALL_SUBSETS, NEAR_BEST, Half, run_lab, split_in_halves
 from app.pipeline.fusion.tune import num_trials
 from app.pipeline.views import relative_cost
 from app.records import Job
-from app.services import ensembling, jobs, lab_members, review
+from app.services import ensembling, jobs, lab_members, models, review
 from app.services.context import Services
 from app.services.lab_members import VIEW_TITLES, Member
 from app.services.time_left import TimeLeft
@@ -181,6 +181,15 @@ def request_ensemble(services: Services, slug: str, job_id: int, row: int) -> Jo
     )
 
 
+def request_measurement(services: Services, slug: str, job_id: int) -> Job:
+    """Queue the measuring of a model that a lab's costs wait for; raises NotFound, and BadRequest when none is left."""
+    for member in lab(services, slug, job_id)["members"]:
+        config = runs.get_run(services.database(slug), member["run"]).config
+        if lab_members.predict_ms(services, slug, member["run"], "off") is None:
+            return models.start_measuring(services, slug, [config["model"]], config)
+    raise BadRequest("The models of this lab's members are measured already.")
+
+
 def run(
     services: Services, slug: str, on_change: Callable[[Job], None] | None = None, **request: Any
 ) -> dict[str, Any]:
@@ -290,6 +299,7 @@ def _judgement(result: dict[str, Any]) -> dict[str, Any]:
         if is_gain and len(smallest) < len(result["members"])
         else ""
     )
+    moved = explain_moves(result["metric"], best["judged"], row["judged"])
     has_several = len(result["views"]) > 1
     with_views = f" ({VIEW_TITLES[row['views']]})" if has_several else ""
     alone_views = f", {VIEW_TITLES[best['views']]}" if has_several else ""
@@ -297,5 +307,6 @@ def _judgement(result: dict[str, Any]) -> dict[str, Any]:
         f"{'Gain' if is_gain else 'No gain'}: {row['judged']['score']:.3f} with {NAMES[row['method']]}{with_views}, "
         f"{best['judged']['score']:.3f} for the best member ({result['members'][best['member']]['name']}{alone_views}),"
         f" by {result['metric_title']} on {result['num_judging_images']} images that tuning did not see{enough}."
+        f"{f' {moved}.' if moved else ''}"
     )
     return {"best_alone": best_alone, "verdict": verdict, "is_gain": is_gain, "gain": gain}

@@ -75,4 +75,8 @@ def build_router(services: Services) -> APIRouter:
     def keep(slug: str, job_id: int, body: RowBody) -> dict[str, Any]:
         return {"job": asdict(ensemble_lab.request_ensemble(services, slug, job_id, body.row))}
 
+    @router.post("/ensemble-labs/{job_id}/measurements")
+    def measure(slug: str, job_id: int) -> dict[str, Any]:
+        return {"job": asdict(ensemble_lab.request_measurement(services, slug, job_id))}
+
     return router
