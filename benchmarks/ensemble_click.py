@@ -2,8 +2,8 @@
 
     python -m benchmarks.ensemble_click [--images 200] [--clicks 3]
 
-Nothing compiled is kept from before (a cache folder of its own), so that the app's warm helper has all of it to do; one
-app is clicked as soon as it answers, another when its helper has finished. A click is what the page sends, until it
+Nothing compiled is kept from before (a cache folder of its own), so that the app has all of it to do; one
+app is clicked as soon as it answers, another when it has compiled. A click is what the page sends, until it
 has the table of the ensemble beside its members. Files of Python and its libraries are in the machine's cache.
 """
 
@@ -24,7 +24,7 @@ from app.services.context import Services
 from app.store.files import Workspace
 from benchmarks.ensemble_memory import make_project
 
-LAST_COMPILED = "*judge_rows*.nbc"  # what the helper compiles last
+LAST_COMPILED = "*judge_rows*.nbc"  # what is compiled last
 PATIENCE_S = 120
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     values = parser.parse_args()
     print(f"{'':<34}" + "".join(f"{f'click {n + 1}':>9}" for n in range(values.clicks)) + f"{'1st : 2nd':>11}")
     for title, waits, is_kept in (
-        ("started anew, helper has finished", True, False),
+        ("started anew, when it has compiled", True, False),
         ("started anew, at once", False, False),
         ("started again, at once", False, True),
     ):
@@ -73,7 +73,7 @@ def _app(folder: Path, num_images: int, is_kept: bool) -> Iterator[httpx.Client]
 
 
 def is_compiled(folder: Path) -> bool:
-    """Whether the helper is done."""
+    """Whether the app has compiled what fusing needs."""
     return any((folder / "compiled").rglob(LAST_COMPILED))
 
 

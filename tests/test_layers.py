@@ -38,7 +38,6 @@ JOB_PROCESS_ENTRIES = {
     "app.services.preflight_handler",
     "app.services.soup_handler",
     "app.jobs.handlers",
-    "app.jobs.helper_warm_up",
     "app.pipeline.device_check",
 }
 # The part of the pipeline that the web process uses.

@@ -1,5 +1,6 @@
 """Fusing the predictions of several checkpoints, and judging the ensemble beside its members."""
 
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from sqlite_utils import Database
 
 from app.errors import BadRequest, Cancelled, UserError
+from app.jobs.process import module_command, start_detached
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.ensemble import FusionOptions, fuse_columns
 from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
@@ -21,6 +23,8 @@ from app.records import Checkpoint, Job, PredictionSet
 from app.services import jobs, review
 from app.services.context import Services
 from app.store import predictions, runs
+
+logger = logging.getLogger(__name__)
 
 FIGURES = ("map", "map50", "map75", "f1")
 METHODS: tuple[str, ...] = get_args(FusionOptions.model_fields["method"].annotation)  # the first is the default
@@ -276,6 +280,18 @@ def _best_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> list[dict[str, Any]]:
     """Stored ensembles, newest first, as plain records."""
     return [asdict(item) for item in review.list_sets(services, slug, run_id) if item.kind == "ensemble"]
+
+
+def compile_ahead(services: Services) -> int:
+    """See to it that the first fusing finds its functions compiled; blocks, the first time for seconds.
+
+    Returns the exit code of the process that does it; where it fails, jobs compile for themselves.
+    """
+    log = services.workspace.hidden("compile.log")
+    code = start_detached(module_command("app.jobs.compile_fusion"), log).wait()
+    if code:
+        logger.warning("fusing could not be compiled ahead (exit code %d, see %s)", code, log)
+    return code
 
 
 def wait_until_done(services: Services, slug: str, job: Job, on_change: Callable[[Job], None] | None = None) -> Job:
