@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from app.errors import BadRequest, Cancelled, NotFound
@@ -7,11 +9,16 @@ from app.store import predictions, runs, timings
 from tests.services.review_project import make_review_project
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def no_worker():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs, "ensure_worker", lambda services: None)
-        yield make_review_project(tmp_path_factory.mktemp("lab"), num_valid=25)
+        yield
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_review_project(tmp_path_factory.mktemp("lab"), num_valid=25)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +177,41 @@ def test_views_that_are_missing_are_predicted_once_and_compared_in_one_table(tmp
     assert again["num_predicted"] == 0  # never_predict was not called
     best_alone = found["alone"][found["best_alone"]]
     assert f"Epoch {4 - best_alone['member']}, one view" in found["verdict"]
+
+
+def test_a_stop_while_predicting_keeps_whole_predictions_and_nothing_else(tmp_path):
+    project = make_review_project(tmp_path, num_valid=6)
+    predictor = Predictor(project)
+    wanted = request(project, views=("flip",))
+
+    def stop_at_the_second(*asked):
+        if predictor.asked:
+            raise Cancelled("stopped")
+        predictor(*asked)
+
+    with pytest.raises(Cancelled):
+        carry_out(project, wanted, stop_at_the_second)
+    database = project.services.database(project.slug)
+    flipped = [item for item in predictions.list_sets(database) if item.test_time_augmentation == "flip"]
+    assert [item.checkpoint_id for item in flipped] == project.checkpoint_ids[:1]
+    assert len(predictions.read_detections(database, flipped[0].id)) == 6
+    assert ensemble_lab.list_labs(project.services, project.slug) == []
+    carry_out(project, wanted, predictor)
+    assert [asked[0] for asked in predictor.asked] == project.checkpoint_ids[:3]
+
+
+def test_models_that_costs_wait_for_are_measured_with_the_options_of_their_run(tmp_path):
+    project = make_review_project(tmp_path, num_valid=8)
+    config = {"model": "fasterrcnn_resnet50_fpn_v2", "image_size": 320, "epochs": 4}
+    with project.services.database(project.slug).write() as db:
+        db.execute("UPDATE run SET config = ?", [json.dumps(config)])
+    lab = finish(project, request(project))
+    job = ensemble_lab.request_measurement(project.services, project.slug, lab["id"])
+    assert job.payload == {"models": [config["model"]], "options": {"image_size": 320}}
+    timing = {"model": config["model"], "image_size": 320, "device": "cpu", "train_s": 0.2, "predict_s": 0.01}
+    timings.keep(project.services.workspace, timing)
+    with pytest.raises(BadRequest, match="measured already"):
+        ensemble_lab.request_measurement(project.services, project.slug, lab["id"])
 
 
 def test_a_row_becomes_an_ensemble_with_the_threshold_of_the_tuning_half(project, result):
