@@ -68,7 +68,7 @@ function methodRow(lab, row, index, hasViews, onUse) {
   const use = element("button", { type: "button", class: "a-button small", "data-use": index, "aria-label": `Use ${name}${hasViews ? `, ${viewsName(row.views)}` : ""}`, onclick: () => onUse(index) }, "Use this");
   return element(
     "tr",
-    { class: isBest ? "ensemble-row" : null, "data-method": row.method, "data-of-views": row.views, "data-best": isBest },
+    { class: isBest ? "ensemble-row" : null, "data-method": row.method, "data-of-views": row.views, "data-best": String(isBest) },
     element("td", {}, title, element("div", { class: "note" }, optionsText(row.options))),
     ...cells(row, row.views, hasViews),
     costCell(row),
