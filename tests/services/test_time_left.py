@@ -29,13 +29,13 @@ def test_the_share_never_falls_when_the_pace_does():
     clock = Clock()
     time_left = TimeLeft(clock)
     time_left.add("reading", 10, guess_s=1.0)
-    clock.now = 5.0
-    time_left.move_to("reading", 5)
-    before = time_left.share
-    clock.now = 25.0
-    time_left.move_to("reading", 6)
-    assert time_left.left_s > 10
-    assert time_left.share == before
+    time_left.add("writing", 10, guess_s=1.0)
+    clock.now = 10.0
+    time_left.move_to("reading", 10)
+    assert time_left.share == 0.5
+    clock.now = 20.0
+    time_left.move_to("writing", 1)  # ten times as slow as it was guessed to be
+    assert (time_left.left_s, time_left.share) == (90, 0.5)
 
 
 def test_more_units_than_expected_are_no_debt():
