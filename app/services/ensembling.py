@@ -163,7 +163,7 @@ def carry_out(
                 snapshot_sha256=snapshot.sha256,
                 name=f"{options.method.upper().replace('_', '-')} of {len(members)}{payload.get('note', '')}",
                 members=[member.id for member in members],
-                options=options.model_dump(mode="json") | ({"score_threshold": threshold} if threshold else {}),
+                options=options.model_dump(mode="json") | ({} if threshold is None else {"score_threshold": threshold}),
             )
     return comparison(services, slug, set_id)
 
