@@ -183,9 +183,10 @@ def request_ensemble(services: Services, slug: str, job_id: int, row: int) -> Jo
 
 def request_measurement(services: Services, slug: str, job_id: int) -> Job:
     """Queue the measuring of a model that a lab's costs wait for; raises NotFound, and BadRequest when none is left."""
+    find_ms = lab_members.prediction_times(services, slug)
     for member in lab(services, slug, job_id)["members"]:
-        config = runs.get_run(services.database(slug), member["run"]).config
-        if lab_members.predict_ms(services, slug, member["run"], "off") is None:
+        if find_ms(member["run"], "off") is None:
+            config = runs.get_run(services.database(slug), member["run"]).config
             return models.start_measuring(services, slug, [config["model"]], config)
     raise BadRequest("The models of this lab's members are measured already.")
 
@@ -200,13 +201,13 @@ def run(
 
 def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:
     result = job.result
-    members = result["members"]
+    members, find_ms = result["members"], lab_members.prediction_times(services, slug)
 
     def cost(numbers: Sequence[int], views: str, fuse_ms: float = 0.0) -> dict[str, Any]:
         each = [(members[index]["run"], members[index]["stored_views"] or views) for index in numbers]
         if any(own == lab_members.FUSED for _, own in each):
             return {"cost_ms": None, "num_passes": None}
-        known = [lab_members.predict_ms(services, slug, run_id, own) for run_id, own in each]
+        known = [find_ms(run_id, own) for run_id, own in each]
         passes = sum(relative_cost(own) for _, own in each)
         return {"cost_ms": None if None in known else sum(known) + fuse_ms, "num_passes": passes}
 

@@ -1,6 +1,6 @@
 """Who takes part in an ensemble lab: checkpoints and stored sets, in which views, and what must be predicted first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,12 +132,18 @@ def sets_of(services: Services, slug: str, members: Sequence[Member], split: str
     return sets
 
 
-def predict_ms(services: Services, slug: str, run_id: int, views: str) -> float | None:
-    """Milliseconds an image, from what was measured last on this machine for the run's model at its size, or None."""
-    config = runs.get_run(services.database(slug), run_id).config
-    wanted = (config.get("model"), config.get("image_size"))
-    fitting = [one for one in timings.all_of(services.workspace) if (one["model"], one["image_size"]) == wanted]
-    return 1000 * fitting[-1]["predict_s"] * relative_cost(views) if fitting else None
+def prediction_times(services: Services, slug: str) -> Callable[[int, str], float | None]:
+    """Milliseconds an image, by run and views: from what was measured last on this machine for the run's model at its
+    size. None where nothing was, or where the run is gone."""
+    configs = {run.id: run.config for run in runs.list_runs(services.database(slug))}
+    measured = {(one["model"], one["image_size"]): one["predict_s"] for one in timings.all_of(services.workspace)}
+
+    def find(run_id: int, views: str) -> float | None:
+        config = configs.get(run_id, {})
+        seconds = measured.get((config.get("model"), config.get("image_size")))
+        return None if seconds is None else 1000 * seconds * relative_cost(views)
+
+    return find
 
 
 def _name(

@@ -212,6 +212,11 @@ def test_models_that_costs_wait_for_are_measured_with_the_options_of_their_run(t
     timings.keep(project.services.workspace, timing)
     with pytest.raises(BadRequest, match="measured already"):
         ensemble_lab.request_measurement(project.services, project.slug, lab["id"])
+    runs.delete_run(project.services.database(project.slug), project.run_id)
+    kept = ensemble_lab.lab(project.services, project.slug, lab["id"])  # a lab outlives its run
+    assert (kept["verdict"], kept["methods"][0]["cost_ms"]) == (lab["verdict"], None)
+    with pytest.raises(NotFound):
+        ensemble_lab.request_ensemble(project.services, project.slug, lab["id"], 0)
 
 
 def test_a_row_becomes_an_ensemble_with_the_threshold_of_the_tuning_half(project, result):
