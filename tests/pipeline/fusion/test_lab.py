@@ -112,6 +112,15 @@ def test_nothing_is_chosen_by_the_half_that_judges():
     assert first["smallest"]["members"] == second["smallest"]["members"]
 
 
+def test_the_best_views_are_taken_apart_with_their_own_detections():
+    halves = {"good": make_halves([3, 5]), "bad": make_halves([20, 30])}
+    found = lab.run_lab(["good", "bad"], halves.__getitem__, "map", methods=("wbf", "nms"))
+    alone = run_lab(*halves["good"], "map", methods=("wbf", "nms"))
+    assert [row["views"] for row in found["methods"]] == ["good", "good", "bad", "bad"]
+    assert found["methods"][found["best"]]["judged"] == alone["methods"][alone["best"]]["judged"]
+    assert (found["contributions"], found["smallest"]) == (alone["contributions"], alone["smallest"])
+
+
 def test_f1_is_judged_at_the_threshold_of_the_tuning_half():
     tuning, judging = make_halves([3, 5])
     row = run_lab(tuning, judging, "map", methods=("nms",))["alone"][1]
