@@ -39,6 +39,7 @@ from app.services import (
     ensembling,
     exporting,
     importing,
+    lab_members,
     label_export,
     models,
     predicting,
@@ -166,6 +167,11 @@ def _add_using_commands(commands: "argparse._SubParsersAction[_Parser]") -> None
         "--tune",
         action="store_true",
         help="tune every method on half of the images, judge on the other half, and say which members are needed",
+    )
+    command.add_argument(
+        "--tta",
+        choices=(*review.VIEW_TITLES, "all"),
+        help="with --tune: test-time augmentation in place of the run's own; all compares them in one table",
     )
     command.add_argument(
         "--method", choices=ensembling.METHODS, default=ensembling.METHODS[0], help="how they are fused (wbf)"
@@ -317,6 +323,8 @@ def ensemble(services: Services, values: argparse.Namespace) -> dict[str, Any]:
         return _tune_ensemble(services, slug, values)
     if values.sets:
         raise BadRequest("Stored predictions are fused by the lab only.", "Add --tune, or name --checkpoints.")
+    if values.tta:
+        raise BadRequest("Views are compared by the lab only.", "Add --tune, or leave --tta out.")
     result = ensembling.fuse_run(
         services,
         slug,
@@ -347,6 +355,7 @@ def _tune_ensemble(services: Services, slug: str, values: argparse.Namespace) ->
         set_ids=values.sets or (),
         top=values.top,
         split=values.split,
+        views=tuple(review.VIEW_TITLES) if values.tta == "all" else (values.tta,) if values.tta else (),
     )
     return {"project": slug, **result}
 
@@ -481,7 +490,9 @@ def _lab_as_text(result: dict[str, Any]) -> str:
     lines.append(
         f"{'':<40}{'tuned':>8}{'judged':>8}" + "".join(f"{name:>10}" for name in names) + f"{'ms/image':>10}  options"
     )
-    rows = [(row["name"], _cost(row["predict_ms"]), "", row) for row in result["members"]]
+    members = result["members"]
+    has_several_views = len(result["views"]) > 1
+    rows = [(members[row["member"]]["name"], _cost(row["cost_ms"]), "", row) for row in result["alone"]]
     rows += [
         (
             ensemble_lab.NAMES[row["method"]],
@@ -492,11 +503,12 @@ def _lab_as_text(result: dict[str, Any]) -> str:
         for row in result["methods"]
     ]
     for name, cost, options, row in rows:
+        if has_several_views:
+            name = f"{name}, {lab_members.VIEW_TITLES[row['views']]}"
         figures = "".join(f"{row['judged'][figure]:>10.4f}" for figure in names)
         score = f"{row['tuned']['score']:>8.4f}{row['judged']['score']:>8.4f}"
         lines.append(f"{name[:39]:<40}{score}{figures}{cost:>10}  {options}".rstrip())
     lines += ["", "What each member brings to the best method, by score and mAP:"]
-    members = result["members"]
     for member, row in zip(members, result["contributions"], strict=True):
         lines.append(f"  {member['name'][:38]:<38}{row['score']:>+9.4f}{row['map']:>+9.4f}")
     needed = ", ".join(members[index]["name"] for index in result["smallest"]["members"])

@@ -137,7 +137,8 @@ def fused(tmp_path, monkeypatch):
     def do_it(services, slug, job_id, on_change=None):
         database = services.database(slug)
         job = job_store.claim(database, job_id)
-        job_store.finish(database, job_id, job.attempt, "done", ensemble_lab.carry_out(services, slug, job.payload))
+        found = ensemble_lab.carry_out(services, slug, job.payload, predict=lambda *asked: 1 / 0)
+        job_store.finish(database, job_id, job.attempt, "done", found)
         return job_store.get_job(database, job_id)
 
     monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
@@ -167,6 +168,7 @@ def test_ensemble_is_tuned_and_taken_apart(run, fused, capsys):
         (["--checkpoints", "1,x", "--tune"], "numbers with commas"),
         (["--checkpoints", "1,2", "--run", "1"], "not allowed with"),
         (["--sets", "1,2"], "by the lab only"),
+        (["--checkpoints", "1,2", "--tta", "flip"], "by the lab only"),
         (["--checkpoints", "1,99", "--tune"], "no checkpoint 99"),
         ([], "is required"),
     ],

@@ -38,7 +38,6 @@ JOB_PROCESS_ENTRIES = {
     "app.services.preflight_handler",
     "app.services.sweep_handler",
     "app.jobs.handlers",
-    "app.jobs.helper_warm_up",
     "app.pipeline.device_check",
 }
 # The part of the pipeline that the web process uses.
@@ -46,6 +45,7 @@ TORCH_FREE = (
     "app.pipeline.config",
     "app.pipeline.types",
     "app.pipeline.ensemble",
+    "app.pipeline.views",
     "app.pipeline.data.coco",
     "app.pipeline.data.image",
     "app.pipeline.data.split",

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 60.0
 _ROOT = Path(__file__).resolve().parents[2]  # where `python -m app…` finds the package, installed or not
-WARM_UP = "app.jobs.helper_warm_up:warm_up"
+WARM_UP = "app.pipeline.augment.preview:warm_up"
 
 
 class HelperFailed(UserError):

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
+from torchvision.ops import batched_nms
 
 from app.pipeline.config import RunConfig, TestTimeAugmentation
 from app.pipeline.data.categories import CategoryMap
@@ -18,7 +20,7 @@ from app.pipeline.models.forward import Batch, detect, place_model
 from app.pipeline.train.checkpoint import load_checkpoint
 from app.pipeline.train.loader import make_batch_of_images
 from app.pipeline.types import Detections, Log, Progress, RunContext
-from app.pipeline.views import View, merge, show, unflip, views_of
+from app.pipeline.views import View, show, unflip, views_of
 
 MAX_BATCH = 8
 
@@ -114,6 +116,21 @@ def load_detector(checkpoint_path: Path, device: str = "auto") -> Detector:
     model = build_model(checkpoint.config, len(checkpoint.categories))
     model.load_state_dict(checkpoint.tensors)
     return Detector(place_model(model, machine), checkpoint.categories, checkpoint.config, machine)
+
+
+def merge(views: Sequence[Detections], nms_threshold: float, max_detections: int) -> Detections:
+    """One list out of the views' detections of an image: per class, of boxes overlapping more the surest stays.
+
+    As Detectron2's ``GeneralizedRCNNWithTTA``: NMS of each class at the detector's own threshold, the best of the
+    boxes up to its own cap.
+    """
+    boxes = np.concatenate([found.boxes for found in views])
+    scores = np.concatenate([found.scores for found in views])
+    labels = np.concatenate([found.labels for found in views])
+    keep = batched_nms(
+        torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels.astype(np.int64)), nms_threshold
+    )
+    return Detections(boxes, scores, labels).select(keep[:max_detections].numpy())
 
 
 def _read_all(

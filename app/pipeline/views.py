@@ -1,16 +1,8 @@
-"""Test-time augmentation: an image is predicted in several views, and what they found is merged.
+"""Test-time augmentation: the views in which an image is predicted. Merging them: ``predict``. Imports no torch."""
 
-As Detectron2's ``GeneralizedRCNNWithTTA`` does it for boxes: every view's detections are mapped back to the image and
-merged by NMS of each class at the detector's own threshold, the best of them up to its own cap.
-Boxes are xyxy pixels. N boxes.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torchvision.ops import batched_nms
 
 from app.pipeline.config import TestTimeAugmentation
 from app.pipeline.data.resize import STRIDE, Resize, resize_image
@@ -39,6 +31,11 @@ def views_of(augmentation: TestTimeAugmentation) -> tuple[View, ...]:
     return _VIEWS[augmentation]
 
 
+def relative_cost(augmentation: TestTimeAugmentation) -> float:
+    """How many times the pixels of one view a detector looks at."""
+    return sum(view.scale**2 for view in views_of(augmentation))
+
+
 def show(image: np.ndarray, view: View, image_size: int, resize: Resize) -> np.ndarray:
     """An upright uint8 [H, W, 3] image resized as ``view`` wants it; scaled image sizes are multiples of the stride."""
     if view.scale == 1:
@@ -55,14 +52,3 @@ def unflip(found: Detections, width: int) -> Detections:
     boxes = found.boxes.copy()
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
     return Detections(boxes, found.scores, found.labels)
-
-
-def merge(views: Sequence[Detections], nms_threshold: float, max_detections: int) -> Detections:
-    """One list out of the views' detections of an image: per class, of boxes overlapping more the surest stays."""
-    boxes = np.concatenate([found.boxes for found in views])
-    scores = np.concatenate([found.scores for found in views])
-    labels = np.concatenate([found.labels for found in views])
-    keep = batched_nms(
-        torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels.astype(np.int64)), nms_threshold
-    )
-    return Detections(boxes, scores, labels).select(keep[:max_detections].numpy())

@@ -1,27 +1,37 @@
 """The ensemble lab as the user sees it: which predictions to fuse, how, and whether it is worth it.
 
-A lab is a job; its result stays with it. It works on stored predictions, so no model runs.
+A lab is a job; its result stays with it. It works on stored predictions; those that are missing it makes first, and
+they stay.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from app.errors import BadRequest, Cancelled, NotFound
 from app.pipeline.data.snapshot import Sample, Snapshot
 from app.pipeline.ensemble import METHODS
-from app.pipeline.evaluate.selection import DEFAULT_METRIC, SMALLEST_GAIN, TITLES
+from app.pipeline.evaluate.selection import DEFAULT_METRIC, SMALLEST_GAIN, TITLES, explain_moves
 from app.pipeline.fusion.lab import MOST_FOR_ALL_SUBSETS, NEAR_BEST, Half, run_lab, split_in_halves
 from app.pipeline.fusion.tune import num_trials
-from app.records import Job, PredictionSet
-from app.services import ensembling, jobs, review
+from app.pipeline.views import relative_cost
+from app.records import Job
+from app.services import ensembling, jobs, lab_members, models, review
 from app.services.context import Services
+from app.services.lab_members import VIEW_TITLES, Member
+from app.services.time_left import TimeLeft
 from app.store import images as image_store
 from app.store import jobs as job_store
-from app.store import predictions, runs, timings
+from app.store import predictions, runs
 
 KIND = "ensemble_lab"
 MAX_KEPT = 1000  # labs that are listed
 NAMES = {"wbf": "WBF", "nms": "NMS", "soft_nms": "Soft-NMS", "nmw": "NMW"}
+PREDICTING, TRYING = "predicting", "trying"
+# Until the first of them are timed: seconds for an image in one view on a slow machine, and for one of a trial.
+PREDICT_GUESS_S, TRIAL_GUESS_S = 0.5, 3e-5
+
+Predict = Callable[[int, str, str, Callable[[int], None]], None]
 
 
 def request_lab(
@@ -33,17 +43,23 @@ def request_lab(
     set_ids: Sequence[int] = (),
     top: int = 3,
     split: str = "valid",
+    views: Sequence[str] = (),
     seed: int = 0,
 ) -> Job:
-    """Queue a lab over checkpoints (of any runs on one dataset), stored sets, or the best ``top`` of a run.
+    """Queue a lab over checkpoints (of any runs on one dataset) and stored sets, or the best ``top`` of a run.
 
-    Raises NotFound, and BadRequest when there are fewer than two members or more than twenty, when one has no stored
-    predictions on the split, when datasets differ, or when the split cannot be halved.
+    views: test-time augmentations that the checkpoints predict with, each compared with the others; by default that of
+    the first member's run. What has no stored predictions yet is predicted by the job.
+    Raises NotFound, and BadRequest when there are fewer than two members or more than twenty, when datasets differ, or
+    when the split cannot be halved.
     """
-    members = _choose_sets(services, slug, run_id, checkpoint_ids, set_ids, top, split)
-    snapshot = review.load_truth(services, slug, members[0].run_id)
-    _halves(services, slug, snapshot, split, seed)
-    payload = {"set_ids": [member.id for member in members], "split": split, "seed": seed}
+    chosen = {"run_id": run_id, "checkpoint_ids": checkpoint_ids, "set_ids": set_ids, "top": top, "split": split}
+    members = lab_members.choose(services, slug, **chosen)
+    names = lab_members.choose_views(services, slug, members, views)
+    review.check_split(services, slug, members[0].run_id, split)
+    _halves(services, slug, review.load_truth(services, slug, members[0].run_id), split, seed)
+    entries = [member.as_payload() for member in members]
+    payload = {"members": entries, "views": names, "split": split, "seed": seed}
     return jobs.enqueue(services, slug, KIND, payload)
 
 
@@ -52,70 +68,127 @@ def carry_out(
     slug: str,
     payload: dict[str, Any],
     *,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, message: None,
+    predict: Predict,
+    on_progress: Callable[[float, float, str, float], None] = lambda done, total, message, left_s: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Do a queued lab inside its job; the result is what :func:`lab` gives. Raises Cancelled when asked to stop."""
-    database = services.database(slug)
-    members = [predictions.get_set(database, set_id) for set_id in payload["set_ids"]]
+    """Do a queued lab inside its job; the result is what :func:`lab` gives, but for the costs.
+
+    predict(checkpoint_id, split, views, tell) makes and stores predictions, telling how many images are done;
+    on_progress gets the share done, 1, what is being done, and the seconds left. Raises Cancelled when asked to stop:
+    whole sets of predictions stay, nothing else.
+    """
+    members = lab_members.load(services, slug, payload["members"])
+    split, views = payload["split"], payload["views"]
     snapshot = review.load_truth(services, slug, members[0].run_id)
-    found = [predictions.read_detections(database, member.id) for member in members]
-    tuning, judging = (
-        Half.of(samples, snapshot.categories, found)
-        for samples in _halves(services, slug, snapshot, payload["split"], payload["seed"])
-    )
-    metric = runs.get_run(database, members[0].run_id).config.get("selection_metric", DEFAULT_METRIC)
-    done, total = 0, _count_trials(len(members))
+    halves = _halves(services, slug, snapshot, split, payload["seed"])
+    missing = lab_members.find_missing(services, slug, members, split, views)
+    num_images, num_tried = sum(map(len, halves)), 0
+    time_left = TimeLeft()
+    time_left.add(PREDICTING, round(num_images * sum(relative_cost(name) for _, name in missing)), PREDICT_GUESS_S)
+    time_left.add(TRYING, _count_trials(len(members), len(views)), TRIAL_GUESS_S * num_images * len(members))
+
+    def tell(message: str) -> None:
+        on_progress(time_left.share, 1.0, message, time_left.left_s)
+
+    _predict_missing(missing, split, num_images, predict, time_left, tell)
+    opened = ""
+
+    def open_halves(name: str) -> tuple[Half, Half]:
+        nonlocal opened
+        opened = f" with {VIEW_TITLES[name]}" if len(views) > 1 else ""
+        sets = lab_members.sets_of(services, slug, members, split, name)
+        return _read_halves(services, slug, [found.id for found in sets], halves, snapshot)
 
     def tick(method: str) -> None:
-        nonlocal done
+        nonlocal num_tried
         if should_stop():
             raise Cancelled("The lab was stopped; nothing of it is kept.")
-        done += 1
-        on_progress(min(done, total), total, f"Trying {NAMES[method]}")
+        time_left.move_to(TRYING, num_tried)
+        num_tried += 1
+        tell(f"Trying {NAMES[method]}{opened}")
 
-    found_out = run_lab(tuning, judging, metric, tick=tick)
-    on_progress(total, total, "Judged")
-    names = [_name(services, slug, member) for member in members]
-    costs = [_predict_ms(services, slug, member) for member in members]
+    metric = runs.get_run(services.database(slug), members[0].run_id).config.get("selection_metric", DEFAULT_METRIC)
+    found_out = run_lab(views, open_halves, metric, tick=tick)
+    on_progress(1.0, 1.0, "Judged", 0.0)
     result = {
-        "split": payload["split"],
+        "split": split,
+        "views": views,
         "seed": payload["seed"],
         "metric": metric,
         "metric_title": TITLES[metric],
-        "num_tuning_images": tuning.columns.num_images,
-        "num_judging_images": judging.columns.num_images,
+        "num_tuning_images": len(halves[0]),
+        "num_judging_images": len(halves[1]),
         "near_best": NEAR_BEST,
-        "num_trials": done,
-        **found_out,
+        "num_trials": num_tried,
+        "num_predicted": len(missing),
         "members": [
-            {"set": member.id, "checkpoint_id": member.checkpoint_id, "run": member.run_id, "name": name, **row}
-            | {"predict_ms": cost}
-            for member, name, cost, row in zip(members, names, costs, found_out["members"], strict=True)
+            {"name": member.name, "run": member.run_id, "checkpoint_id": member.checkpoint_id}
+            | {"stored_views": member.stored_views}
+            for member in members
         ],
-        "methods": [
-            {**row, "cost_ms": None if None in costs else sum(costs) + row["fuse_ms"]} for row in found_out["methods"]
-        ],
+        "sets": {
+            name: [found.id for found in lab_members.sets_of(services, slug, members, split, name)] for name in views
+        },
+        **found_out,
     }
     return {**result, **_judgement(result)}
 
 
 def list_labs(services: Services, slug: str) -> list[dict[str, Any]]:
-    """Finished labs, newest first, as :func:`lab` gives them."""
-    done = job_store.list_jobs(services.database(slug), ("done",), MAX_KEPT, KIND)
-    return [_as_lab(job) for job in done]
+    """Finished labs in short, newest first: id, created_at, split, views, members' names, verdict, is_gain, gain."""
+    kept = ("split", "views", "verdict", "is_gain", "gain")
+    return [
+        {"id": job.id, "created_at": job.created_at, **{name: job.result[name] for name in kept}}
+        | {"names": [member["name"] for member in job.result["members"]]}
+        for job in job_store.list_jobs(services.database(slug), ("done",), MAX_KEPT, KIND)
+        if "views" in job.result  # not those of a version that had one table only
+    ]
 
 
 def lab(services: Services, slug: str, job_id: int) -> dict[str, Any]:
-    """What a lab found: :func:`run_lab`'s tables with members' names and costs, ``verdict``, ``is_gain`` and ``gain``.
+    """What a lab found: :func:`run_lab`'s tables with ``members`` (name, run, checkpoint_id), ``sets`` (ids of the
+    members' predictions by views), ``best_alone`` (index in ``alone``), ``verdict``, ``is_gain`` and ``gain``.
 
-    predict_ms: of a member, an image, as measured for its model at its image size; None where it was not.
-    cost_ms: an image through all members and the fusing, None when a member's is not known. Raises NotFound.
+    cost_ms, of rows of ``alone`` and ``methods``: an image through the members and the fusing, as measured on this
+    machine for their models at their image size; None where one was not. num_passes: the same as multiples of one
+    member in one view. Both are None with a member that is an ensemble itself. Raises NotFound.
     """
     job = jobs.get(services, slug, job_id)
     if job.kind != KIND or job.state != "done":
         raise NotFound(f"Job {job_id} is no finished lab (it is {job.kind}, {job.state}).")
-    return _as_lab(job)
+    return _as_lab(services, slug, job)
+
+
+def request_ensemble(services: Services, slug: str, job_id: int, row: int) -> Job:
+    """Queue the ensemble of a row of a lab's ``methods``, with its options and its score threshold.
+
+    Raises NotFound, also where a member's predictions were replaced since, and BadRequest for a row that is not there.
+    """
+    found = lab(services, slug, job_id)
+    if not 0 <= row < len(found["methods"]):
+        raise BadRequest(f"The lab has rows 0 to {len(found['methods']) - 1}, not {row}.")
+    chosen = found["methods"][row]
+    views = "" if len(found["views"]) == 1 else f", {VIEW_TITLES[chosen['views']]}"
+    return ensembling.request_ensemble(
+        services,
+        slug,
+        set_ids=found["sets"][chosen["views"]],
+        split=found["split"],
+        options=chosen["options"],
+        score_threshold=chosen["judged"]["threshold"],
+        note=f"{views}, tuned",
+    )
+
+
+def request_measurement(services: Services, slug: str, job_id: int) -> Job:
+    """Queue the measuring of a model that a lab's costs wait for; raises NotFound, and BadRequest when none is left."""
+    find_ms = lab_members.prediction_times(services, slug)
+    for member in lab(services, slug, job_id)["members"]:
+        if find_ms(member["run"], "off") is None:
+            config = runs.get_run(services.database(slug), member["run"]).config
+            return models.start_measuring(services, slug, [config["model"]], config)
+    raise BadRequest("The models of this lab's members are measured already.")
 
 
 def run(
@@ -126,51 +199,63 @@ def run(
     return lab(services, slug, ensembling.wait_until_done(services, slug, queued, on_change).id)
 
 
-def _as_lab(job: Job) -> dict[str, Any]:
-    return {"id": job.id, "created_at": job.created_at, **job.result}
+def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:
+    result = job.result
+    members, find_ms = result["members"], lab_members.prediction_times(services, slug)
+
+    def cost(numbers: Sequence[int], views: str, fuse_ms: float = 0.0) -> dict[str, Any]:
+        each = [(members[index]["run"], members[index]["stored_views"] or views) for index in numbers]
+        if any(own == lab_members.FUSED for _, own in each):
+            return {"cost_ms": None, "num_passes": None}
+        known = [find_ms(run_id, own) for run_id, own in each]
+        passes = sum(relative_cost(own) for _, own in each)
+        return {"cost_ms": None if None in known else sum(known) + fuse_ms, "num_passes": passes}
+
+    everyone = range(len(members))
+    return {
+        "id": job.id,
+        "created_at": job.created_at,
+        **result,
+        "alone": [{**row, **cost([row["member"]], row["views"])} for row in result["alone"]],
+        "methods": [{**row, **cost(everyone, row["views"], row["fuse_ms"])} for row in result["methods"]],
+    }
 
 
-def _choose_sets(
+def _predict_missing(
+    missing: Sequence[tuple[Member, str]],
+    split: str,
+    num_images: int,
+    predict: Predict,
+    time_left: TimeLeft,
+    tell: Callable[[str], None],
+) -> None:
+    """Predict one after the other; the time of a set goes by the pixels of its views."""
+    before = 0.0
+    for number, (member, views) in enumerate(missing, 1):
+        cost = relative_cost(views)
+        text = f"Predicting {number} of {len(missing)}: {member.name}, {VIEW_TITLES[views]}"
+
+        def note(done: int, before: float = before, cost: float = cost, text: str = text) -> None:
+            time_left.move_to(PREDICTING, round(before + done * cost))
+            tell(f"{text}, image {done} of {num_images}")
+
+        tell(text)
+        predict(member.checkpoint_id, split, views, note)
+        before += num_images * cost
+        time_left.move_to(PREDICTING, round(before))
+
+
+def _read_halves(
     services: Services,
     slug: str,
-    run_id: int | None,
-    checkpoint_ids: Sequence[int],
     set_ids: Sequence[int],
-    top: int,
-    split: str,
-) -> list[PredictionSet]:
+    halves: Sequence[Sequence[Sample]],
+    snapshot: Snapshot,
+) -> tuple[Half, Half]:
     database = services.database(slug)
-    members = [predictions.get_set(database, set_id) for set_id in set_ids]
-    for member in members:
-        if member.split != split:
-            raise BadRequest(f"Prediction set {member.id} is of the {member.split} split, not of {split}.")
-    if checkpoint_ids:
-        members = [*(_stored(services, slug, checkpoint_id, split) for checkpoint_id in checkpoint_ids), *members]
-    elif not members:
-        chosen = ensembling.choose_members(services, slug, run_id, None, top)
-        members = [_stored(services, slug, checkpoint.id, split) for checkpoint in chosen]
-    members = list({member.id: member for member in members}.values())
-    if not ensembling.MIN_MEMBERS <= len(members) <= ensembling.MAX_MEMBERS:
-        raise BadRequest(
-            f"A lab has {ensembling.MIN_MEMBERS} to {ensembling.MAX_MEMBERS} members; there are {len(members)}.",
-            "Name other checkpoints or stored predictions.",
-        )
-    ensembling.require_one_dataset(services, slug, [member.run_id for member in members])
-    return members
-
-
-def _stored(services: Services, slug: str, checkpoint_id: int, split: str) -> PredictionSet:
-    database = services.database(slug)
-    checkpoint = runs.get_checkpoint(database, checkpoint_id)
-    views = review.judgement_of(runs.get_run(database, checkpoint.run_id)).test_time_augmentation
-    found = predictions.find_set(database, checkpoint_id, split, views)
-    if found is None:
-        raise BadRequest(
-            f"Checkpoint {checkpoint_id} (run {checkpoint.run_id}, epoch {checkpoint.epoch}) has no stored predictions"
-            f" on the {split} split.",
-            "Look at it on the Review page, or fuse it once: either makes them.",
-        )
-    return found
+    read = [partial(predictions.read_detections, database, set_id) for set_id in set_ids]
+    tuning, judging = (Half.of(samples, snapshot.categories, read) for samples in halves)
+    return tuning, judging
 
 
 def _halves(
@@ -194,34 +279,19 @@ def _halves(
     return halves
 
 
-def _count_trials(num_members: int) -> int:
-    """About how many there are: at most so many that the bar never goes back."""
+def _count_trials(num_members: int, num_views: int) -> int:
+    """About how many there are."""
     subsets = 2**num_members if num_members <= MOST_FOR_ALL_SUBSETS else num_members**2
-    return sum(num_trials(method, num_members) + 4 for method in METHODS) + 4 * num_members + subsets
-
-
-def _name(services: Services, slug: str, member: PredictionSet) -> str:
-    if member.checkpoint_id is None:
-        return member.name or f"Set {member.id}"
-    database = services.database(slug)
-    epoch = review.checkpoint_name(runs.get_checkpoint(database, member.checkpoint_id))
-    return f"{runs.get_run(database, member.run_id).name}, {epoch}"
-
-
-def _predict_ms(services: Services, slug: str, member: PredictionSet) -> float | None:
-    """As measured last on this machine for this model at this size; None for an ensemble."""
-    if member.checkpoint_id is None:
-        return None
-    config = runs.get_run(services.database(slug), member.run_id).config
-    wanted = (config.get("model"), config.get("image_size"))
-    fitting = [one for one in timings.all_of(services.workspace) if (one["model"], one["image_size"]) == wanted]
-    return 1000 * fitting[-1]["predict_s"] if fitting else None
+    each = sum(num_trials(method, num_members) + 4 for method in METHODS) + 2 * num_members
+    return each * num_views + 2 * num_members + subsets
 
 
 def _judgement(result: dict[str, Any]) -> dict[str, Any]:
-    """verdict, is_gain, gain: the best method against the member that is best where it counts, on unseen images."""
+    """best_alone, verdict, is_gain, gain: the best method against what is best alone where it counts, on images that
+    tuning did not see."""
     row = result["methods"][result["best"]]
-    best = max(result["members"], key=lambda member: member["judged"]["score"])
+    best_alone = max(range(len(result["alone"])), key=lambda index: result["alone"][index]["judged"]["score"])
+    best = result["alone"][best_alone]
     gain = row["judged"]["score"] - best["judged"]["score"]
     is_gain = gain >= SMALLEST_GAIN
     smallest = result["smallest"]["members"]
@@ -230,9 +300,14 @@ def _judgement(result: dict[str, Any]) -> dict[str, Any]:
         if is_gain and len(smallest) < len(result["members"])
         else ""
     )
+    moved = explain_moves(result["metric"], best["judged"], row["judged"])
+    has_several = len(result["views"]) > 1
+    with_views = f" ({VIEW_TITLES[row['views']]})" if has_several else ""
+    alone_views = f", {VIEW_TITLES[best['views']]}" if has_several else ""
     verdict = (
-        f"{'Gain' if is_gain else 'No gain'}: {row['judged']['score']:.3f} with {NAMES[row['method']]}, "
-        f"{best['judged']['score']:.3f} for the best member ({best['name']}), by {result['metric_title']} on "
-        f"{result['num_judging_images']} images that tuning did not see{enough}."
+        f"{'Gain' if is_gain else 'No gain'}: {row['judged']['score']:.3f} with {NAMES[row['method']]}{with_views}, "
+        f"{best['judged']['score']:.3f} for the best member ({result['members'][best['member']]['name']}{alone_views}),"
+        f" by {result['metric_title']} on {result['num_judging_images']} images that tuning did not see{enough}."
+        f"{f' {moved}.' if moved else ''}"
     )
-    return {"verdict": verdict, "is_gain": is_gain, "gain": gain}
+    return {"best_alone": best_alone, "verdict": verdict, "is_gain": is_gain, "gain": gain}

@@ -1,5 +1,6 @@
 """Fusing the predictions of several checkpoints, and judging the ensemble beside its members."""
 
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from sqlite_utils import Database
 
 from app.errors import BadRequest, Cancelled, UserError
+from app.jobs.process import module_command, start_detached
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.ensemble import FusionOptions, fuse_columns
 from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
@@ -21,6 +23,8 @@ from app.records import Checkpoint, Job, PredictionSet
 from app.services import jobs, review
 from app.services.context import Services
 from app.store import predictions, runs
+
+logger = logging.getLogger(__name__)
 
 FIGURES = ("map", "map50", "map75", "f1")
 METHODS: tuple[str, ...] = get_args(FusionOptions.model_fields["method"].annotation)  # the first is the default
@@ -35,25 +39,36 @@ def request_ensemble(
     *,
     run_id: int | None = None,
     checkpoint_ids: Sequence[int] | None = None,
+    set_ids: Sequence[int] = (),
     top: int = 3,
     split: str = "valid",
     options: dict[str, Any] | None = None,
+    score_threshold: float | None = None,
+    note: str = "",
 ) -> Job:
-    """Queue the fusing of chosen checkpoints, or of the best ``top`` of a run; see :class:`FusionOptions`.
+    """Queue the fusing of stored sets, of chosen checkpoints, or of the best ``top`` of a run.
 
+    options: see :class:`FusionOptions`. score_threshold is kept with the ensemble and is where Review opens it; without
+    one that is where F1 is best. ``note`` ends its name.
     Raises NotFound, and BadRequest when there are fewer than two members, the split is empty, an option is unknown, or
-    the checkpoints' runs were trained on different datasets.
+    the members' runs were trained on different datasets.
     """
     fusion = parse_options(options or {})
-    members = choose_members(services, slug, run_id, checkpoint_ids, top)
+    if set_ids:
+        members = [predictions.get_set(services.database(slug), set_id) for set_id in set_ids]
+        require_one_dataset(services, slug, [member.run_id for member in members])
+    else:
+        members = choose_members(services, slug, run_id, checkpoint_ids, top)
     if fusion.weights and len(fusion.weights) != len(members):
         raise BadRequest(f"There must be one weight per member: {len(members)}, got {len(fusion.weights)}.")
     review.check_split(services, slug, members[0].run_id, split)
     payload = {
         "run_id": members[0].run_id,
-        "checkpoint_ids": [member.id for member in members],
+        "set_ids" if set_ids else "checkpoint_ids": [member.id for member in members],
         "split": split,
         "options": fusion.model_dump(mode="json"),
+        "score_threshold": score_threshold,
+        "note": note,
     }
     return jobs.enqueue(services, slug, "ensemble", payload)
 
@@ -127,7 +142,7 @@ def carry_out(
     only while they are written.
     Raises Cancelled when asked to stop; then nothing of the ensemble is stored.
     """
-    options = parse_options(payload["options"])
+    options, threshold = parse_options(payload["options"]), payload.get("score_threshold")
     members = _predicted_members(services, slug, payload, predict, on_progress)
     snapshot = review.load_truth(services, slug, payload["run_id"])
     samples = snapshot.split(payload["split"])
@@ -146,9 +161,9 @@ def carry_out(
                 split=payload["split"],
                 detections=_read_pieces(pieces),
                 snapshot_sha256=snapshot.sha256,
-                name=f"{options.method.upper().replace('_', '-')} of {len(members)}",
+                name=f"{options.method.upper().replace('_', '-')} of {len(members)}{payload.get('note', '')}",
                 members=[member.id for member in members],
-                options=options.model_dump(mode="json"),
+                options=options.model_dump(mode="json") | ({} if threshold is None else {"score_threshold": threshold}),
             )
     return comparison(services, slug, set_id)
 
@@ -179,6 +194,8 @@ def _predicted_members(
     on_progress: Callable[[int, int, str], None],
 ) -> list[PredictionSet]:
     database, split = services.database(slug), payload["split"]
+    if "set_ids" in payload:
+        return [predictions.get_set(database, set_id) for set_id in payload["set_ids"]]
     checkpoint_ids = payload["checkpoint_ids"]
     members = []
     for position, checkpoint_id in enumerate(checkpoint_ids):
@@ -199,8 +216,8 @@ def _predicted_members(
 def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     """An ensemble beside its members.
 
-    ``rows``: set, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold, score (by the selection metric of
-    the first member's run); members first, those whose weights were replaced since are missing. ``gain``: the
+    ``rows``: set, run, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold, score (by the selection
+    metric of the first member's run); members first, those whose weights were replaced since are missing. ``gain``: the
     ensemble's figure less the best member's. ``metric`` is that selection metric, ``is_gain``: whether the ensemble's
     score beats every member's; ``verdict`` says so, and which other figures moved.
     """
@@ -211,6 +228,8 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     stored = {item.id for item in predictions.list_sets(database, split=record.split)}
     metric = review.judgement_of(runs.get_run(database, record.run_id)).selection_metric
     rows = [_row(services, slug, member, metric) for member in record.members if member in stored]
+    if len({row["run"] for row in rows}) > 1:
+        rows = [{**row, "name": f"{runs.get_run(database, row['run']).name}, {row['name']}"} for row in rows]
     ensemble = _row(services, slug, set_id, metric)
     names = (*FIGURES, "score")
     gain = {name: ensemble[name] - max(row[name] for row in rows) for name in names} if rows else {}
@@ -237,6 +256,7 @@ def _row(services: Services, slug: str, set_id: int, metric: str) -> dict[str, A
     named = {figure: getattr(figures, figure) for figure in FIGURES}
     return {
         "set": set_id,
+        "run": record.run_id,
         "checkpoint_id": record.checkpoint_id,
         "name": name,
         "is_ensemble": record.kind == "ensemble",
@@ -260,6 +280,18 @@ def _best_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> list[dict[str, Any]]:
     """Stored ensembles, newest first, as plain records."""
     return [asdict(item) for item in review.list_sets(services, slug, run_id) if item.kind == "ensemble"]
+
+
+def compile_ahead(services: Services) -> int:
+    """See to it that the first fusing, lab or comparison finds its functions compiled; blocks, the first time for seconds.
+
+    Returns the exit code of the process that does it; where it fails, jobs compile for themselves.
+    """
+    log = services.workspace.hidden("compile.log")
+    code = start_detached(module_command("app.jobs.compile_kernels"), log).wait()
+    if code:
+        logger.warning("fusing and comparing could not be compiled ahead (exit code %d, see %s)", code, log)
+    return code
 
 
 def wait_until_done(services: Services, slug: str, job: Job, on_change: Callable[[Job], None] | None = None) -> Job:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from app.errors import BadRequest
 from app.jobs.context import JobContext, Stopped
 from app.jobs.handlers import predict_split
 from app.pipeline.config import TestTimeAugmentation, parse_config
+from app.pipeline.types import Event, Progress
 from app.services import ensemble_lab, ensembling, importing, uploads
 from app.services.context import Services
 from app.store import timings
@@ -47,9 +49,14 @@ def ensemble(job: JobContext) -> dict[str, Any]:
 
 
 def run_ensemble_lab(job: JobContext) -> dict[str, Any]:
-    """Tune, judge and take apart an ensemble of stored predictions; the result is the lab."""
+    """Tune, judge and take apart an ensemble, predicting first what is missing; the result is the lab."""
     return ensemble_lab.carry_out(
-        Services(job.workspace), job.slug, job.payload, on_progress=job.set_progress, should_stop=job.should_stop
+        Services(job.workspace),
+        job.slug,
+        job.payload,
+        predict=lambda *given: _predict_and_tell(job, *given),
+        on_progress=job.set_progress,
+        should_stop=job.should_stop,
     )
 
 
@@ -73,6 +80,18 @@ def measure(job: JobContext) -> dict[str, Any]:
     if len(failed) == len(names):
         raise BadRequest(f"Not measured: {next(iter(failed.values()))}.")
     return {"failed": failed}
+
+
+def _predict_and_tell(
+    job: JobContext, checkpoint_id: int, split: str, augmentation: TestTimeAugmentation, tell: Callable[[int], None]
+) -> None:
+    def emit(event: Event) -> None:
+        if isinstance(event, Progress):
+            tell(event.done)
+        else:
+            job.emit(event)
+
+    predict_split(job, checkpoint_id, split, augmentation, emit)
 
 
 def _predict(job: JobContext, checkpoint_id: int, split: str, augmentation: TestTimeAugmentation) -> None:

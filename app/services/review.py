@@ -68,7 +68,10 @@ class Judged:
 
 
 def overview(services: Services, slug: str) -> list[dict[str, Any]]:
-    """Runs that have weights, newest first, with checkpoints (best first), images per split and stored sets."""
+    """Runs that have weights, newest first, with checkpoints (best first), images per split and stored sets.
+
+    ``dataset``: the hash of what it was trained on; predictions of runs with the same one can be fused.
+    """
     database = services.database(slug)
     result = []
     for run in runs.list_runs(database):
@@ -81,6 +84,7 @@ def overview(services: Services, slug: str) -> list[dict[str, Any]]:
                 "id": run.id,
                 "name": run.name,
                 "state": run.state,
+                "dataset": snapshot.sha256,
                 "splits": {split: len(snapshot.split(split)) for split in SPLITS},
                 "checkpoints": [{**asdict(item), "name": checkpoint_name(item)} for item in checkpoints],
                 "sets": [_describe_set(item, run) for item in predictions.list_sets(database, run_id=run.id)],

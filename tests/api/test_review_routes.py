@@ -54,15 +54,6 @@ def test_images_carry_boxes_bit_for_bit(client, project):
         np.testing.assert_array_equal(np.array(given["truth"]["boxes"]), expected["truth"]["boxes"])
 
 
-def test_ensemble_is_queued_and_errors_are_told(client, project):
-    job = client.post("ensembles", json={"run_id": project.run_id}).json()["job"]
-    assert job["payload"]["checkpoint_ids"] == project.checkpoint_ids[:3]
-    refused = client.post("ensembles", json={"run_id": project.run_id, "options": {"method": "magic"}})
-    assert refused.status_code == 400
-    assert "method" in refused.json()["error"]
-    assert client.get("ensembles").json() == {"ensembles": []}
-
-
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -70,8 +61,6 @@ def test_ensemble_is_queued_and_errors_are_told(client, project):
         ("prediction-sets/999/images", 404),
         ("prediction-sets/1/images?limit=100000", 400),
         ("prediction-sets/1/images?sort=beauty", 400),
-        ("ensembles/999", 404),
-        ("ensembles/1", 400),
     ],
 )
 def test_bad_requests_are_answered_with_a_reason(client, path, status):

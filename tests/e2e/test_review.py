@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from app.pipeline.ensemble import FusionOptions
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.matching import count_errors, match_columns
 from app.services import projects, review
@@ -162,45 +161,3 @@ def test_run_that_kept_no_weights_is_named(page, app_server, path):
 def test_nothing_is_cut_off(opened):
     sizes = opened.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert sizes == [1280, 720]
-
-
-def test_one_click_fuses_the_best_three_and_shows_them_beside_their_members(page, project):
-    page.goto(f"/ensemble?project={project.slug}")
-    page.wait_for_selector("anchorage-ensemble[data-state=ready][data-chosen='3']")
-    page.get_by_role("button", name="Fuse the best three").click()
-    page.wait_for_selector("anchorage-ensemble[data-state=ready][data-set]", timeout=60_000)
-    rows = page.locator(".judged tbody tr")
-    assert rows.count() == 4
-    assert rows.last.inner_text().startswith("Ensemble: WBF of 3")
-    assert page.locator(".judged .best").count() >= 4
-    assert page.locator(".verdict .a-chip").inner_text() in ("Gain", "No gain")
-    page.get_by_role("link", name="Review the ensemble").click()
-    page.wait_for_selector("anchorage-review[data-state=ready]")
-    assert page.get_by_label("Predictions of").input_value().startswith("set-")
-
-
-def test_ensemble_page_shows_the_split_that_is_chosen(page, project):
-    """Beside a result on one split the control never names another."""
-    database = project.services.database(project.slug)
-    with database.write() as db:
-        common = {"run_id": project.run_id, "detections": {}, "snapshot_sha256": "a" * 64, "name": "WBF of 2"}
-        options = FusionOptions(iou_threshold=0.6).model_dump(mode="json")
-        ids = {
-            split: predictions.store_predictions(
-                db, **common, split=split, members=project.set_ids[:2], options=options
-            )
-            for split in ("valid", "test")
-        }
-    shown = "anchorage-ensemble[data-state=ready][data-set='{}']"
-    page.goto(f"/ensemble?project={project.slug}&set={ids['test']}")
-    page.wait_for_selector(shown.format(ids["test"]))
-    split = page.locator("[data-pick=split]")
-    assert split.input_value() == "test"
-    split.select_option("valid")
-    page.wait_for_selector(shown.format(ids["valid"]))
-    page.get_by_role("button", name="IoU 0.6, test").click()
-    page.wait_for_selector(shown.format(ids["test"]))
-    assert split.input_value() == "test"
-    split.select_option("train")
-    page.wait_for_selector("anchorage-ensemble:not([data-set])")
-    assert "No ensemble judged on train yet" in page.locator("anchorage-ensemble").inner_text()

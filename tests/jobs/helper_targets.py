@@ -2,9 +2,7 @@
 
 import os
 import signal
-import sys
 import threading
-import time
 
 from app.errors import UserError
 
@@ -47,14 +45,3 @@ def die():
 
 def hang():
     threading.Event().wait()
-
-
-def is_fusing_compiled(within_s):
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        module = sys.modules.get("app.pipeline.fusion.judging_kernel")  # the second of the two
-        function = getattr(module, "judge_rows", None)
-        if function is not None and function.signatures:
-            return True
-        time.sleep(0.05)
-    return False

@@ -108,11 +108,3 @@ def test_web_side_of_the_helper_loads_neither_torch_nor_albumentations():
         "sys.exit(any(name in sys.modules for name in ('torch', 'albumentations')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_warm_helper_has_fusing_compiled_without_being_asked():
-    helper = WarmHelper()
-    try:
-        assert helper.call(f"{THIS}:is_fusing_compiled", within_s=60, timeout_s=90) is True
-    finally:
-        helper.close()

@@ -1,14 +1,14 @@
-"""Routes of the Review and Ensemble pages: stored predictions, their figures, images with errors, fusing."""
+"""Routes of the Review page: stored predictions, their figures, images with errors."""
 
 from dataclasses import asdict
 from typing import Any, Literal
 
-import orjson
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
+from app.api.json_answer import json_answer
 from app.records import Job
-from app.services import ensembling, review
+from app.services import review
 from app.services.context import Services
 
 Split = Literal["train", "valid", "test"]
@@ -20,17 +20,6 @@ class PredictBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     checkpoint_id: int
     split: Split = "valid"
-
-
-class EnsembleBody(BaseModel):
-    """What to fuse: chosen checkpoints, or the best ``top`` of a run."""
-
-    model_config = ConfigDict(extra="forbid")
-    run_id: int | None = None
-    checkpoint_ids: list[int] | None = Field(None, max_length=ensembling.MAX_MEMBERS)
-    top: int = Field(3, ge=ensembling.MIN_MEMBERS, le=ensembling.MAX_MEMBERS)
-    split: Split = "valid"
-    options: dict[str, Any] = Field(default_factory=dict)
 
 
 def build_router(services: Services) -> APIRouter:
@@ -52,7 +41,7 @@ def build_router(services: Services) -> APIRouter:
 
     @router.get("/prediction-sets/{set_id}/evaluation")
     def evaluation(slug: str, set_id: int) -> Response:
-        return _answer(review.evaluation(services, slug, set_id))
+        return json_answer(review.evaluation(services, slug, set_id))
 
     @router.get("/prediction-sets/{set_id}/images")
     def images(
@@ -67,29 +56,11 @@ def build_router(services: Services) -> APIRouter:
         page = review.images(
             services, slug, set_id, sort=sort, after=after, limit=limit, score_threshold=score, iou_threshold=iou
         )
-        return _answer(page)
+        return json_answer(page)
 
     @router.get("/prediction-sets/{set_id}/results")
     def results(slug: str, set_id: int) -> Response:
         headers = {"Content-Disposition": f'attachment; filename="{slug}-predictions-{set_id}.json"'}
-        return _answer(review.coco_results(services, slug, set_id), headers)
-
-    @router.post("/ensembles")
-    def fuse(slug: str, body: EnsembleBody) -> dict[str, Any]:
-        return {"job": asdict(ensembling.request_ensemble(services, slug, **body.model_dump()))}
-
-    @router.get("/ensembles")
-    def ensembles(slug: str, run: int | None = None) -> dict[str, Any]:
-        return {"ensembles": ensembling.list_ensembles(services, slug, run)}
-
-    @router.get("/ensembles/{set_id}")
-    def ensemble(slug: str, set_id: int) -> Response:
-        return _answer(ensembling.comparison(services, slug, set_id))
+        return json_answer(review.coco_results(services, slug, set_id), headers)
 
     return router
-
-
-def _answer(value: Any, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 (any JSON value)
-    """JSON straight from arrays: a page of predictions has many numbers."""
-    content = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, media_type="application/json", headers=headers)

@@ -33,16 +33,25 @@ def explain_gain(
     """The verdict in words: gain or not, by which metric and from what to what, and which other figures moved."""
     scores = [selection_score(metric, figures) for figures in (after, before)]
     word = "Gain" if is_gain(metric, before, after) else "No gain"
-    moved = [
-        f"{TITLES[name]} {'rose' if after[name] > before[name] else 'fell'} by {abs(after[name] - before[name]):.3f}"
-        for name in ("map", "map50", "map75", "f1")
-        if name != metric and abs(after[name] - before[name]) >= NOTABLE
-    ]
+    moved = explain_moves(metric, before, after)
     return (
         f"{word}: {scores[0]:.3f} {after_name}, {scores[1]:.3f} {before_name}, by the run's selection metric, "
-        f"{TITLES[metric]}.{f' {_joined(moved)}.' if moved else ''}"
+        f"{TITLES[metric]}.{f' {moved}.' if moved else ''}"
+    )
+
+
+def explain_moves(metric: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Which figures besides the metric rose or fell by enough to be worth a word; "" when none did."""
+    others = [name for name in ("map", "map50", "map75", "f1") if name != metric]
+    changes = {name: after[name] - before[name] for name in others}
+    return _joined(
+        [
+            f"{TITLES[name]} {'rose' if change > 0 else 'fell'} by {abs(change):.3f}"
+            for name, change in changes.items()
+            if abs(change) >= NOTABLE
+        ]
     )
 
 
 def _joined(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

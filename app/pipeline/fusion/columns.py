@@ -86,6 +86,16 @@ class MemberColumns(Columns):
         first = np.concatenate([[0], np.cumsum(np.bincount(image[keep], minlength=len(pictures)))])
         return cls(first, boxes[keep], scores[keep], labels[keep], sizes, member[keep], len(members))
 
+    @classmethod
+    def joined(cls, parts: Sequence["MemberColumns"]) -> "MemberColumns":
+        """Columns of the images of all parts, one part after the other; at least one, all of the same members."""
+        counts = np.concatenate([np.diff(part.first) for part in parts])
+        rows = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("boxes", "scores", "labels", "sizes", "members")
+        )
+        return cls(np.concatenate([[0], np.cumsum(counts)]), *rows, parts[0].num_members)
+
     def of_members(self, chosen: Sequence[int]) -> "MemberColumns":
         """Only the rows of some members, which are then members 0, 1 … in the given order."""
         number = np.full(self.num_members, -1, np.int32)

@@ -29,36 +29,45 @@ from app.pipeline.types import Detections
 NEAR_BEST = 0.002  # of mAP, 0.2 points of 100: a smaller ensemble may be that much worse than the best
 MOST_FOR_ALL_SUBSETS = 6  # members; beyond, subsets are found by leaving out one after the other
 TIMED_ROUNDS = 3
+IMAGES_AT_ONCE = 200
+_UNFUSED = FusionOptions()  # of a member alone, whose detections stand as they are
 
 Tick = Callable[[str], None]
+Read = Callable[[Sequence[int]], Mapping[int, Detections]]
 
 
 @dataclass(frozen=True, eq=False)
 class Half:
-    """Images with labels, and the members' detections on them as they are and as fusing wants them."""
+    """Images with labels, and the members' detections on them as fusing wants them.
 
+    ``read``, of each member: its detections on images, by id. Those of a member as they are, are read when it is judged
+    alone: kept for all of them they would be more than half of the memory.
+    """
+
+    truth: GroundTruth
     judge: Judge
-    members: tuple[DetectionColumns, ...]
     columns: MemberColumns
+    read: tuple[Read, ...]
 
     @classmethod
-    def of(
-        cls, samples: Sequence[Sample], categories: CategoryMap, members: Sequence[Mapping[int, Detections]]
-    ) -> "Half":
-        """From the samples of this half; members may have further images."""
+    def of(cls, samples: Sequence[Sample], categories: CategoryMap, read: Sequence[Read]) -> "Half":
+        """From the samples of this half; some hundred images are read at a time."""
         truth = GroundTruth.from_samples(samples, categories)
-        ids = [sample.image_id for sample in samples]
-        own = [{image_id: member[image_id] for image_id in ids if image_id in member} for member in members]
-        return cls(
-            Judge(truth),
-            tuple(DetectionColumns.from_detections(truth, each) for each in own),
-            MemberColumns.from_detections(own, samples),
-        )
+        parts = []
+        for start in range(0, len(samples), IMAGES_AT_ONCE):
+            piece = samples[start : start + IMAGES_AT_ONCE]
+            ids = [sample.image_id for sample in piece]
+            parts.append(MemberColumns.from_detections([one(ids) for one in read], piece))
+        return cls(truth, Judge(truth), MemberColumns.joined(parts), tuple(read))
+
+    def of_member(self, index: int) -> DetectionColumns:
+        """The detections of one member as they are."""
+        return DetectionColumns.from_detections(self.truth, self.read[index](self.truth.image_ids.tolist()))
 
     def figures_of(self, chosen: Sequence[int], options: FusionOptions, threshold: float | None = None) -> Figures:
         """Figures of some members fused; of one member, those of its own detections as they are."""
         if len(chosen) == 1:
-            return self.judge.judge(self.members[chosen[0]], threshold)
+            return self.judge.judge(self.of_member(chosen[0]), threshold)
         columns = self.columns if len(chosen) == self.columns.num_members else self.columns.of_members(chosen)
         weights = tuple(options.weights[index] for index in chosen) if options.weights else ()
         return self._judge_fused(columns, options.model_copy(update={"weights": weights}), threshold)
@@ -97,28 +106,40 @@ def split_in_halves(samples: Sequence[Sample], sources: Mapping[int, str], seed:
 
 
 def run_lab(
-    tuning: Half, judging: Half, metric: str, methods: Sequence[str] = METHODS, tick: Tick = lambda message: None
+    views: Sequence[str],
+    open_halves: Callable[[str], tuple[Half, Half]],
+    metric: str,
+    methods: Sequence[str] = METHODS,
+    tick: Tick = lambda message: None,
 ) -> dict[str, Any]:
-    """Tune and judge every method, and take the best ensemble apart; ``tick`` is called before each trial.
+    """Tune and judge every method with each of ``views``, and take the best ensemble apart.
 
-    ``members``: of each, ``tuned`` and ``judged`` (Figures as dicts with ``score``, by the selection ``metric``).
-    ``methods``: method, options, ``plain`` (judged with the options as they come), tuned, judged, fuse_ms (an image).
-    ``best``: index in ``methods``, the best on the tuning half. ``contributions``: of each member, the judged figures
-    of the best method without it (``without``) and what it brings (``score`` and ``map``, the whole less that).
+    open_halves: gives the halves (for tuning, for judging) of the same members as they predict with some views; only
+    those of one are in memory. ``tick`` is called before each trial with the name of its method.
+
+    ``alone``: views, member, ``tuned`` and ``judged`` (Figures as dicts with ``score``, by the selection ``metric``).
+    ``methods``: views, method, options, ``plain`` (judged with the options as they come), tuned, judged, fuse_ms (an
+    image). ``best``: index in ``methods``, the best on the tuning half. ``contributions``: of each member, the judged
+    figures of the best method without it (``without``) and what it brings (``score`` and ``map``, the whole less that).
     ``smallest``: the fewest members whose mAP on the tuning half is within NEAR_BEST of the best subset's: ``members``
     (indices), tuned, judged, and ``num_tried``. Judged F1 uses the score threshold of the tuning half.
     """
-    everyone = range(len(tuning.members))
-    measure = _Measure(tuning, judging, metric, tick)
-    rows = [measure.method(method, everyone) for method in methods]
+    alone: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for name in views:
+        measure = _Measure(*open_halves(name), metric, tick)
+        alone += [{"views": name, "member": index, **measure.both([index], _UNFUSED)} for index in measure.everyone]
+        rows += [{"views": name, **measure.method(method)} for method in methods]
     best = max(range(len(rows)), key=lambda index: rows[index]["tuned"]["score"])
+    if rows[best]["views"] != views[-1]:
+        measure = _Measure(*open_halves(rows[best]["views"]), metric, tick)
     options = FusionOptions.model_validate(rows[best]["options"])
     return {
-        "members": [measure.both([index], options) for index in everyone],
+        "alone": alone,
         "methods": rows,
         "best": best,
-        "contributions": measure.contributions(everyone, options, rows[best]["judged"]),
-        "smallest": measure.smallest(everyone, options),
+        "contributions": measure.contributions(options, rows[best]["judged"]),
+        "smallest": measure.smallest(options),
     }
 
 
@@ -131,14 +152,19 @@ class _Measure:
     metric: str
     tick: Tick
 
+    @property
+    def everyone(self) -> range:
+        """The members by number."""
+        return range(self.tuning.columns.num_members)
+
     def both(self, chosen: Sequence[int], options: FusionOptions) -> dict[str, Any]:
         """``tuned`` and ``judged`` figures of some members fused."""
         tuned = self._try(self.tuning, chosen, options)
         judged = self._try(self.judging, chosen, options, tuned.threshold)
         return {"tuned": self._as_dict(tuned), "judged": self._as_dict(judged)}
 
-    def method(self, method: str, everyone: Sequence[int]) -> dict[str, Any]:
-        plain = FusionOptions(method=method)
+    def method(self, method: str) -> dict[str, Any]:
+        plain, everyone = FusionOptions(method=method), self.everyone
 
         def score(options: FusionOptions) -> float:
             return self._score(self._try(self.tuning, everyone, options))
@@ -152,24 +178,23 @@ class _Measure:
             "fuse_ms": 1000 * self.judging.seconds_to_fuse(options),
         }
 
-    def contributions(
-        self, everyone: Sequence[int], options: FusionOptions, whole: Mapping[str, float]
-    ) -> list[dict[str, Any]]:
+    def contributions(self, options: FusionOptions, whole: Mapping[str, float]) -> list[dict[str, Any]]:
         rows = []
-        for left_out in everyone:
-            others = [index for index in everyone if index != left_out]
+        for left_out in self.everyone:
+            others = [index for index in self.everyone if index != left_out]
             without = self.both(others, options)["judged"]
             rows.append({"without": without, **{name: whole[name] - without[name] for name in ("score", "map")}})
         return rows
 
-    def smallest(self, everyone: Sequence[int], options: FusionOptions) -> dict[str, Any]:
-        tried = {chosen: self._try(self.tuning, chosen, options).map for chosen in self._subsets(everyone, options)}
+    def smallest(self, options: FusionOptions) -> dict[str, Any]:
+        tried = {chosen: self._try(self.tuning, chosen, options).map for chosen in self._subsets(options)}
         enough = max(tried.values()) - NEAR_BEST
         chosen = min((item for item in tried if tried[item] >= enough), key=lambda item: (len(item), -tried[item]))
         return {"members": list(chosen), "num_tried": len(tried), **self.both(chosen, options)}
 
-    def _subsets(self, everyone: Sequence[int], options: FusionOptions) -> Iterable[tuple[int, ...]]:
+    def _subsets(self, options: FusionOptions) -> Iterable[tuple[int, ...]]:
         """All of them; of many members, those left when the most dispensable one leaves each time."""
+        everyone = self.everyone
         if len(everyone) <= MOST_FOR_ALL_SUBSETS:
             for size in range(1, len(everyone) + 1):
                 yield from combinations(everyone, size)

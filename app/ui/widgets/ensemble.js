@@ -1,30 +1,19 @@
-// <anchorage-ensemble>: fuse the best checkpoints of a run, or chosen ones, and compare the ensemble with its members.
-// The run and the ensemble shown stand in the address (run=, set=).
+// <anchorage-ensemble>: fuse the best checkpoints of a run, or chosen ones, and compare the ensemble with its members;
+// below it the lab, and the sweep of the run's checkpoints. The run, the ensemble and the lab shown stand in the address
+// (run=, set=, lab=).
 //
 // State for tests and styles lies in data-* attributes: state (loading, empty, ready, fusing, failed), set, chosen, gain.
 
-import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { getJSON, getParam, notify, pageURL, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
+import { comparisonCard, METHODS } from "./ensemble_comparison.js";
+import { endingText, JobCard, LIVE_STATES } from "./ensemble_job.js";
+import { EnsembleLab } from "./ensemble_lab.js";
 import { explainNoWeights } from "./no_weights.js";
 import { formatFigure } from "./review_panel.js";
 
 const SPLITS = ["valid", "test", "train"];
-const FINAL_STATES = ["done", "failed", "cancelled", "interrupted"];
-const LIVE_STATES = ["queued", "running", "stopping"];
-const JOB_MS = 600;
 const BEST = 3;
-const METHODS = [
-  ["wbf", "Weighted boxes fusion", "Averages overlapping boxes, weighted by their scores; a box that few members found gets a low score."],
-  ["nms", "Non-maximum suppression", "Keeps the surest of overlapping boxes as it is."],
-  ["soft_nms", "Soft-NMS", "Keeps all boxes and lowers the scores of those that overlap a surer one."],
-  ["nmw", "Non-maximum weighted", "Averages overlapping boxes around the surest one and keeps its score."],
-];
-const FIGURES = [
-  ["map", "mAP", "COCO's AP over IoU .50 to .95"],
-  ["map50", "mAP50", "AP at IoU .50"],
-  ["map75", "mAP75", "AP at IoU .75"],
-  ["f1", "F1", "Best F1 at IoU .50"],
-];
 
 class AnchorageEnsemble extends HTMLElement {
   connectedCallback() {
@@ -35,7 +24,8 @@ class AnchorageEnsemble extends HTMLElement {
 
   disconnectedCallback() {
     this._isStarted = false;
-    this._stopPolling?.();
+    this.card?.leave();
+    this.lab?.close();
     this.replaceChildren();
   }
 
@@ -49,8 +39,11 @@ class AnchorageEnsemble extends HTMLElement {
     }
     const wanted = Number(getParam("set"));
     const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted && set.kind === "ensemble"));
-    this._openRun(owner ?? this.runs.find((run) => run.id === Number(getParam("run"))) ?? this.runs[0]);
-    await this._resume();
+    const run = owner ?? this.runs.find((item) => item.id === Number(getParam("run"))) ?? this.runs[0];
+    this.lab = new EnsembleLab(this.runs, bestOf(run), (job) => this._follow(job));
+    this.sweep = document.createElement("anchorage-sweep");
+    this._openRun(run);
+    await Promise.all([this._resume(), this.lab.start()]);
   }
 
   async _load() {
@@ -95,23 +88,22 @@ class AnchorageEnsemble extends HTMLElement {
     this.outcome = element("div", { class: "outcome" });
     this.go = element("button", { type: "button", class: "a-button primary go", onclick: () => this._fuse() });
     this.why = element("p", { class: "note" });
-    const runPick = element("select", { class: "a-input", onchange: () => this._changeRun(Number(runPick.value)) });
+    const runPick = element("select", { class: "a-input", "data-pick": "run", onchange: () => this._changeRun(Number(runPick.value)) });
     runPick.append(...this.runs.map((run) => element("option", { value: run.id, selected: run === this.run }, run.name)));
     this.splitPick = element("select", { class: "a-input", "data-pick": "split", onchange: () => this._changeSplit(this.splitPick.value) });
     const splits = SPLITS.filter((split) => this.run.splits[split]);
     this.splitPick.append(...splits.map((split) => element("option", { value: split, selected: split === this.split }, `${split} (${this.run.splits[split]} images)`)));
     const choice = element(
       "section",
-      { class: "choice a-card" },
+      { class: "choice a-card", "aria-label": "Fuse the best checkpoints" },
       element("label", { class: "a-field" }, "Run", runPick),
-      element("div", { class: "a-field" }, "Members", this._checkpointTable()),
       element("label", { class: "a-field" }, "Judged on", this.splitPick),
-      this._optionFields(),
       this.go,
       this.why,
+      element("details", { class: "options" }, element("summary", {}, "Other members, method and thresholds"), element("div", { class: "a-field" }, "Members", this._checkpointTable()), ...this._optionFields()),
     );
-    this.replaceChildren(element("div", { class: "ensemble" }, choice, this.outcome));
-    this.append(Object.assign(document.createElement("anchorage-sweep"), { runId: this.run.id }));
+    this.sweep.runId = this.run.id;
+    this.replaceChildren(element("div", { class: "ensemble" }, choice, this.outcome), this.lab.root, this.sweep);
     this._onChosen();
   }
 
@@ -140,18 +132,11 @@ class AnchorageEnsemble extends HTMLElement {
     const help = element("span", { class: "note" });
     this.method = element("select", { class: "a-input", onchange: () => explain() });
     this.method.append(...METHODS.map(([value, name]) => element("option", { value }, name)));
-    const explain = () => (help.textContent = METHODS.find(([value]) => value === this.method.value)[2]);
+    const explain = () => (help.textContent = METHODS.find(([value]) => value === this.method.value)[3]);
     explain();
     this.iou = slider("Boxes overlapping more are one object (IoU)", 0.05, 0.95, 0.05, 0.55);
     this.skip = slider("Leave out members' boxes scored below", 0, 0.5, 0.01, 0);
-    return element(
-      "details",
-      { class: "options" },
-      element("summary", {}, "Method and thresholds"),
-      element("label", { class: "a-field" }, "Method", this.method, help),
-      this.iou.field,
-      this.skip.field,
-    );
+    return [element("label", { class: "a-field" }, "Method", this.method, help), this.iou.field, this.skip.field];
   }
 
   _onChosen() {
@@ -160,13 +145,14 @@ class AnchorageEnsemble extends HTMLElement {
     const words = { 2: "two", 3: "three" };
     this.go.textContent = isBest && count >= 2 ? `Fuse the best ${words[count] ?? count}` : `Fuse ${count} checkpoints`;
     this.go.disabled = count < 2 || this.dataset.state === "fusing";
-    this.why.textContent = count < 2 ? "An ensemble needs two members or more. Train longer to get more checkpoints." : "";
+    const missing = this.run.checkpoints.length < 2 ? "This run has kept one checkpoint: train it longer, or fuse it in the lab below with one of another run." : "An ensemble needs two members or more.";
+    this.why.textContent = count < 2 ? missing : isBest ? "The checkpoints with the best scores, by weighted boxes fusion." : "";
     this.dataset.chosen = count;
   }
 
   _changeRun(id) {
     setParam("set", null);
-    this._stopPolling?.();
+    this.card?.leave();
     this._openRun(this.runs.find((run) => run.id === id));
   }
 
@@ -188,43 +174,31 @@ class AnchorageEnsemble extends HTMLElement {
     const { jobs } = await getJSON(projectURL("/jobs"));
     const job = jobs.find((item) => item.kind === "ensemble" && LIVE_STATES.includes(item.state));
     if (!job) return;
-    const owner = this.runs.find((run) => run.id === job.payload.run_id);
-    if (owner && owner !== this.run) this._openRun(owner);
     this._follow(job);
   }
 
   _follow(job) {
+    const owner = this.runs.find((run) => run.id === job.payload.run_id);
+    if (owner && owner !== this.run) this._openRun(owner);
     this._setFusing(true);
     this._chooseSplit(job.payload.split);
-    const fillBar = element("div");
-    const message = element("p", {}, "Waiting for its turn…");
-    const cancel = element("button", { type: "button", class: "a-button", onclick: () => this._cancel(job) }, "Cancel");
-    const bar = element("div", { class: "a-progress" }, fillBar);
-    this.outcome.replaceChildren(element("div", { class: "a-card working" }, element("h3", {}, "Fusing"), message, bar, cancel));
-    this._stopPolling?.();
-    this._stopPolling = poll(async () => {
-      const { job: now } = await getJSON(projectURL(`/jobs/${job.id}`));
-      const { done = 0, total = 0, message: text = "" } = now.progress;
-      if (total) message.textContent = `${text || "Fusing"}: ${done} of ${total}`;
-      fillBar.style.width = `${total ? (100 * done) / total : 0}%`;
-      if (FINAL_STATES.includes(now.state)) await this._ended(now);
-    }, JOB_MS, bar);
+    this.card?.leave();
+    this.card = new JobCard(job, { title: "Fusing", onEnded: (ended) => this._ended(ended) });
+    this.outcome.replaceChildren(this.card.root);
+    this.card.follow();
+    this.outcome.scrollIntoView({ block: "nearest" });
   }
 
   async _ended(job) {
-    this._stopPolling();
     await this._load();
+    this.lab.setRuns(this.runs);
     this.run = this.runs.find((run) => run.id === this.run.id) ?? this.runs[0];
     this._setFusing(false);
     if (job.state !== "done") {
-      notify(job.error || `Fusing was ${job.state === "cancelled" ? "stopped" : job.state}.`, "error");
+      notify(endingText(job, "Fusing"), "error");
       return this._changeSplit(this.split);
     }
     this._show(this._ensembles().find((set) => set.id === job.result.set));
-  }
-
-  async _cancel(job) {
-    await sendJSON("POST", projectURL(`/jobs/${job.id}/cancel`)).catch((error) => notify(error, "error"));
   }
 
   _setFusing(isFusing) {
@@ -257,54 +231,13 @@ class AnchorageEnsemble extends HTMLElement {
     try {
       const table = await getJSON(projectURL(`/ensembles/${set.id}`));
       if (this.asked !== set.id) return; // another was chosen meanwhile
-      this.outcome.replaceChildren(...this._result(table));
+      const earlier = this._earlier(set.id);
+      this.outcome.replaceChildren(comparisonCard(table), ...(earlier ? [earlier] : []));
       this.dataset.set = set.id;
       this.dataset.gain = table.is_gain;
     } catch (error) {
       notify(error, "error");
     }
-  }
-
-  _result(table) {
-    const verdict = element("p", { class: "verdict" }, element("span", { class: `a-chip ${table.is_gain ? "good" : "warn"}` }, table.is_gain ? "Gain" : "No gain"), table.verdict.replace(/^(No gain|Gain): /, ""));
-    const thresholds = table.rows.map((row) => row.threshold.toFixed(2));
-    const isOther = !thresholds.slice(0, -1).includes(thresholds.at(-1));
-    const notes = isOther ? ["The best threshold differs from the members': fusing changes what a score means."] : [];
-    if (table.num_missing_members) notes.push(`${table.num_missing_members} of its members were replaced since and are not listed.`);
-    const { method, iou_threshold: iou, skip_threshold: skip } = table.options;
-    const how = `${METHODS.find(([value]) => value === method)[1]}, IoU ${iou}${skip ? `, from score ${skip}` : ""}, on ${table.split}`;
-    const card = element(
-      "div",
-      { class: "a-card" },
-      element("div", { class: "a-toolbar" }, element("h3", { class: "a-subtitle" }, "Ensemble beside its members"), element("span", { class: "spacer" }), element("a", { class: "a-button small", href: pageURL("/review", { set: table.set }) }, "Review the ensemble")),
-      element("p", { class: "note" }, how),
-      verdict,
-      this._table(table.rows),
-      element("p", { class: "note" }, notes.join(" ")),
-    );
-    const earlier = this._earlier(table.set);
-    return earlier ? [card, earlier] : [card];
-  }
-
-  _table(rows) {
-    // The best of each column as it is shown; where all show the same, none is.
-    const best = Object.fromEntries(
-      FIGURES.map(([key]) => {
-        const isSame = new Set(rows.map((row) => formatFigure(row[key]))).size === 1;
-        return [key, isSame ? null : formatFigure(Math.max(...rows.map((row) => row[key])))];
-      }),
-    );
-    const head = [["", "Detector"], ...FIGURES, ["threshold", "Best threshold", "Score threshold of the best F1"]];
-    const cells = (row) => [
-      ...FIGURES.map(([key]) => element("td", { class: `a-number${formatFigure(row[key]) === best[key] ? " best" : ""}`, "data-figure": key }, formatFigure(row[key]))),
-      element("td", { class: "a-number" }, row.threshold.toFixed(2)),
-    ];
-    return element(
-      "table",
-      { class: "a-table judged" },
-      element("thead", {}, element("tr", {}, ...head.map(([, name, help], index) => element("th", { class: index ? "a-number" : null, title: help }, name)))),
-      element("tbody", {}, ...rows.map((row) => element("tr", { class: row.is_ensemble ? "ensemble-row" : null }, element("td", {}, row.is_ensemble ? `Ensemble: ${row.name}` : row.name), ...cells(row)))),
-    );
   }
 
   _earlier(shownId) {

@@ -209,7 +209,7 @@ class AnchorageReview extends HTMLElement {
     if (this.set?.id !== set.id) return;
     this.evaluation = evaluation;
     this.names = evaluation.per_class.map((row) => row.name);
-    this.view = { score: evaluation.f1_threshold, iou: 0.5, label: 0 };
+    this.view = { score: evaluation.set.options.score_threshold ?? evaluation.f1_threshold, iou: 0.5, label: 0 };
     this.shown = new Set(Object.keys(OUTCOMES));
     this.sort = "errors";
     this._buildView();

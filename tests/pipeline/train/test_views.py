@@ -6,9 +6,9 @@ import torch
 
 from app.pipeline import predict
 from app.pipeline.models import build
-from app.pipeline.predict import load_detector
+from app.pipeline.predict import load_detector, merge
 from app.pipeline.types import Detections
-from app.pipeline.views import merge, views_of
+from app.pipeline.views import relative_cost, views_of
 from tests.pipeline.train.test_predict_export import save_random_model
 from tests.pipeline.train.tiny_dataset import construct_tiny, tiny_snapshot
 
@@ -88,3 +88,7 @@ def test_merging_is_nms_of_each_class_up_to_the_cap():
     assert len(merge([first, second], nms_threshold=0.95, max_detections=10)) == 4  # only equal boxes are merged
     assert len(merge([first, second], nms_threshold=0.5, max_detections=2)) == 2
     assert len(merge([Detections.empty()] * 2, 0.5, 10)) == 0
+
+
+def test_cost_counts_the_pixels_of_all_views():
+    assert [relative_cost(name) for name in ("off", "flip", "flip_scales")] == [1, 2, 6.25]

@@ -1,0 +1,75 @@
+// An ensemble beside its members: the verdict and one table.
+
+import { pageURL } from "./api.js";
+import { element } from "./element.js";
+import { formatFigure } from "./review_panel.js";
+
+export const METHODS = [
+  ["wbf", "Weighted boxes fusion", "WBF", "Averages overlapping boxes, weighted by their scores; a box that few members found gets a low score."],
+  ["nms", "Non-maximum suppression", "NMS", "Keeps the surest of overlapping boxes as it is."],
+  ["soft_nms", "Soft-NMS", "Soft-NMS", "Keeps all boxes and lowers the scores of those that overlap a surer one."],
+  ["nmw", "Non-maximum weighted", "NMW", "Averages overlapping boxes around the surest one and keeps its score."],
+];
+export const FIGURES = [
+  ["map", "mAP", "COCO's AP over IoU .50 to .95"],
+  ["map50", "mAP50", "AP at IoU .50"],
+  ["map75", "mAP75", "AP at IoU .75"],
+  ["f1", "F1", "Best F1 at IoU .50"],
+];
+
+/** "Gain" or "No gain" as a chip, and the rest of the verdict. */
+export function verdictLine(verdict, isGain) {
+  const chip = element("span", { class: `a-chip ${isGain ? "good" : "warn"}` }, isGain ? "Gain" : "No gain");
+  const text = verdict.replace(/^(No gain|Gain): /, "");
+  return element("p", { class: "verdict" }, chip, element("span", {}, text.charAt(0).toUpperCase() + text.slice(1)));
+}
+
+/** The options of a fusion in words: "IoU 0.55 · from score 0.01 · weights 1 : 0.5". */
+export function optionsText({ method, iou_threshold: iou, skip_threshold: skip, weights = [] }) {
+  const parts = method === "soft_nms" ? [] : [`IoU ${iou}`];
+  if (skip) parts.push(`from score ${skip}`);
+  if (new Set(weights).size > 1) parts.push(`weights ${weights.map((weight) => Number(weight.toPrecision(3))).join(" : ")}`);
+  return parts.join(" · ");
+}
+
+/** The card of GET /ensembles/{id}. */
+export function comparisonCard(table) {
+  const thresholds = table.rows.map((row) => row.threshold.toFixed(2));
+  const notes = [];
+  const kept = table.options.score_threshold;
+  if (kept !== undefined) notes.push(`Made from a lab's row: Review opens it at the lab's score threshold, ${kept.toFixed(2)}. Its options were tuned on half of these images, so the lab's own figures are the fairer ones.`);
+  else if (!thresholds.slice(0, -1).includes(thresholds.at(-1))) notes.push("The best threshold differs from the members': fusing changes what a score means.");
+  if (table.num_missing_members) notes.push(`${table.num_missing_members} of its members were replaced since and are not listed.`);
+  const name = METHODS.find(([value]) => value === table.options.method)[1];
+  const how = [name, optionsText(table.options), `on ${table.split}`].filter(Boolean).join(", ");
+  return element(
+    "div",
+    { class: "a-card" },
+    element("div", { class: "a-toolbar" }, element("h3", { class: "a-subtitle" }, "Ensemble beside its members"), element("span", { class: "spacer" }), element("a", { class: "a-button small", href: pageURL("/review", { set: table.set }) }, "Review the ensemble")),
+    element("p", { class: "note" }, how),
+    verdictLine(table.verdict, table.is_gain),
+    judgedTable(table.rows),
+    element("p", { class: "note" }, notes.join(" ")),
+  );
+}
+
+function judgedTable(rows) {
+  // The best of each column as it is shown; where all show the same, none is.
+  const best = Object.fromEntries(
+    FIGURES.map(([key]) => {
+      const isSame = new Set(rows.map((row) => formatFigure(row[key]))).size === 1;
+      return [key, isSame ? null : formatFigure(Math.max(...rows.map((row) => row[key])))];
+    }),
+  );
+  const head = [["", "Detector"], ...FIGURES, ["threshold", "Best threshold", "Score threshold of the best F1"]];
+  const cells = (row) => [
+    ...FIGURES.map(([key]) => element("td", { class: `a-number${formatFigure(row[key]) === best[key] ? " best" : ""}`, "data-figure": key }, formatFigure(row[key]))),
+    element("td", { class: "a-number" }, row.threshold.toFixed(2)),
+  ];
+  return element(
+    "table",
+    { class: "a-table judged" },
+    element("thead", {}, element("tr", {}, ...head.map(([, name, help], index) => element("th", { class: index ? "a-number" : null, title: help }, name)))),
+    element("tbody", {}, ...rows.map((row) => element("tr", { class: row.is_ensemble ? "ensemble-row" : null }, element("td", {}, row.is_ensemble ? `Ensemble: ${row.name}` : row.name), ...cells(row)))),
+  );
+}
