@@ -12,14 +12,14 @@ from starlette.responses import RedirectResponse
 from app.api import failures, widgets
 from app.api.access import Access
 from app.api.guard import AsgiApp, Guard, Message, Receive, Send
-from app.api.routes import annotations, augment, data, exports, models, projects, review, runs
+from app.api.routes import annotations, augment, data, diagnosis, exports, models, projects, review, runs
 from app.services import projects as project_list
 from app.services.context import Services
 from app.ui import shell
 from app.ui.theme import build_theme
 
 MAX_UPLOAD = "20gb"  # what the importer takes
-ROUTES = (projects, data, annotations, augment, runs, models, review, exports)
+ROUTES = (projects, data, annotations, augment, runs, models, review, diagnosis, exports)
 
 
 def build_app(services: Services, *, access: Access, hosts: frozenset[str], port: int) -> AsgiApp:

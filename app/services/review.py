@@ -1,9 +1,7 @@
 """Looking through predictions against the ground truth: which exist, what they are worth, image by image, as a file."""
 
 import logging
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,10 @@ from app.pipeline.types import Detections
 from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
 from app.services import jobs, label_export
 from app.services.context import Services
+from app.services.lru_cache import LruCache
 from app.store import jobs as job_store
 from app.store import predictions, runs
+from app.store.database import ProjectDatabase
 from app.store.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -34,28 +34,8 @@ SORTS = ("errors", "name", "id")
 _KEPT_SNAPSHOTS = 4
 _KEPT_EVALUATIONS = 64
 
-
-class _Cache:
-    """The last few values by key; a value is made once even when several threads ask."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[Any, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any, make: Callable[[], Any]) -> Any:  # noqa: ANN401 (holds whatever make gives)
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-            value = self._values[key] = make()
-            if len(self._values) > self._size:
-                self._values.popitem(last=False)
-            return value
-
-
-_snapshots = _Cache(_KEPT_SNAPSHOTS)
-_evaluations = _Cache(_KEPT_EVALUATIONS)
+_snapshots = LruCache(_KEPT_SNAPSHOTS)
+_evaluations = LruCache(_KEPT_EVALUATIONS)
 
 
 @dataclass(frozen=True)
@@ -161,8 +141,12 @@ def judge(services: Services, slug: str, set_id: int) -> Judged:
         truth = GroundTruth.from_samples(snapshot.split(record.split), snapshot.categories)
         return evaluate(truth, predictions.read_detections(database, set_id))
 
-    key = (database.path, set_id, record.created_at, snapshot.sha256)
-    return Judged(record, snapshot, _evaluations.get(key, compute))
+    return Judged(record, snapshot, _evaluations.get(set_key(database, record, snapshot), compute))
+
+
+def set_key(database: ProjectDatabase, record: PredictionSet, snapshot: Snapshot) -> tuple[Hashable, ...]:
+    """What is remembered of a set holds as long as this is the same: its predictions and its truth."""
+    return (database.path, record.id, record.created_at, snapshot.sha256)
 
 
 def evaluation(services: Services, slug: str, set_id: int) -> dict[str, Any]:
