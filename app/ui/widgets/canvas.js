@@ -8,6 +8,8 @@ import { CanvasPainter } from "./canvas_painter.js";
 
 const MARGIN_PX = 14;
 const MAX_SCALE = 64;
+const FOCUS_SHARE = 0.4; // of the canvas that a box takes when the view goes to it
+const MAX_FOCUS_SCALE = 8; // the largest zoom that goes there by itself
 const HANDLE_REACH_PX = 7;
 const TOUCH_REACH_PX = 14;
 const EDGE_REACH_PX = 4;
@@ -145,6 +147,14 @@ export class DetectionCanvas {
   /** Move the picture by CSS pixels. */
   panBy(dx, dy) {
     this._setView({ ...this.view, x: this.view.x + dx, y: this.view.y + dy });
+  }
+
+  /** Zoom to a box [x1, y1, x2, y2] in image pixels, with its surroundings. */
+  focus([x1, y1, x2, y2]) {
+    const room = (size, length) => (FOCUS_SHARE * size) / Math.max(length, 1);
+    const wanted = Math.min(room(this._cssWidth, x2 - x1), room(this._cssHeight, y2 - y1));
+    const scale = Math.min(Math.max(wanted, this._fitScale()), MAX_FOCUS_SCALE);
+    this._setView({ scale, x: this._cssWidth / 2 - (scale * (x1 + x2)) / 2, y: this._cssHeight / 2 - (scale * (y1 + y2)) / 2 });
   }
 
   /** Bring a box into sight, panning as little as needed. */

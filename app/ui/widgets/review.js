@@ -12,8 +12,15 @@ import { outcomeMark } from "./review_drawing.js";
 import { ReviewGrid } from "./review_grid.js";
 import { ReviewPanel } from "./review_panel.js";
 import { ReviewSingle } from "./review_single.js";
+import { ReviewTabs } from "./review_tabs.js";
+import { Showing } from "./review_showing.js";
 
 const SPLITS = ["valid", "test", "train"];
+// Tabs that other modules fill; hidden while their element is not defined.
+const GUESTS = [
+  { key: "errors", title: "Errors", tag: "anchorage-review-errors" },
+  { key: "confusion", title: "Confusion", tag: "anchorage-review-confusion" },
+];
 const FINAL_STATES = ["done", "failed", "cancelled", "interrupted"];
 const JOB_MS = 700;
 const SORT_MS = 250; // the order follows when a slider has rested this long
@@ -209,7 +216,7 @@ class AnchorageReview extends HTMLElement {
     if (this.set?.id !== set.id) return;
     this.evaluation = evaluation;
     this.names = evaluation.per_class.map((row) => row.name);
-    this.view = { score: evaluation.f1_threshold, iou: 0.5, label: 0 };
+    this.view = { score: evaluation.f1_threshold, iou: 0.5, label: 0, nms: 1 };
     this.shown = new Set(Object.keys(OUTCOMES));
     this.sort = "errors";
     this._buildView();
@@ -237,6 +244,7 @@ class AnchorageReview extends HTMLElement {
     const best = element("button", { type: "button", class: "a-button small best", onclick: () => this._setView({ score: this.evaluation.f1_threshold }) }, "Best F1");
     best.title = "Set the score threshold where F1 is highest";
     this.loading = element("p", { class: "a-muted loading" }, "Loading predictions…");
+    this.showing = new Showing(() => this._showOnly(null));
     const tiles = element("div", { class: "grid" });
     const single = element("div", { class: "single", hidden: true });
     const side = element("aside", { class: "side" });
@@ -249,6 +257,7 @@ class AnchorageReview extends HTMLElement {
         element("label", { class: "slide iou" }, "IoU ≥", this.iouInput.range, this.iouInput.output),
         this.classSelect.field,
         this.sortSelect.field,
+        this.showing.chip,
         element("span", { class: "spacer" }),
         this._legend(),
       ),
@@ -261,7 +270,37 @@ class AnchorageReview extends HTMLElement {
       onClose: () => this._closeImage(),
       nameOf: (label) => this.names[label - 1] ?? `class ${label}`,
     });
-    this.panel = new ReviewPanel(side, (label) => this._setClass(label === this.view.label ? 0 : label));
+    const figures = element("div");
+    const curves = element("div");
+    this.panel = new ReviewPanel(figures, (label) => this._setClass(label === this.view.label ? 0 : label));
+    this.guests = GUESTS.map(({ key, title, tag }) => ({ key, title, tag, pane: element("div"), isHidden: true }));
+    this.tabs = new ReviewTabs(
+      side,
+      [{ key: "figures", title: "Figures", pane: figures }, { key: "curves", title: "Curves", pane: curves }, ...this.guests],
+      () => {},
+    );
+    for (const guest of this.guests) customElements.whenDefined(guest.tag).then(() => this._welcome(guest));
+  }
+
+  /** Fill a tab with an element of another module, which may be defined later than this one. */
+  _welcome(guest) {
+    if (!guest.pane.isConnected || guest.node) return;
+    guest.node = document.createElement(guest.tag);
+    Object.assign(guest.node, { setId: this.set.id, view: { ...this.view } });
+    guest.node.addEventListener("review-open", ({ detail }) => this._showOnly(detail));
+    guest.pane.append(guest.node);
+    this.tabs.reveal(guest.key);
+  }
+
+  _tellGuests() {
+    for (const { node } of this.guests ?? []) if (node) node.view = { ...this.view };
+  }
+
+  /** Show only these images (null: all again): {title, items: {imageId, box, kind}[]}. */
+  _showOnly(detail) {
+    this.showing.set(detail);
+    if (this.single.isOpen) this._closeImage();
+    this._arrange();
   }
 
   _legend() {
@@ -292,6 +331,7 @@ class AnchorageReview extends HTMLElement {
       this.dataset.frameMs = (performance.now() - start).toFixed(2);
       clearTimeout(this._sorting);
       this._sorting = setTimeout(() => this._arrange(), SORT_MS);
+      this._tellGuests();
     });
   }
 
@@ -331,7 +371,7 @@ class AnchorageReview extends HTMLElement {
 
   _arrange() {
     if (!this.data) return;
-    const images = this.data.ordered(this.sort);
+    const images = this.data.ordered(this.sort).filter((image) => this.showing.has(image.id));
     this.grid.setImages(images);
     this.dataset.images = images.length;
     this._redraw();
@@ -342,7 +382,7 @@ class AnchorageReview extends HTMLElement {
   _openImage(image) {
     setParam("image", image.id);
     image.update(this.view);
-    this.single.open(image, { ...this.view, shown: this.shown });
+    this.single.open(image, { ...this.view, shown: this.shown }, this.showing.itemOf(image.id));
   }
 
   _closeImage() {
@@ -357,7 +397,7 @@ class AnchorageReview extends HTMLElement {
   }
 
   _onKey(event) {
-    if (!this.single?.isOpen || event.target.closest?.("input, select, textarea")) return;
+    if (!this.single?.isOpen || event.target.closest?.("input, select, textarea, [role=tab], [role=slider]")) return;
     if (event.key === "Escape") this._closeImage();
     else if (event.key === "ArrowLeft") this._step(-1);
     else if (event.key === "ArrowRight") this._step(1);

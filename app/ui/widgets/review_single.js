@@ -6,6 +6,8 @@ import { element } from "./element.js";
 import { OUTCOMES } from "./review_data.js";
 import { outcomeColors } from "./review_drawing.js";
 
+const FOCUS_COLOR = "#ffffff";
+
 export class ReviewSingle {
   /**
    * @param {HTMLElement} root hidden while closed
@@ -18,6 +20,8 @@ export class ReviewSingle {
     this.title = element("span", { class: "title" });
     this.counts = element("span", { class: "a-muted" });
     this.stage = element("div", { class: "stage" });
+    this.tools = element("span", { class: "tools" }); // for buttons of other modules
+    this.overlay = [];
     const button = (text, label, onclick) =>
       element("button", { type: "button", class: "a-button small", "aria-label": label, title: label, onclick }, text);
     root.append(
@@ -30,6 +34,7 @@ export class ReviewSingle {
         this.title,
         this.counts,
         element("span", { class: "spacer" }),
+        this.tools,
         button("–", "Zoom out", () => this.canvas?.zoomBy(1 / 1.5)),
         button("Fit", "Show the whole image", () => this.canvas?.fit()),
         button("+", "Zoom in", () => this.canvas?.zoomBy(1.5)),
@@ -42,12 +47,16 @@ export class ReviewSingle {
     return this.image !== null;
   }
 
-  open(image, options) {
+  /** Open an image; `item` ({box, kind}) is what it is opened for: the view goes to its box. */
+  open(image, options, item = null) {
     this.root.hidden = false;
     this.canvas ??= new DetectionCanvas(this.stage);
+    if (this.image !== image) this.overlay = [];
     this.image = image;
+    this.item = item?.box ? item : null;
     this.title.textContent = image.fileName;
     this.canvas.setImage(null, image.width, image.height);
+    if (this.item) this.canvas.focus(this.item.box);
     this.draw(options);
     const picture = new Image();
     picture.addEventListener("load", () => {
@@ -56,21 +65,29 @@ export class ReviewSingle {
       this.root.dataset.image = image.id;
     });
     picture.src = `/img/${encodeURIComponent(projectSlug())}/${image.id}`;
+    this.callbacks.onOpened?.(image);
+  }
+
+  /** Draw boxes over all others, {bbox, color, dashed, label} each in image pixels, until another image is opened. */
+  setOverlay({ boxes }) {
+    this.overlay = boxes;
+    if (this.options) this.draw(this.options);
   }
 
   /** Draw for these thresholds: {score, label, shown}. */
   draw(options) {
+    this.options = options;
     if (!this.image) return;
     const colors = outcomeColors(this.root);
     const boxes = this.image.boxesAt(options).filter((box) => options.shown.has(box.outcome));
-    this.canvas.setBoxes(
-      boxes.map(({ bbox, outcome, label, score }) => ({
-        bbox,
-        color: colors[outcome],
-        dashed: OUTCOMES[outcome].dash.length ? OUTCOMES[outcome].dash : false,
-        label: `${this.callbacks.nameOf(label)} ${score === undefined ? "missed" : score.toFixed(2)}`,
-      })),
-    );
+    const drawn = boxes.map(({ bbox, outcome, label, score }) => ({
+      bbox,
+      color: colors[outcome],
+      dashed: OUTCOMES[outcome].dash.length ? OUTCOMES[outcome].dash : false,
+      label: `${this.callbacks.nameOf(label)} ${score === undefined ? "missed" : score.toFixed(2)}`,
+    }));
+    const focus = this.item ? [{ bbox: this.item.box, color: FOCUS_COLOR, label: this.item.kind ?? "" }] : [];
+    this.canvas.setBoxes([...drawn, ...this.overlay, ...focus]);
     const { tp, fp, fn } = this.image.counts;
     this.counts.textContent = `${tp} found, ${fp} false, ${fn} missed`;
   }
