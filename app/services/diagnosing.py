@@ -47,7 +47,7 @@ def list_errors(
     """A page of the errors of one kind or total, the surest first, those of missed boxes image by image.
 
     Each has image_id, file_name, box (xyxy pixels), label, detection and truth (places among the image's detections
-    and labelled boxes, None without) and score (None for a missed box).
+    and labelled boxes, None without), truth_label (None without) and score (None for a missed box).
     """
     if kind not in KINDS + TOTALS:
         raise BadRequest(f"A kind of error is one of {', '.join(KINDS + TOTALS)}; got {kind!r}.")
@@ -100,6 +100,7 @@ def describe_pairs(stored: StoredSet, rows: np.ndarray, truth_rows: np.ndarray) 
                 "score": float(detections.scores[row]) if row >= 0 else None,
                 "detection": int(detection_place[row]) if row >= 0 else None,
                 "truth": int(truth_place[truth_row]) if truth_row >= 0 else None,
+                "truth_label": int(truth.labels[truth_row]) if truth_row >= 0 else None,
             }
         )
     return entries

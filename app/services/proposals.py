@@ -27,11 +27,12 @@ def propose(
 ) -> dict[str, Any]:
     """The surest ``top`` proposals of a checkpoint on an image of its run, and the labelled boxes they cover.
 
-    ``proposals``: box (xyxy pixels of the upright original) and score (objectness) of each, the surest first, after the
-    RPN's own NMS. ``num_proposals``: how many the box head gets in all. ``objects``, one for each labelled box but
-    crowds, in the run's frozen dataset: truth (its place there), box, label, iou (the best with those shown), iou_all
-    (with all), anchor (the box of its best anchor) and anchor_iou. ``covered`` and ``covered_all`` count those with an
-    IoU of .5 or more. Raises NotFound (the image, the checkpoint or its file is gone), BadRequest, HelperFailed.
+    ``proposals``: box (xyxy pixels of the upright original), score (objectness) and iou (the best with a labelled
+    box) of each, the surest first, after the RPN's own NMS. ``num_proposals``: how many the box head gets in all.
+    ``objects``, one for each labelled box but crowds, in the run's frozen dataset: truth (its place there), box,
+    label, iou (the best with those shown), iou_all (with all), anchor (the box of its best anchor) and anchor_iou.
+    ``covered`` and ``covered_all`` count those with an IoU of .5 or more. Raises NotFound (the image, the checkpoint or
+    its file is gone), BadRequest, HelperFailed.
     """
     if not 1 <= top <= MAX_TOP:
         raise BadRequest(f"1 to {MAX_TOP} proposals can be shown, got {top}.")
@@ -54,9 +55,10 @@ def propose(
         }
         for number, row in enumerate(rows.tolist())
     ]
-    shown = zip(look["proposals"][:top].tolist(), look["scores"][:top].tolist(), strict=True)
+    columns = (look["proposals"], look["scores"], ious.max(axis=0, initial=0))
+    shown = zip(*(column[:top].tolist() for column in columns), strict=True)
     return {
-        "proposals": [{"box": box, "score": score} for box, score in shown],
+        "proposals": [{"box": box, "score": score, "iou": iou} for box, score, iou in shown],
         "num_proposals": len(look["proposals"]),
         "objects": objects,
         "covered": int((best >= COVERS_IOU).sum()),

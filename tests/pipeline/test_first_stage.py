@@ -1,4 +1,4 @@
-"""What the helper tells of proposals and anchors, against the model run by hand and torchvision's own choice of them."""
+"""What is told of proposals and anchors, against the model run by hand and torchvision's own choice of them."""
 
 import cv2
 import numpy as np

@@ -45,8 +45,8 @@ TOTALS = ("false_positives", "false_negatives")  # of all kinds that are false d
 # What an error of each kind is, as the screen says it.
 MEANINGS = {
     "classification": "In the right place, of another class.",
-    "localization": "Of the right class, but the box lies loosely: IoU .1 to .5.",
-    "both": "Of another class, and the box lies loosely.",
+    "localization": "Of the right class, but loosely placed (IoU .1 to .5).",
+    "both": "Of another class, and loosely placed.",
     "duplicate": "A second box on an object that a surer one has found.",
     "background": "Where nothing is labeled.",
     "missed": "An object that nothing found, not even loosely or as another class.",
@@ -64,8 +64,8 @@ class ErrorBudget:
     ap50: the mAP50 they are measured from. gains: kind -> AP50 gained by mending that kind alone, at least 0.
     false_positives, false_negatives: AP50 gained if every false detection came last, if nothing was missed.
     kind_of: int8 [D], index into KINDS, NO_ERROR for detections that are right or left out. concerns: int64 [D], the
-    labelled box that a detection's error lies on, -1 without. missed: int64, rows of the missed boxes; not_found: of all
-    boxes that nobody took.
+    labelled box that a detection's error lies on, -1 without. missed, not_found: int64, rows of the missed boxes, and
+    of all boxes that nobody took.
     """
 
     ap50: float

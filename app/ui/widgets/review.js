@@ -11,6 +11,7 @@ import { OUTCOMES, ratesOf, ReviewData } from "./review_data.js";
 import { outcomeMark } from "./review_drawing.js";
 import { ReviewGrid } from "./review_grid.js";
 import { ReviewPanel } from "./review_panel.js";
+import { ReviewProposals } from "./review_proposals.js";
 import { ReviewSingle } from "./review_single.js";
 import { ReviewTabs } from "./review_tabs.js";
 import { Showing } from "./review_showing.js";
@@ -268,8 +269,10 @@ class AnchorageReview extends HTMLElement {
     this.single = new ReviewSingle(single, {
       onStep: (step) => this._step(step),
       onClose: () => this._closeImage(),
+      onOpened: () => this.proposals.follow(),
       nameOf: (label) => this.names[label - 1] ?? `class ${label}`,
     });
+    this.proposals = new ReviewProposals(this.single, this.set);
     const figures = element("div");
     const curves = element("div");
     this.panel = new ReviewPanel(figures, (label) => this._setClass(label === this.view.label ? 0 : label));
@@ -365,8 +368,10 @@ class AnchorageReview extends HTMLElement {
   _redraw() {
     if (!this.grid || !this.data) return;
     const options = { ...this.view, shown: this.shown };
-    if (this.single.isOpen) this.single.draw(options);
-    else this.grid.draw(options);
+    if (this.single.isOpen) {
+      this.single.draw(options);
+      this.proposals.explain();
+    } else this.grid.draw(options);
   }
 
   _arrange() {
