@@ -42,9 +42,7 @@ def test_each_kind_lists_as_many_errors_as_it_counts_in_pages(project):
         assert scores == sorted(scores, reverse=True)
     assert counted["background"] and counted["missed"]
     assert counted["false_positives"] == sum(counted[kind] for kind in KINDS if kind != "missed")
-    assert (
-        counted["false_negatives"] > counted["missed"]
-    )  # mistaken ones too
+    assert counted["false_negatives"] > counted["missed"]  # mistaken ones too
 
 
 def test_sliders_and_pages_price_the_errors_once_and_new_predictions_anew(project, monkeypatch):

@@ -80,7 +80,8 @@ export class ReviewProposals {
   }
 
   _show() {
-    this.single.setOverlay({ boxes: this.mode === "anchors" ? this._anchorBoxes() : this._proposalBoxes() });
+    const isAlone = this.mode === "anchors"; // they are compared with labels, not with predictions
+    this.single.setOverlay({ boxes: isAlone ? this._anchorBoxes() : this._proposalBoxes(), isAlone });
     this.explain();
   }
 

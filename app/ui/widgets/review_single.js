@@ -51,7 +51,7 @@ export class ReviewSingle {
   open(image, options, item = null) {
     this.root.hidden = false;
     this.canvas ??= new DetectionCanvas(this.stage);
-    if (this.image !== image) this.overlay = [];
+    if (this.image !== image) this.setOverlay({ boxes: [] });
     this.image = image;
     this.item = item?.box ? item : null;
     this.title.textContent = image.fileName;
@@ -68,9 +68,13 @@ export class ReviewSingle {
     this.callbacks.onOpened?.(image);
   }
 
-  /** Draw boxes over all others, {bbox, color, dashed, label} each in image pixels, until another image is opened. */
-  setOverlay({ boxes }) {
+  /**
+   * Draw boxes over all others, {bbox, color, dashed, label} each in image pixels, until another image is opened; with
+   * `isAlone` in place of the others.
+   */
+  setOverlay({ boxes, isAlone = false }) {
     this.overlay = boxes;
+    this.isOverlayAlone = isAlone;
     if (this.options) this.draw(this.options);
   }
 
@@ -79,7 +83,7 @@ export class ReviewSingle {
     this.options = options;
     if (!this.image) return;
     const colors = outcomeColors(this.root);
-    const boxes = this.image.boxesAt(options).filter((box) => options.shown.has(box.outcome));
+    const boxes = this.isOverlayAlone ? [] : this.image.boxesAt(options).filter((box) => options.shown.has(box.outcome));
     const drawn = boxes.map(({ bbox, outcome, label, score }) => ({
       bbox,
       color: colors[outcome],
