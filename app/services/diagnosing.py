@@ -1,7 +1,7 @@
 """What goes wrong in a stored set: the price of each kind of error, which class is taken for which, and where."""
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,23 +22,30 @@ _budgets = LruCache(8)
 _matrices = LruCache(8)
 
 
-def diagnose(
-    services: Services, slug: str, set_id: int, score_threshold: float | None = None, iou_threshold: float = 0.5
-) -> dict[str, Any]:
-    """``error_budget`` and ``confusion`` of a set; the confusion at the score of the best F1 unless one is given.
+class Thresholds(NamedTuple):
+    """Where confusions are counted, each 0..1: score (None: that of the best F1), IoU, and NMS (1: off)."""
+
+    score: float | None = None
+    iou: float = 0.5
+    nms: float = 1.0
+
+
+BEST_F1 = Thresholds()
+
+
+def diagnose(services: Services, slug: str, set_id: int, at: Thresholds = BEST_F1) -> dict[str, Any]:
+    """``error_budget`` of a set, whatever the thresholds, and its ``confusion`` at these.
 
     The budget takes seconds for a large set; both are remembered as long as neither the set nor its truth changes.
     Raises NotFound, BadRequest.
     """
-    confusion = count_confusions(services, slug, set_id, score_threshold, iou_threshold)
+    confusion = count_confusions(services, slug, set_id, at)
     return {"error_budget": _budget(services, slug, set_id).to_json(), "confusion": confusion}
 
 
-def count_confusions(
-    services: Services, slug: str, set_id: int, score_threshold: float | None = None, iou_threshold: float = 0.5
-) -> dict[str, Any]:
+def count_confusions(services: Services, slug: str, set_id: int, at: Thresholds = BEST_F1) -> dict[str, Any]:
     """The confusion matrix alone, without pricing errors: what follows the sliders. Raises NotFound, BadRequest."""
-    return _matrix(services, slug, set_id, score_threshold, iou_threshold).to_json()
+    return _matrix(services, slug, set_id, at).to_json()
 
 
 def list_errors(
@@ -66,9 +73,7 @@ def list_confused(
     set_id: int,
     truth_label: int,
     predicted_label: int,
-    *,
-    score_threshold: float | None = None,
-    iou_threshold: float = 0.5,
+    at: Thresholds = BEST_F1,
     after: int = 0,
     limit: int = 50,
 ) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def list_confused(
     num_classes = len(stored.truth.categories)
     if not 0 <= truth_label <= num_classes or not 0 <= predicted_label <= num_classes:
         raise BadRequest(f"Labels are 0 (background) to {num_classes}; got {truth_label} and {predicted_label}.")
-    matrix = _matrix(services, slug, set_id, score_threshold, iou_threshold)
+    matrix = _matrix(services, slug, set_id, at)
     truth_rows, rows = matrix.cell(truth_label, predicted_label)
     return {"pairs": _page(stored, rows, truth_rows, after, limit), **_place(len(rows), after, limit)}
 
@@ -138,17 +143,15 @@ def _budget(services: Services, slug: str, set_id: int) -> ErrorBudget:
     return _budgets.get(_key(services, slug, set_id), spend)
 
 
-def _matrix(
-    services: Services, slug: str, set_id: int, score_threshold: float | None, iou_threshold: float
-) -> ConfusionMatrix:
-    if score_threshold is None:
-        score_threshold = review.judge(services, slug, set_id).evaluation.f1_threshold
-    for name, value in (("score", score_threshold), ("IoU", iou_threshold)):
+def _matrix(services: Services, slug: str, set_id: int, at: Thresholds) -> ConfusionMatrix:
+    for name, value in (("score", at.score or 0), ("IoU", at.iou), ("NMS", at.nms)):
         if not 0 <= value <= 1:
             raise BadRequest(f"The {name} threshold must lie in 0..1, got {value}.")
+    if at.score is None:
+        at = at._replace(score=review.judge(services, slug, set_id).evaluation.f1_threshold)
 
     def count() -> ConfusionMatrix:
         stored = _stored(services, slug, set_id)
-        return confuse(stored.truth, stored.detections, score_threshold, iou_threshold)
+        return confuse(stored.truth, stored.detections, *at)
 
-    return _matrices.get((_key(services, slug, set_id), score_threshold, iou_threshold), count)
+    return _matrices.get((_key(services, slug, set_id), at), count)

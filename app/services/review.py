@@ -1,7 +1,7 @@
 """Looking through predictions against the ground truth: which exist, what they are worth, image by image, as a file."""
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import orjson
 
 from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import JudgementOptions, TestTimeAugmentation
+from app.pipeline.data.categories import CategoryMap
 from app.pipeline.data.snapshot import Sample, Snapshot, load_snapshot
 from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate
 from app.pipeline.evaluate.columns import DetectionColumns
-from app.pipeline.evaluate.matching import count_errors, match_columns
+from app.pipeline.evaluate.matching import ErrorCounts, count_errors, match_columns
 from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
 from app.pipeline.types import Detections
 from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
@@ -33,9 +34,11 @@ VIEW_TITLES: dict[TestTimeAugmentation, str] = {"off": "one view", "flip": "flip
 SORTS = ("errors", "name", "id")
 _KEPT_SNAPSHOTS = 4
 _KEPT_EVALUATIONS = 64
+_KEPT_ORDERS = 16  # of the images of a set: 8 bytes an image each
 
 _snapshots = LruCache(_KEPT_SNAPSHOTS)
 _evaluations = LruCache(_KEPT_EVALUATIONS)
+_orders = LruCache(_KEPT_ORDERS)
 
 
 @dataclass(frozen=True)
@@ -170,36 +173,79 @@ def images(
 
     sort: errors (FP + FN, most first), name or id. ``score_threshold`` is that of the best F1 by default. ``next`` is
     the ``after`` of the following page, or None. Arrays are flat: boxes [4 N] xyxy pixels, float32 as stored.
+    The order is found once and remembered; a page then reads the predictions of its own images only.
     """
     if sort not in SORTS:
         raise BadRequest(f"Images can be sorted by {', '.join(SORTS)}; got {sort!r}.")
-    judged = judge(services, slug, set_id)
-    threshold = judged.evaluation.f1_threshold if score_threshold is None else score_threshold
-    samples = judged.snapshot.split(judged.record.split)
-    detections = predictions.read_detections(services.database(slug), set_id)
-    truth = GroundTruth.from_samples(samples, judged.snapshot.categories)
-    columns = DetectionColumns.from_detections(truth, detections)
-    counts = count_errors(truth, columns, match_columns(truth, columns, iou_threshold), threshold)
-    order = {
-        "errors": lambda: np.argsort(-counts.errors, kind="stable"),
-        "name": lambda: sorted(range(len(samples)), key=lambda index: samples[index].file_name),
-        "id": lambda: np.argsort(truth.image_ids, kind="stable"),
-    }[sort]()
+    database = services.database(slug)
+    record = predictions.get_set(database, set_id)
+    snapshot = load_truth(services, slug, record.run_id)
+    samples = snapshot.split(record.split)
+    threshold = judge(services, slug, set_id).evaluation.f1_threshold if score_threshold is None else score_threshold
+
+    def read(chosen: Sequence[int]) -> _CountedImages:
+        return _read_and_count(
+            database, set_id, snapshot.categories, [samples[index] for index in chosen], threshold, iou_threshold
+        )
+
+    thresholds = (threshold, iou_threshold) if sort == "errors" else ()
+    key = (set_key(database, record, snapshot), sort, thresholds)
+    order = _orders.get(key, lambda: _order(samples, sort, read))
     end = after + max(1, min(limit, MAX_PAGE))
+    page = read(order[after:end].tolist())
+    counts = zip(page.counts.tp.tolist(), page.counts.fp.tolist(), page.counts.fn.tolist(), strict=True)
     return {
         "images": [
             {
-                **_image_entry(samples[index], detections.get(samples[index].image_id, Detections.empty())),
-                "tp": int(counts.tp[index]),
-                "fp": int(counts.fp[index]),
-                "fn": int(counts.fn[index]),
+                **_image_entry(sample, page.detections.get(sample.image_id, Detections.empty())),
+                "tp": tp,
+                "fp": fp,
+                "fn": fn,
             }
-            for index in order[after:end]
+            for sample, (tp, fp, fn) in zip(page.samples, counts, strict=True)
         ],
         "score_threshold": threshold,
         "total": len(samples),
         "next": end if end < len(samples) else None,
     }
+
+
+@dataclass(frozen=True)
+class _CountedImages:
+    """Some images with their detections by id, and their counts in the order of ``samples``."""
+
+    samples: Sequence[Sample]
+    detections: dict[int, Detections]
+    counts: ErrorCounts
+
+
+def _read_and_count(
+    database: ProjectDatabase,
+    set_id: int,
+    categories: CategoryMap,
+    samples: Sequence[Sample],
+    score_threshold: float,
+    iou_threshold: float,
+) -> _CountedImages:
+    if not samples:
+        nothing = np.zeros(0, np.int64)
+        return _CountedImages(samples, {}, ErrorCounts(nothing, nothing, nothing))
+    truth = GroundTruth.from_samples(samples, categories)
+    detections = predictions.read_detections(database, set_id, truth.image_ids.tolist())
+    columns = DetectionColumns.from_detections(truth, detections)
+    counts = count_errors(truth, columns, match_columns(truth, columns, iou_threshold), score_threshold)
+    return _CountedImages(samples, detections, counts)
+
+
+def _order(samples: Sequence[Sample], sort: str, read: Callable[[Sequence[int]], _CountedImages]) -> np.ndarray:
+    """Positions in ``samples``, int64 [I]; read in pieces, so that memory does not grow with the number of images."""
+    positions = range(len(samples))
+    if sort == "name":
+        return np.array(sorted(positions, key=lambda index: samples[index].file_name), np.int64)
+    if sort == "id":
+        return np.argsort([samples[index].image_id for index in positions], kind="stable")
+    pieces = [positions[start : start + MAX_PAGE] for start in range(0, len(samples), MAX_PAGE)]
+    return np.argsort(-np.concatenate([read(piece).counts.errors for piece in pieces]), kind="stable")
 
 
 def _image_entry(sample: Sample, found: Detections) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import pytest
 
 from app.pipeline.evaluate.error_budget import ADVICE, TOTALS
 from app.services import diagnosing, review
+from app.services.diagnosing import Thresholds
 from app.store import predictions
 from tests.e2e.test_review import move
 from tests.pipeline.train.test_predict_export import save_random_model
@@ -64,8 +65,8 @@ def test_bars_and_cells_open_the_images_of_their_errors(page, project):
     page.get_by_role("tab", name="Confusion").click()
     page.wait_for_selector("anchorage-review-confusion[data-state=ready]")
     move(page, "Score threshold", 0.4)
-    page.wait_for_selector("anchorage-review-confusion[data-state=ready][data-at='0.40 0.50']")
-    counts = diagnosing.count_confusions(project.services, project.slug, set_id, 0.4)["counts"]
+    page.wait_for_selector("anchorage-review-confusion[data-state=ready][data-at='0.40 0.50 1.00']")
+    counts = diagnosing.count_confusions(project.services, project.slug, set_id, Thresholds(0.4))["counts"]
     for cell in page.locator(".matrix .cell").all():
         row, column = (int(cell.get_attribute(f"data-{name}")) for name in ("truth", "predicted"))
         assert cell.inner_text() == str(counts[row][column])
@@ -83,7 +84,7 @@ def test_bars_and_cells_open_the_images_of_their_errors(page, project):
     page.wait_for_selector(".matrix-window", state="detached")
     page.wait_for_function("document.querySelector('.showing .title').title.startsWith('White cell')")
     assert shown_title(page) == "White cell where nothing is labeled"
-    pairs = diagnosing.list_confused(project.services, project.slug, set_id, 0, 2, score_threshold=0.4)["pairs"]
+    pairs = diagnosing.list_confused(project.services, project.slug, set_id, 0, 2, Thresholds(0.4))["pairs"]
     expected = {str(pair["image_id"]) for pair in pairs}
     assert {tile.get_attribute("data-image") for tile in page.locator(".review .tile").all()} == expected
 

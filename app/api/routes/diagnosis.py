@@ -2,15 +2,25 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from app.services import diagnosing, proposals
 from app.services.context import Services
+from app.services.diagnosing import Thresholds
 
-Score = Query(None, ge=0, le=1)
-Iou = Query(0.5, ge=0, le=1)
 After = Query(0, ge=0)
 Limit = Query(50, ge=1, le=diagnosing.MAX_PAGE)
+
+
+def _thresholds(
+    score: float | None = Query(None, ge=0, le=1),
+    iou: float = Query(0.5, ge=0, le=1),
+    nms: float = Query(1, ge=0, le=1),
+) -> Thresholds:
+    return Thresholds(score, iou, nms)
+
+
+At = Depends(_thresholds)
 
 
 def build_router(services: Services) -> APIRouter:
@@ -18,16 +28,16 @@ def build_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/api/projects/{slug}", tags=["review"])
 
     @router.get("/prediction-sets/{set_id}/diagnosis")
-    def diagnosis(slug: str, set_id: int, score: float | None = Score, iou: float = Iou) -> dict[str, Any]:
-        return diagnosing.diagnose(services, slug, set_id, score, iou)
+    def diagnosis(slug: str, set_id: int, at: Thresholds = At) -> dict[str, Any]:
+        return diagnosing.diagnose(services, slug, set_id, at)
 
     @router.get("/prediction-sets/{set_id}/errors")
     def errors(slug: str, set_id: int, kind: str, after: int = After, limit: int = Limit) -> dict[str, Any]:
         return diagnosing.list_errors(services, slug, set_id, kind, after, limit)
 
     @router.get("/prediction-sets/{set_id}/confusion")
-    def confusion(slug: str, set_id: int, score: float | None = Score, iou: float = Iou) -> dict[str, Any]:
-        return diagnosing.count_confusions(services, slug, set_id, score, iou)
+    def confusion(slug: str, set_id: int, at: Thresholds = At) -> dict[str, Any]:
+        return diagnosing.count_confusions(services, slug, set_id, at)
 
     @router.get("/prediction-sets/{set_id}/confused")
     def confused(
@@ -35,22 +45,11 @@ def build_router(services: Services) -> APIRouter:
         set_id: int,
         truth: int,
         predicted: int,
-        score: float | None = Score,
-        iou: float = Iou,
+        at: Thresholds = At,
         after: int = After,
         limit: int = Limit,
     ) -> dict[str, Any]:
-        return diagnosing.list_confused(
-            services,
-            slug,
-            set_id,
-            truth,
-            predicted,
-            score_threshold=score,
-            iou_threshold=iou,
-            after=after,
-            limit=limit,
-        )
+        return diagnosing.list_confused(services, slug, set_id, truth, predicted, at, after, limit)
 
     @router.get("/runs/{run_id}/checkpoints/{checkpoint_id}/proposals")
     def propose(

@@ -42,17 +42,6 @@ ADVICE = {
 }
 KINDS = tuple(ADVICE)
 TOTALS = ("false_positives", "false_negatives")  # of all kinds that are false detections; of all that was not found
-# What an error of each kind is, as the screen says it.
-MEANINGS = {
-    "classification": "In the right place, of another class.",
-    "localization": "Of the right class, but loosely placed (IoU .1 to .5).",
-    "both": "Of another class, and loosely placed.",
-    "duplicate": "A second box on an object that a surer one has found.",
-    "background": "Where nothing is labeled.",
-    "missed": "An object that nothing found, not even loosely or as another class.",
-    "false_positives": "Every false detection, of any kind; priced as if they came last.",
-    "false_negatives": "Every object that was not found, mistaken ones too; priced as if all were.",
-}
 NO_ERROR = -1
 _CLASSIFICATION, _LOCALIZATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(len(KINDS))
 
@@ -91,19 +80,14 @@ class ErrorBudget:
         return len(self.rows(kind)[0])
 
     def to_json(self) -> dict[str, Any]:
-        """ap50, kinds (kind, d_ap50, count, meaning, advice), totals (the same without advice) and their two prices."""
-        prices = {**self.gains, "false_positives": self.false_positives, "false_negatives": self.false_negatives}
-        rows = [
-            {"kind": kind, "d_ap50": price, "count": self.count(kind), "meaning": MEANINGS[kind]}
-            for kind, price in prices.items()
+        """ap50, kinds (kind, d_ap50, count, advice), totals (the same without advice) and the prices of these."""
+        prices = {"false_positives": self.false_positives, "false_negatives": self.false_negatives}
+        kinds = [
+            {"kind": kind, "d_ap50": self.gains[kind], "count": self.count(kind), "advice": ADVICE[kind]}
+            for kind in KINDS
         ]
-        return {
-            "ap50": self.ap50,
-            "kinds": [{**row, "advice": ADVICE[row["kind"]]} for row in rows if row["kind"] in KINDS],
-            "totals": [row for row in rows if row["kind"] in TOTALS],
-            "false_positives": self.false_positives,
-            "false_negatives": self.false_negatives,
-        }
+        totals = [{"kind": kind, "d_ap50": prices[kind], "count": self.count(kind)} for kind in TOTALS]
+        return {"ap50": self.ap50, "kinds": kinds, "totals": totals, **prices}
 
 
 def spend_errors(truth: GroundTruth, detections: DetectionColumns) -> ErrorBudget:

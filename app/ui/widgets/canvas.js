@@ -23,6 +23,7 @@ const PAN_BURST_MS = 250;
  * @property {string} [label] text beside the box; drawn where there is room, always for the hovered and selected box
  * @property {boolean | number[]} [dashed] dashed outline, or the lengths of its dashes and gaps in CSS pixels
  * @property {boolean} [faint] drawn half transparent
+ * @property {"cross" | "ring"} [mark] in the upper right corner
  */
 
 export class DetectionCanvas {

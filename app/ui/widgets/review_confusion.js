@@ -1,8 +1,8 @@
-// <anchorage-review-confusion>: which class was taken for which at the page's score and IoU. Rows are labeled, columns
+// <anchorage-review-confusion>: which class was taken for which at the page's thresholds. Rows are labeled, columns
 // predicted, the background last; a cell opens its images. Reads the properties setId and view; the server counts, once
 // the sliders have rested.
 //
-// data-state: waiting, loading, ready, failed; data-at: the score and IoU that are shown.
+// data-state: waiting, loading, ready, failed; data-at: the score, IoU and NMS thresholds that are shown.
 
 import { getJSON, projectURL } from "./api.js";
 import { element } from "./element.js";
@@ -51,7 +51,7 @@ class ReviewConfusion extends HTMLElement {
     return this._setId;
   }
 
-  /** {score, iou, label, …}: the page's sliders and its chosen class (0: all). */
+  /** {score, iou, label, nms}: the page's sliders and its chosen class (0: all). */
   set view(view) {
     this._view = view;
     if (!this.isConnected) return;
@@ -68,16 +68,17 @@ class ReviewConfusion extends HTMLElement {
     if (!this.offsetParent || !this.view) return;
     this._markClass();
     const { setId, view } = this;
-    const wanted = `${setId} ${view.score} ${view.iou}`;
+    const at = { score: view.score, iou: view.iou, nms: view.nms };
+    const wanted = [setId, ...Object.values(at)].join(" ");
     if (wanted === this._wanted) return;
     this._wanted = wanted;
     this._request?.abort();
     this._request = new AbortController();
     this.dataset.state = "loading";
-    const query = new URLSearchParams({ score: view.score, iou: view.iou });
+    const query = new URLSearchParams(at);
     try {
       const confusion = await getJSON(projectURL(`/prediction-sets/${setId}/confusion?${query}`), { signal: this._request.signal });
-      this._show(confusion, { setId, score: view.score, iou: view.iou });
+      this._show(confusion, setId, at);
     } catch (error) {
       if (error.name === "AbortError") return;
       this._wanted = null;
@@ -85,8 +86,8 @@ class ReviewConfusion extends HTMLElement {
     }
   }
 
-  _show({ labels, counts }, at) {
-    this.at = at;
+  _show({ labels, counts }, setId, at) {
+    this.shown = { setId, at };
     this.pages.close();
     const order = [...labels.keys()].slice(1).concat(BACKGROUND);
     const head = order.map((label) => element("th", { scope: "col", "data-label": label }, name(labels[label])));
@@ -98,12 +99,13 @@ class ReviewConfusion extends HTMLElement {
     const corner = element("td", { class: "corner" }, element("span", {}, "labeled ↓"), element("span", {}, "predicted →"));
     this.matrix.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, corner, ...head)), element("tbody", {}, ...rows)));
     this.matrix.querySelector("button")?.setAttribute("tabindex", "0");
-    this.status.textContent = `At score ${at.score.toFixed(2)} and IoU ${at.iou.toFixed(2)}.`;
+    const nms = at.nms < 1 ? `, after NMS at ${at.nms.toFixed(2)}` : "";
+    this.status.textContent = `At score ${at.score.toFixed(2)} and IoU ${at.iou.toFixed(2)}${nms}.`;
     this.status.classList.remove("a-error");
     this.large.hidden = false;
     this._markClass();
     this.dataset.state = "ready";
-    this.dataset.at = `${at.score.toFixed(2)} ${at.iou.toFixed(2)}`;
+    this.dataset.at = `${at.score.toFixed(2)} ${at.iou.toFixed(2)} ${at.nms.toFixed(2)}`;
   }
 
   _cell(labels, truth, predicted, number, total) {
@@ -136,9 +138,9 @@ class ReviewConfusion extends HTMLElement {
     button.setAttribute("aria-pressed", "true");
     this._focus(button);
     this.dialog?.close();
-    const { setId, score, iou } = this.at;
+    const { setId, at } = this.shown;
     const describe = (entry) => (entry.score === null ? what : `${what} ${entry.score.toFixed(2)}`);
-    await this.pages.open({ path: `/prediction-sets/${setId}/confused`, query: { truth, predicted, score, iou }, title: what, describe });
+    await this.pages.open({ path: `/prediction-sets/${setId}/confused`, query: { truth, predicted, ...at }, title: what, describe });
   }
 
   /** The same matrix in a window of its own, for many classes. */

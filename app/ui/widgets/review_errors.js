@@ -5,18 +5,14 @@
 
 import { getJSON, projectURL } from "./api.js";
 import { element } from "./element.js";
+import { KINDS } from "./error_kinds.js";
 import { count, ErrorPages, whenSeen } from "./review_pages.js";
 
-const TITLES = {
-  classification: "Classification",
-  localization: "Localization",
-  both: "Class and place",
-  duplicate: "Duplicate",
-  background: "Background",
-  missed: "Missed",
-  false_positives: "All false positives",
-  false_negatives: "All false negatives",
-};
+const TOTALS = [
+  { key: "false_positives", name: "All false positives", long: "Every false detection, of any kind; priced as if they came last." },
+  { key: "false_negatives", name: "All false negatives", long: "Every object that was not found, mistaken ones too; priced as if none were asked for." },
+];
+const KIND_OF = Object.fromEntries([...KINDS, ...TOTALS].map((kind) => [kind.key, kind]));
 const TOTAL_NAMES = { false_positives: "False", false_negatives: "Not found" }; // of one error
 const MISSES = ["missed", "false_negatives"];
 const STEPS = [1, 2, 2.5, 5, 10];
@@ -87,7 +83,7 @@ class ReviewErrors extends HTMLElement {
     this.dataset.state = "ready";
   }
 
-  _row({ kind, d_ap50: price, count: errors, meaning, advice }, end) {
+  _row({ kind, d_ap50: price, count: errors, advice }, end) {
     const bar = element("span", { class: MISSES.includes(kind) ? "amount fn" : "amount fp" });
     bar.style.width = `${(100 * Math.max(price, 0)) / end}%`;
     const what = MISSES.includes(kind) ? "object" : "detection";
@@ -99,15 +95,15 @@ class ReviewErrors extends HTMLElement {
         class: "kind",
         "data-kind": kind,
         disabled: errors === 0,
-        "aria-label": `${TITLES[kind]}: costs ${price.toFixed(3)} AP50, ${many}${errors ? ". Show their images" : ""}`,
+        "aria-label": `${KIND_OF[kind].name}: costs ${price.toFixed(3)} AP50, ${many}${errors ? ". Show their images" : ""}`,
         onclick: () => this._open(kind),
       },
-      element("span", { class: "name" }, TITLES[kind]),
+      element("span", { class: "name" }, KIND_OF[kind].name),
       element("span", { class: "many" }, many),
       element("span", { class: "track" }, bar),
       element("span", { class: "price" }, price.toFixed(3)),
     );
-    const node = element("li", {}, button, element("p", { class: "meaning" }, meaning), errors && advice ? element("p", { class: "advice" }, advice) : null);
+    const node = element("li", {}, button, element("p", { class: "meaning" }, KIND_OF[kind].long), errors && advice ? element("p", { class: "advice" }, advice) : null);
     this.rows.set(kind, { node, button });
     return node;
   }
@@ -115,13 +111,13 @@ class ReviewErrors extends HTMLElement {
   async _open(kind) {
     for (const [name, { button }] of this.rows) button.setAttribute("aria-pressed", String(name === kind));
     this.rows.get(kind).button.after(this.pages.node);
-    const list = { path: `/prediction-sets/${this.setId}/errors`, query: { kind }, title: TITLES[kind] };
+    const list = { path: `/prediction-sets/${this.setId}/errors`, query: { kind }, title: KIND_OF[kind].name };
     await this.pages.open({ ...list, describe: (entry) => this._describe(kind, entry) });
   }
 
   /** "Classification: RBC 0.83, labeled WBC". */
   _describe(kind, { label, score, truth_label: labeled }) {
-    const what = kind in TOTAL_NAMES ? TOTAL_NAMES[kind] : TITLES[kind];
+    const what = kind in TOTAL_NAMES ? TOTAL_NAMES[kind] : KIND_OF[kind].name;
     const other = labeled && labeled !== label ? `, labeled ${this.names[labeled]}` : "";
     return `${what}: ${this.names[label]}${score === null ? "" : ` ${score.toFixed(2)}`}${other}`;
   }

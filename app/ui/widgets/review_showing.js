@@ -22,7 +22,7 @@ export class Showing {
 
   _take(detail) {
     this.items = detail ? new Map() : null;
-    for (const item of detail?.items ?? []) if (!this.items.has(item.imageId)) this.items.set(item.imageId, item);
+    for (const item of detail?.items ?? []) this.items.set(item.imageId, [...this.itemsOf(item.imageId), item]);
     this.chip.hidden = !detail;
     if (!detail) return;
     const remove = element("button", { type: "button", "aria-label": `Stop showing only ${detail.title}`, onclick: this.onRemove }, "×");
@@ -34,9 +34,9 @@ export class Showing {
     return this.items === null || this.items.has(imageId);
   }
 
-  /** Why the image is shown, the first item of several, or null. */
-  itemOf(imageId) {
-    return this.items?.get(imageId) ?? null;
+  /** Why the image is shown: its items, none when the page is not narrowed. */
+  itemsOf(imageId) {
+    return this.items?.get(imageId) ?? [];
   }
 }
 

@@ -3,10 +3,12 @@
 import { projectSlug } from "./api.js";
 import { DetectionCanvas } from "./canvas.js";
 import { element } from "./element.js";
+import { KINDS } from "./error_kinds.js";
 import { OUTCOMES } from "./review_data.js";
 import { outcomeColors } from "./review_drawing.js";
 
 const FOCUS_COLOR = "#ffffff";
+const FOCUS_DASH = [3, 3];
 
 export class ReviewSingle {
   /**
@@ -47,16 +49,16 @@ export class ReviewSingle {
     return this.image !== null;
   }
 
-  /** Open an image; `item` ({box, kind}) is what it is opened for: the view goes to its box. */
-  open(image, options, item = null) {
+  /** Open an image; `items` ({box, kind}) are what it is opened for: their boxes are marked, the view goes to the first. */
+  open(image, options, items = []) {
     this.root.hidden = false;
     this.canvas ??= new DetectionCanvas(this.stage);
-    if (this.image !== image) this.setOverlay({ boxes: [] });
+    if (this.image !== image) [this.overlay, this.isOverlayAlone] = [[], false];
     this.image = image;
-    this.item = item?.box ? item : null;
+    this.items = items.filter(({ box }) => box);
     this.title.textContent = image.fileName;
     this.canvas.setImage(null, image.width, image.height);
-    if (this.item) this.canvas.focus(this.item.box);
+    if (this.items.length) this.canvas.focus(this.items[0].box);
     this.draw(options);
     const picture = new Image();
     picture.addEventListener("load", () => {
@@ -65,7 +67,6 @@ export class ReviewSingle {
       this.root.dataset.image = image.id;
     });
     picture.src = `/img/${encodeURIComponent(projectSlug())}/${image.id}`;
-    this.callbacks.onOpened?.(image);
   }
 
   /**
@@ -78,22 +79,31 @@ export class ReviewSingle {
     if (this.options) this.draw(this.options);
   }
 
-  /** Draw for these thresholds: {score, label, shown}. */
+  /** Draw for a View with `shown`, the Set of outcomes to show. */
   draw(options) {
     this.options = options;
     if (!this.image) return;
     const colors = outcomeColors(this.root);
     const boxes = this.isOverlayAlone ? [] : this.image.boxesAt(options).filter((box) => options.shown.has(box.outcome));
-    const drawn = boxes.map(({ bbox, outcome, label, score }) => ({
-      bbox,
-      color: colors[outcome],
-      dashed: OUTCOMES[outcome].dash.length ? OUTCOMES[outcome].dash : false,
-      label: `${this.callbacks.nameOf(label)} ${score === undefined ? "missed" : score.toFixed(2)}`,
+    const found = boxes.map((box) => ({
+      bbox: box.bbox,
+      color: colors[box.outcome],
+      dashed: OUTCOMES[box.outcome].dash.length ? OUTCOMES[box.outcome].dash : false,
+      mark: OUTCOMES[box.outcome].mark,
+      faint: box.isFaint,
+      label: this._labelOf(box),
     }));
-    const focus = this.item ? [{ bbox: this.item.box, color: FOCUS_COLOR, label: this.item.kind ?? "" }] : [];
-    this.canvas.setBoxes([...drawn, ...this.overlay, ...focus]);
+    const focus = this.items.map(({ box, kind }) => ({ bbox: box, color: FOCUS_COLOR, dashed: FOCUS_DASH, label: kind ?? "" }));
+    this.canvas.setBoxes([...found, ...this.overlay, ...focus]);
     const { tp, fp, fn } = this.image.counts;
     this.counts.textContent = `${tp} found, ${fp} false, ${fn} missed`;
+  }
+
+  /** Class and score; of an error also its kind. */
+  _labelOf({ label, score, kind, outcome }) {
+    const name = this.callbacks.nameOf(label);
+    if (outcome === "fn") return `${name} missed`;
+    return `${name} ${score.toFixed(2)}${kind >= 0 ? `, ${KINDS[kind].name.toLowerCase()}` : ""}`;
   }
 
   close() {
