@@ -238,7 +238,7 @@ def test_a_page_reads_the_predictions_of_its_own_images_only(project, monkeypatc
 def test_order_found_in_pieces_is_that_of_all_images(project, monkeypatch):
     given = (project.services, project.slug, project.set_ids[1])
     whole = [image["id"] for image in review.images(*given, score_threshold=0.2)["images"]]
-    monkeypatch.setattr(review, "_orders", review._Cache(1))
+    monkeypatch.setattr(review, "_orders", review.LruCache(1))
     monkeypatch.setattr(review, "MAX_PAGE", 4)
     pages = [review.images(*given, score_threshold=0.2, after=at, limit=4) for at in (0, 4)]
     assert [image["id"] for page in pages for image in page["images"]] == whole

@@ -1,4 +1,4 @@
-"""Non-maximum suppression (NMS) of the detections of many images at once. Imports no torch; legend as in ``columns``."""
+"""Non-maximum suppression (NMS) of many images at once. Imports no torch; legend as in ``columns``."""
 
 import numpy as np
 
