@@ -109,7 +109,7 @@ def test_proposals_and_anchors_lie_over_an_image_of_a_checkpoint_but_not_of_an_e
     page.get_by_role("button", name="Anchors").click()
     page.wait_for_function("document.querySelector('.first-stage').innerText.includes('anchor')")
     good = sum(item["anchor_iou"] >= 0.7 for item in answer["objects"])
-    assert f"{good} at least .7" in text.inner_text()
+    assert f"at least .7: {good}" in text.inner_text()
 
     page.keyboard.press("ArrowRight")  # the next image shows the same
     page.wait_for_function("id => document.querySelector('.single').dataset.image !== String(id)", arg=image_id)

@@ -51,7 +51,7 @@ class ReviewConfusion extends HTMLElement {
     return this._setId;
   }
 
-  /** {score, iou, label, nms}: the page's sliders and its chosen class (0: all). */
+  /** {score, iou, label, nms, isByClass}: the page's sliders and its chosen class (0: all). */
   set view(view) {
     this._view = view;
     if (!this.isConnected) return;
@@ -69,7 +69,7 @@ class ReviewConfusion extends HTMLElement {
     this._markClass();
     const { setId, view } = this;
     const at = { score: view.score, iou: view.iou, nms: view.nms };
-    const wanted = [setId, ...Object.values(at)].join(" ");
+    const wanted = [setId, view.isByClass, ...Object.values(at)].join(" ");
     if (wanted === this._wanted) return;
     this._wanted = wanted;
     this._request?.abort();
@@ -100,7 +100,7 @@ class ReviewConfusion extends HTMLElement {
     this.matrix.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, corner, ...head)), element("tbody", {}, ...rows)));
     this.matrix.querySelector("button")?.setAttribute("tabindex", "0");
     const nms = at.nms < 1 ? `, after NMS at ${at.nms.toFixed(2)}` : "";
-    this.status.textContent = `At score ${at.score.toFixed(2)} and IoU ${at.iou.toFixed(2)}${nms}.`;
+    this.status.textContent = `At score ${at.score.toFixed(2)} and IoU ${at.iou.toFixed(2)}${nms}.${this.view.isByClass ? " Thresholds by class do not act here." : ""}`;
     this.status.classList.remove("a-error");
     this.large.hidden = false;
     this._markClass();

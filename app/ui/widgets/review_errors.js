@@ -9,8 +9,8 @@ import { KINDS } from "./error_kinds.js";
 import { count, ErrorPages, whenSeen } from "./review_pages.js";
 
 const TOTALS = [
-  { key: "false_positives", name: "All false positives", long: "Every false detection, of any kind; priced as if they came last." },
-  { key: "false_negatives", name: "All false negatives", long: "Every object that was not found, mistaken ones too; priced as if none were asked for." },
+  { key: "false_positives", name: "All false positives", long: "Every false detection, of any kind; priced as if they came last" },
+  { key: "false_negatives", name: "All false negatives", long: "Every object that was not found, mistaken ones too; priced as if none were asked for" },
 ];
 const KIND_OF = Object.fromEntries([...KINDS, ...TOTALS].map((kind) => [kind.key, kind]));
 const TOTAL_NAMES = { false_positives: "False", false_negatives: "Not found" }; // of one error
@@ -103,7 +103,7 @@ class ReviewErrors extends HTMLElement {
       element("span", { class: "track" }, bar),
       element("span", { class: "price" }, price.toFixed(3)),
     );
-    const node = element("li", {}, button, element("p", { class: "meaning" }, KIND_OF[kind].long), errors && advice ? element("p", { class: "advice" }, advice) : null);
+    const node = element("li", {}, button, element("p", { class: "meaning" }, `${KIND_OF[kind].long}.`), errors && advice ? element("p", { class: "advice" }, advice) : null);
     this.rows.set(kind, { node, button });
     return node;
   }

@@ -41,12 +41,17 @@ export class ReviewProposals {
 
   /** Another image was opened: show the same for it. */
   follow() {
-    clearTimeout(this._resting);
-    this._request?.abort();
+    this.stop();
     this.answer = null;
     if (!this.mode || !this.single.isOpen) return this._say(null);
     this._say("Asking the model…");
     this._resting = setTimeout(() => this._ask(), REST_MS);
+  }
+
+  /** Nobody waits for an answer any more. */
+  stop() {
+    clearTimeout(this._resting);
+    this._request?.abort();
   }
 
   /** The thresholds have changed, and so may what is missed. */
@@ -131,7 +136,7 @@ export class ReviewProposals {
       const mark = element("span", { class: "a-swatch" });
       mark.style.background = level.color;
       const number = objects.filter((object) => levelOf(object.anchor_iou) === level).length;
-      return element("span", { class: "level" }, mark, `${number} ${level.text}`);
+      return element("span", { class: "level" }, mark, `${level.text}: ${number}`);
     });
     return ["The best anchor (dashed: width×height in pixels, IoU) of each labeled box (white): ", ...counts, "Anchors of .7 or more learn to be an object; a box without one learns from its best anchor alone."];
   }

@@ -55,6 +55,7 @@ export class SetReview {
     this.data.stop();
     this.grid.destroy();
     this.single.destroy();
+    this.proposals.stop();
     this.data = null;
   }
 
@@ -124,8 +125,8 @@ export class SetReview {
   }
 
   _guestView() {
-    const { score, iou, label, nms } = this.view;
-    return { score, iou, label, nms };
+    const { score, iou, label, nms, thresholds } = this.view;
+    return { score, iou, label, nms, isByClass: thresholds !== null };
   }
 
   /** Show only these images (null: all again): {title, items: {imageId, box?, kind?}[]}. */
