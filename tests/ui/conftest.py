@@ -17,7 +17,7 @@ const answer = (value) => console.log(JSON.stringify(value));
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory):
-    """``node(script, given)``: what a script of modules, imported from "WIDGETS/…", hands to ``answer`` about ``given``."""
+    """``node(script, given)``: what a script, which imports from "WIDGETS/…", hands to ``answer`` about ``given``."""
     path = shutil.which("node")
     if path is None:
         pytest.skip("node is not installed (the browser tests run these modules too)")

@@ -18,7 +18,8 @@ answer(given.map(({ entry, view }) => {
   const image = new ReviewImage(entry, 0);
   image.update(view);
   const { counts, kinds, kindOf, kept, surest, meanIou, difference } = image;
-  return { counts, kinds: [...kinds], kindOf: [...kindOf], kept: [...kept], surest, meanIou, difference, drawn: image.boxesAt(view) };
+  const lists = { kinds: [...kinds], kindOf: [...kindOf], kept: [...kept], drawn: image.boxesAt(view) };
+  return { counts, surest, meanIou, difference, ...lists };
 }));
 """
 CURVES = """
@@ -32,7 +33,8 @@ answer(given.map(({ entries, numClasses, view }) => {
     image.addTo(curves, -1);
   }
   curves.finish();
-  return [...Array(numClasses + 1).keys()].map((label) => [...Array(101).keys()].map((step) => curves.at(label, 10 * step)));
+  const steps = [...Array(101).keys()].map((step) => 10 * step);
+  return [...Array(numClasses + 1).keys()].map((label) => steps.map((step) => curves.at(label, step)));
 }));
 """
 
@@ -139,7 +141,9 @@ def test_nms_leaves_what_python_leaves_and_the_rest_is_matched_anew(node, nms):
             expected.append((suppressed(found, nms), own))
     answers = node(IMAGES, cases)
     assert [(one["kept"], one["counts"]) for one in answers] == expected
-    assert any(len(one["kept"]) < len(case["entry"]["predictions"]["scores"]) for one, case in zip(answers, cases))
+    assert any(
+        len(one["kept"]) < len(case["entry"]["predictions"]["scores"]) for one, case in zip(answers, cases, strict=True)
+    )
 
 
 def test_thresholds_by_class_count_each_class_by_its_own(node):

@@ -21,6 +21,7 @@ const PAN_BURST_MS = 250;
  * @property {number[]} bbox [x1, y1, x2, y2] in image pixels
  * @property {string} color #rrggbb
  * @property {string} [label] text beside the box; drawn where there is room, always for the hovered and selected box
+ * @property {string} [fullLabel] in place of the label while the box is hovered or selected
  * @property {boolean | number[]} [dashed] dashed outline, or the lengths of its dashes and gaps in CSS pixels
  * @property {boolean} [faint] drawn half transparent
  * @property {"cross" | "ring"} [mark] in the upper right corner

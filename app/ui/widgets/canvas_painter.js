@@ -131,7 +131,7 @@ export class CanvasPainter {
   _drawLabel(context, item, isForced) {
     if (!item.box.label || (!isForced && item.height < LABEL_HEIGHT)) return;
     const room = isForced ? Math.max(item.width, FORCED_LABEL_PX) : item.width;
-    const text = this._shortened(context, item.box.label, room - 8);
+    const text = this._shortened(context, (isForced && item.box.fullLabel) || item.box.label, room - 8);
     if (!text) return;
     const textWidth = this._labelWidth(context, text) + 8;
     const isAbove = item.top >= LABEL_HEIGHT;

@@ -1,7 +1,7 @@
 // A small line chart in SVG, 0..1 on both axes, drawn from the theme's variables, with a point that can be moved.
 
 const NS = "http://www.w3.org/2000/svg";
-const BOX = { width: 320, height: 196, left: 30, right: 10, top: 10, bottom: 30 };
+const BOX = { width: 320, height: 196, left: 38, right: 10, top: 10, bottom: 30 };
 const KEY_STEPS = { ArrowLeft: -0.01, ArrowDown: -0.01, ArrowRight: 0.01, ArrowUp: 0.01, PageDown: -0.1, PageUp: 0.1, Home: -1, End: 1 };
 
 const toX = (value) => BOX.left + value * (BOX.width - BOX.left - BOX.right);
@@ -32,7 +32,7 @@ export function curveChart({ label, x, y, hasRule = false, pointLabel, onMove, o
     root.append(svg("text", { class: "tick", x: toX(value), y: BOX.height - BOX.bottom + 14, "text-anchor": "middle" }, String(value)));
   }
   root.append(svg("text", { class: "axis", x: toX(0.5), y: BOX.height - 3, "text-anchor": "middle" }, x));
-  if (y) root.append(svg("text", { class: "axis", "text-anchor": "middle", transform: `translate(10 ${toY(0.5)}) rotate(-90)` }, y));
+  if (y) root.append(svg("text", { class: "axis", "text-anchor": "middle", transform: `translate(9 ${toY(0.5)}) rotate(-90)` }, y));
   const curves = svg("g", {});
   const rule = svg("line", { class: "marker", y1: toY(0), y2: toY(1), visibility: "hidden" });
   const range = { "aria-valuemin": 0, "aria-valuemax": 1 };

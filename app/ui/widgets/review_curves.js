@@ -18,11 +18,23 @@ export class ReviewCurves {
     this.classes = classes;
     this.callbacks = callbacks;
     this.score = null;
-    const shared = { pointLabel: "Score threshold", onStep: (step) => this._step(step) };
+    const onStep = (step) => this._step(step);
     this.overScore = curveChart({
-      ...shared, label: "F1, precision and recall over the score threshold", x: "Score threshold", hasRule: true, onMove: ({ x }) => this._move(x),
+      label: "F1, precision and recall over the score threshold",
+      x: "Score threshold",
+      hasRule: true,
+      pointLabel: "Score threshold on the F1 curve",
+      onMove: ({ x }) => this._move(x),
+      onStep,
     });
-    this.overRecall = curveChart({ ...shared, label: "Precision over recall", x: "Recall", y: "Precision", onMove: (at) => this._moveTo(at) });
+    this.overRecall = curveChart({
+      label: "Precision over recall",
+      x: "Recall",
+      y: "Precision",
+      pointLabel: "Score threshold on the precision-recall curve",
+      onMove: (at) => this._moveTo(at),
+      onStep,
+    });
     this.f1Note = element("p", { class: "note" });
     this.recallNote = element("p", { class: "note" });
     this.legend = element("div", { class: "class-legend" }, ...this._legend());

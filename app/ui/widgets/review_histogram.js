@@ -32,17 +32,19 @@ export class ReviewHistogram {
   }
 
   _bar(bin, images, largest) {
-    const label = element("span", { class: "bin" }, bin > 0 ? `+${bin}` : bin < 0 ? `−${-bin}` : "0");
-    if (!images.length) return element("span", { class: "column" }, element("span", { class: "fill" }), label);
+    const label = element("span", { class: "bin" }, nameOf(bin));
+    if (!images.length) return element("span", { class: "column" }, element("span", { class: "room" }), label);
     const title = describe(bin);
     const bar = element("span", { class: "fill" });
     bar.style.height = `${Math.max((100 * images.length) / largest, 3)}%`;
     const text = `${images.length} image${images.length === 1 ? "" : "s"}: ${title}`;
     const items = images.map((image) => ({ imageId: image.id }));
-    const kind = bin > 0 ? "more" : bin < 0 ? "fewer" : "equal";
-    return element("button", { type: "button", class: `column ${kind}`, title: text, "aria-label": text, "data-bin": bin, onclick: () => this.onImages({ title, items }) }, element("span", { class: "room" }, bar), label);
+    const side = bin > 0 ? "over" : bin < 0 ? "under" : "even";
+    return element("button", { type: "button", class: `column ${side}`, title: text, "aria-label": text, "data-bin": bin, onclick: () => this.onImages({ title, items }) }, element("span", { class: "room" }, bar), label);
   }
 }
+
+const nameOf = (bin) => (bin === MOST ? `≥${bin}` : bin === -MOST ? `≤−${MOST}` : bin > 0 ? `+${bin}` : bin < 0 ? `−${-bin}` : "0");
 
 function describe(bin) {
   if (bin === 0) return "as many boxes as labelled";

@@ -96,8 +96,7 @@ export class ReviewPanel {
     });
     if (!row && cap !== COCO_CAP) rows.splice(9, 0, [`AR${cap}`, coco[`AR${cap}`], `AR ${cap}`, `Average recall with up to ${cap}: the cap was raised`]);
     const best = row ?? { f1: this.evaluation.f1, threshold: this.evaluation.f1_threshold };
-    rows.push(["F1", best.f1, "Best F1", "The highest F1 over all score thresholds at IoU .50"]);
-    rows.push(["threshold", best.f1 > 0 ? best.threshold : -1, "at score", "The score threshold of the best F1"]);
+    rows.push(["F1", best.f1, "Best F1", "The highest F1 over all score thresholds at IoU .50, and the threshold it has", best.threshold]);
     if (!row) {
       rows.push(["IoU of predictions", overlap.per_prediction, "IoU of predictions", "Mean best IoU of a prediction with a labelled box of its class, at the score of the best F1"]);
       rows.push(["IoU of objects", overlap.per_truth, "IoU of objects", "Mean best IoU of a labelled box with a prediction of its class, at the score of the best F1"]);
@@ -105,9 +104,10 @@ export class ReviewPanel {
     return element(
       "dl",
       { class: "figures" },
-      ...rows.map(([key, value, name, help]) =>
-        element("div", { title: help }, element("dt", {}, name), element("dd", { "data-figure": key }, formatFigure(value))),
-      ),
+      ...rows.map(([key, value, name, help, threshold]) => {
+        const where = threshold !== undefined && value > 0 ? element("span", { class: "a-muted" }, ` at ${threshold.toFixed(2)}`) : null;
+        return element("div", { title: help }, element("dt", {}, name), element("dd", { "data-figure": key }, formatFigure(value), where));
+      }),
     );
   }
 

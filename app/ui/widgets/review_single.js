@@ -91,7 +91,7 @@ export class ReviewSingle {
       dashed: OUTCOMES[box.outcome].dash.length ? OUTCOMES[box.outcome].dash : false,
       mark: OUTCOMES[box.outcome].mark,
       faint: box.isFaint,
-      label: this._labelOf(box),
+      ...this._labelsOf(box),
     }));
     const focus = this.items.map(({ box, kind }) => ({ bbox: box, color: FOCUS_COLOR, dashed: FOCUS_DASH, label: kind ?? "" }));
     this.canvas.setBoxes([...found, ...this.overlay, ...focus]);
@@ -99,11 +99,11 @@ export class ReviewSingle {
     this.counts.textContent = `${tp} found, ${fp} false, ${fn} missed`;
   }
 
-  /** Class and score; of an error also its kind. */
-  _labelOf({ label, score, kind, outcome }) {
-    const name = this.callbacks.nameOf(label);
-    if (outcome === "fn") return `${name} missed`;
-    return `${name} ${score.toFixed(2)}${kind >= 0 ? `, ${KINDS[kind].name.toLowerCase()}` : ""}`;
+  /** Class and score; where the pointer is, the kind of an error besides. */
+  _labelsOf({ label, score, kind, outcome }) {
+    const text = `${this.callbacks.nameOf(label)} ${outcome === "fn" ? "missed" : score.toFixed(2)}`;
+    const isFalse = outcome === "fp" && kind >= 0;
+    return { label: text, fullLabel: isFalse ? `${text}, ${KINDS[kind].name.toLowerCase()}` : text };
   }
 
   close() {
