@@ -92,7 +92,7 @@ export class ReviewProposals {
 
   /** The surest last, so that it lies on top; those that cover no labeled box are faint. Then what none covers. */
   _proposalBoxes() {
-    const proposed = this.answer.proposals.map(({ box, score, iou }) => ({ bbox: box, color: PROPOSAL_COLOR, dashed: false, faint: iou < COVERS_IOU, label: score.toFixed(2) }));
+    const proposed = this.answer.proposals.map(({ box, score, iou }) => ({ bbox: box, color: PROPOSAL_COLOR, dashed: false, faint: iou < COVERS_IOU, label: score.toFixed(2), fullLabel: `objectness ${score.toFixed(2)}` }));
     const forgotten = this.answer.objects.filter((object) => object.iou_all < COVERS_IOU);
     return [...proposed.reverse(), ...forgotten.map(({ box }) => ({ bbox: box, color: LABELED_COLOR, dashed: false, label: "no proposal" }))];
   }
@@ -102,7 +102,8 @@ export class ReviewProposals {
     const labeled = this.answer.objects.map(({ box }) => ({ bbox: box, color: LABELED_COLOR, dashed: false, label: "" }));
     const anchors = this.answer.objects.map(({ anchor, anchor_iou: iou }) => {
       const [x1, y1, x2, y2] = anchor;
-      return { bbox: anchor, color: levelOf(iou).color, dashed: [5, 4], label: `${Math.round(x2 - x1)}×${Math.round(y2 - y1)} ${(Math.floor(100 * iou) / 100).toFixed(2)}` };
+      const [shape, overlap] = [`${Math.round(x2 - x1)}×${Math.round(y2 - y1)}`, (Math.floor(100 * iou) / 100).toFixed(2)];
+      return { bbox: anchor, color: levelOf(iou).color, dashed: [5, 4], label: `${shape} ${overlap}`, fullLabel: `anchor ${shape} pixels, IoU ${overlap}` };
     });
     return [...labeled, ...anchors];
   }
