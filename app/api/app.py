@@ -18,6 +18,7 @@ from app.api.routes import (
     augment,
     compare,
     data,
+    diagnosis,
     ensembles,
     exports,
     models,
@@ -32,7 +33,10 @@ from app.ui import shell
 from app.ui.theme import build_theme
 
 MAX_UPLOAD = "20gb"  # what the importer takes
-ROUTES = (projects, data, annotations, augment, runs, models, review, compare, audit, ensembles, sweep, exports)
+ROUTES = (
+    *(projects, data, annotations, augment, runs, models),
+    *(review, diagnosis, compare, audit, ensembles, sweep, exports),
+)
 
 
 def build_app(services: Services, *, access: Access, hosts: frozenset[str], port: int) -> AsgiApp:

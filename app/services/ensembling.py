@@ -283,7 +283,7 @@ def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> 
 
 
 def compile_ahead(services: Services) -> int:
-    """See to it that the first fusing, lab or comparison finds its functions compiled; blocks, the first time for seconds.
+    """See to it that the first fusing, lab or comparison finds its functions compiled; blocks, at first for seconds.
 
     Returns the exit code of the process that does it; where it fails, jobs compile for themselves.
     """

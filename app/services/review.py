@@ -1,9 +1,7 @@
 """Looking through predictions against the ground truth: which exist, what they are worth, image by image, as a file."""
 
 import logging
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,20 @@ import orjson
 
 from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import JudgementOptions, TestTimeAugmentation
+from app.pipeline.data.categories import CategoryMap
 from app.pipeline.data.snapshot import Sample, Snapshot, load_snapshot
 from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate
 from app.pipeline.evaluate.columns import DetectionColumns
-from app.pipeline.evaluate.matching import count_errors, match_columns
+from app.pipeline.evaluate.matching import ErrorCounts, count_errors, match_columns
 from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
 from app.pipeline.types import Detections
 from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
 from app.services import jobs, label_export
 from app.services.context import Services
+from app.services.lru_cache import LruCache
 from app.store import jobs as job_store
 from app.store import predictions, runs
+from app.store.database import ProjectDatabase
 from app.store.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -33,29 +34,11 @@ VIEW_TITLES: dict[TestTimeAugmentation, str] = {"off": "one view", "flip": "flip
 SORTS = ("errors", "name", "id")
 _KEPT_SNAPSHOTS = 4
 _KEPT_EVALUATIONS = 64
+_KEPT_ORDERS = 16  # of the images of a set: 8 bytes an image each
 
-
-class _Cache:
-    """The last few values by key; a value is made once even when several threads ask."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[Any, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any, make: Callable[[], Any]) -> Any:  # noqa: ANN401 (holds whatever make gives)
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-            value = self._values[key] = make()
-            if len(self._values) > self._size:
-                self._values.popitem(last=False)
-            return value
-
-
-_snapshots = _Cache(_KEPT_SNAPSHOTS)
-_evaluations = _Cache(_KEPT_EVALUATIONS)
+_snapshots = LruCache(_KEPT_SNAPSHOTS)
+_evaluations = LruCache(_KEPT_EVALUATIONS)
+_orders = LruCache(_KEPT_ORDERS)
 
 
 @dataclass(frozen=True)
@@ -165,8 +148,12 @@ def judge(services: Services, slug: str, set_id: int) -> Judged:
         truth = GroundTruth.from_samples(snapshot.split(record.split), snapshot.categories)
         return evaluate(truth, predictions.read_detections(database, set_id))
 
-    key = (database.path, set_id, record.created_at, snapshot.sha256)
-    return Judged(record, snapshot, _evaluations.get(key, compute))
+    return Judged(record, snapshot, _evaluations.get(set_key(database, record, snapshot), compute))
+
+
+def set_key(database: ProjectDatabase, record: PredictionSet, snapshot: Snapshot) -> tuple[Hashable, ...]:
+    """What is remembered of a set holds as long as this is the same: its predictions and its truth."""
+    return (database.path, record.id, record.created_at, snapshot.sha256)
 
 
 def evaluation(services: Services, slug: str, set_id: int) -> dict[str, Any]:
@@ -190,36 +177,79 @@ def images(
 
     sort: errors (FP + FN, most first), name or id. ``score_threshold`` is that of the best F1 by default. ``next`` is
     the ``after`` of the following page, or None. Arrays are flat: boxes [4 N] xyxy pixels, float32 as stored.
+    The order is found once and remembered; a page then reads the predictions of its own images only.
     """
     if sort not in SORTS:
         raise BadRequest(f"Images can be sorted by {', '.join(SORTS)}; got {sort!r}.")
-    judged = judge(services, slug, set_id)
-    threshold = judged.evaluation.f1_threshold if score_threshold is None else score_threshold
-    samples = judged.snapshot.split(judged.record.split)
-    detections = predictions.read_detections(services.database(slug), set_id)
-    truth = GroundTruth.from_samples(samples, judged.snapshot.categories)
-    columns = DetectionColumns.from_detections(truth, detections)
-    counts = count_errors(truth, columns, match_columns(truth, columns, iou_threshold), threshold)
-    order = {
-        "errors": lambda: np.argsort(-counts.errors, kind="stable"),
-        "name": lambda: sorted(range(len(samples)), key=lambda index: samples[index].file_name),
-        "id": lambda: np.argsort(truth.image_ids, kind="stable"),
-    }[sort]()
+    database = services.database(slug)
+    record = predictions.get_set(database, set_id)
+    snapshot = load_truth(services, slug, record.run_id)
+    samples = snapshot.split(record.split)
+    threshold = judge(services, slug, set_id).evaluation.f1_threshold if score_threshold is None else score_threshold
+
+    def read(chosen: Sequence[int]) -> _CountedImages:
+        return _read_and_count(
+            database, set_id, snapshot.categories, [samples[index] for index in chosen], threshold, iou_threshold
+        )
+
+    thresholds = (threshold, iou_threshold) if sort == "errors" else ()
+    key = (set_key(database, record, snapshot), sort, thresholds)
+    order = _orders.get(key, lambda: _order(samples, sort, read))
     end = after + max(1, min(limit, MAX_PAGE))
+    page = read(order[after:end].tolist())
+    counts = zip(page.counts.tp.tolist(), page.counts.fp.tolist(), page.counts.fn.tolist(), strict=True)
     return {
         "images": [
             {
-                **_image_entry(samples[index], detections.get(samples[index].image_id, Detections.empty())),
-                "tp": int(counts.tp[index]),
-                "fp": int(counts.fp[index]),
-                "fn": int(counts.fn[index]),
+                **_image_entry(sample, page.detections.get(sample.image_id, Detections.empty())),
+                "tp": tp,
+                "fp": fp,
+                "fn": fn,
             }
-            for index in order[after:end]
+            for sample, (tp, fp, fn) in zip(page.samples, counts, strict=True)
         ],
         "score_threshold": threshold,
         "total": len(samples),
         "next": end if end < len(samples) else None,
     }
+
+
+@dataclass(frozen=True)
+class _CountedImages:
+    """Some images with their detections by id, and their counts in the order of ``samples``."""
+
+    samples: Sequence[Sample]
+    detections: dict[int, Detections]
+    counts: ErrorCounts
+
+
+def _read_and_count(
+    database: ProjectDatabase,
+    set_id: int,
+    categories: CategoryMap,
+    samples: Sequence[Sample],
+    score_threshold: float,
+    iou_threshold: float,
+) -> _CountedImages:
+    if not samples:
+        nothing = np.zeros(0, np.int64)
+        return _CountedImages(samples, {}, ErrorCounts(nothing, nothing, nothing))
+    truth = GroundTruth.from_samples(samples, categories)
+    detections = predictions.read_detections(database, set_id, truth.image_ids.tolist())
+    columns = DetectionColumns.from_detections(truth, detections)
+    counts = count_errors(truth, columns, match_columns(truth, columns, iou_threshold), score_threshold)
+    return _CountedImages(samples, detections, counts)
+
+
+def _order(samples: Sequence[Sample], sort: str, read: Callable[[Sequence[int]], _CountedImages]) -> np.ndarray:
+    """Positions in ``samples``, int64 [I]; read in pieces, so that memory does not grow with the number of images."""
+    positions = range(len(samples))
+    if sort == "name":
+        return np.array(sorted(positions, key=lambda index: samples[index].file_name), np.int64)
+    if sort == "id":
+        return np.argsort([samples[index].image_id for index in positions], kind="stable")
+    pieces = [positions[start : start + MAX_PAGE] for start in range(0, len(samples), MAX_PAGE)]
+    return np.argsort(-np.concatenate([read(piece).counts.errors for piece in pieces]), kind="stable")
 
 
 def _image_entry(sample: Sample, found: Detections) -> dict[str, Any]:

@@ -1,4 +1,7 @@
+import re
+
 import numpy as np
+import orjson
 import pytest
 
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
@@ -48,7 +51,7 @@ def shown_counts(page):
 def move(page, name, value):
     """Move a slider and wait for the frame that shows it."""
     page.eval_on_selector("anchorage-review", "node => delete node.dataset.frameMs")
-    page.get_by_role("slider", name=name).evaluate(SET_SLIDER, value)
+    page.get_by_role("slider", name=name, exact=True).evaluate(SET_SLIDER, value)
     page.wait_for_selector("anchorage-review[data-frame-ms][data-counted=true]")
 
 
@@ -82,15 +85,136 @@ def test_best_f1_button_brings_the_threshold_back(opened):
     )
 
 
-def test_precision_is_drawn_as_far_as_there_are_predictions(opened, project):
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+    page.locator(".review .pane:not([hidden])").wait_for()
+
+
+def shown_score(page):
+    return float(page.get_by_role("slider", name="Score threshold", exact=True).input_value())
+
+
+def test_curves_carry_a_point_that_is_the_score_slider(opened, project):
     set_id = project.set_ids[1]
-    judged = opened.request.get(f"/api/projects/{project.slug}/prediction-sets/{set_id}/evaluation").json()
+    open_tab(opened, "Curves")
     found = predictions.read_detections(project.services.database(project.slug), set_id)
     highest = max(float(detections.scores.max()) for detections in found.values() if len(detections.scores))
-    precision, recall = opened.locator(".review .side .curve-chart").first.locator("polyline").all()[:2]
-    thresholds = judged["curves"]["threshold"]["threshold"]
-    assert len(recall.get_attribute("points").split()) == len(thresholds)
-    assert len(precision.get_attribute("points").split()) == sum(one <= highest for one in thresholds) < len(thresholds)
+    over_score, over_recall = opened.locator(".review .curve-chart").all()
+    ends = over_score.evaluate(
+        "chart => ['precision', 'recall'].map((name) => "
+        "Number(chart.querySelector(`[data-line=${name}]`).getAttribute('points').split(' ').at(-1).split(',')[0]))"
+    )
+    assert ends[0] < ends[1], "precision is drawn as far as there are predictions, recall to the end"
+    left, right = over_score.evaluate("chart => [38, 310]")
+    assert (ends[0] - left) / (right - left) == pytest.approx(highest, abs=0.01)
+    move(opened, "Score threshold", 0.5)
+    point = over_score.locator(".point")
+    assert point.get_attribute("aria-valuenow") == "0.50"
+    point.focus()
+    opened.keyboard.press("ArrowRight")
+    opened.wait_for_function("document.querySelector('.review .slide input').value === '0.51'")
+    frame = over_score.bounding_box()
+    at = [frame["x"] + frame["width"] * (left + 0.8 * (right - left)) / 320, frame["y"] + frame["height"] / 2]
+    opened.mouse.move(*at)
+    opened.mouse.down()
+    opened.mouse.move(at[0] - 5, at[1], steps=2)
+    opened.mouse.up()
+    opened.wait_for_function("Math.abs(document.querySelector('.review .slide input').value - 0.78) < 0.03")
+    opened.wait_for_selector("anchorage-review[data-counted=true]")
+    assert shown_counts(opened) == expected_counts(project, set_id, 0.5, shown_score(opened))
+    over_recall.locator(".point").press("Home")
+    opened.wait_for_function("document.querySelector('.review .slide input').value === '0'")
+    opened.reload()  # the tab and the slider are kept
+    opened.wait_for_selector("anchorage-review[data-state=ready][data-counted=true]")
+    assert opened.get_by_role("tab", name="Curves").get_attribute("aria-selected") == "true"
+
+
+def test_thresholds_by_class_are_used_changed_and_kept(opened, project):
+    row = opened.locator(".review .classes tbody tr").first
+    opened.get_by_label("Use per-class thresholds").check()
+    assert opened.get_by_role("slider", name="Score threshold", exact=True).is_disabled()
+    evaluation = review.judge(project.services, project.slug, project.set_ids[1]).evaluation
+    assert row.locator("input").input_value() == f"{evaluation.per_class[0]['threshold']:.2f}"
+    before = shown_counts(opened)
+    row.locator("input").fill("1")
+    row.locator("input").press("Enter")
+    opened.wait_for_function(
+        "tp => Number(document.querySelector('anchorage-review').dataset.tp) < tp", arg=int(before["tp"])
+    )
+    after = shown_counts(opened)
+    with opened.expect_download() as download:
+        opened.get_by_role("button", name="Download", exact=True).click()
+    rows = orjson.loads(download.value.path().read_bytes())["thresholds"]
+    assert [(item["category_id"], item["name"]) for item in rows] == [(3, "Red cell"), (13, "White cell")]
+    assert rows[0]["threshold"] == 1
+    opened.reload()
+    opened.wait_for_selector("anchorage-review[data-state=ready][data-counted=true]")
+    assert shown_counts(opened) == after
+    opened.get_by_label("Class", exact=True).select_option("1")  # now the slider is that of the class
+    move(opened, "Score threshold", 0.5)
+    assert row.locator("input").input_value() == "0.50"
+
+
+def wait_for_address(page, **wanted):
+    page.wait_for_function(
+        "wanted => Object.entries(wanted).every(([name, value]) =>"
+        " new URLSearchParams(location.search).get(name) === value)",
+        arg=wanted,
+    )
+
+
+def test_filters_narrow_the_images_and_stand_in_the_address(opened):
+    tiles = opened.locator(".review .tile")
+    opened.get_by_label("Error kind", exact=True).select_option("4")
+    opened.wait_for_function("document.querySelector('anchorage-review').dataset.images < 24")
+    kind = opened.get_by_label("Error kind", exact=True).locator("option:checked").inner_text()
+    assert re.fullmatch(r"Background \(\d+\)", kind)
+    opened.get_by_label("Order", exact=True).select_option("surest")
+    opened.get_by_label("Size", exact=True).select_option("1")
+    wait_for_address(opened, size="medium", kind="background", sort="surest")
+    first, count = tiles.first.get_attribute("data-image"), tiles.count()
+    move(opened, "NMS threshold", 0.5)
+    assert "without the NMS" in opened.locator(".review .note.warn").inner_text()
+    wait_for_address(opened, nms="0.5")
+    opened.reload()
+    opened.wait_for_selector("anchorage-review[data-state=ready][data-counted=true]")
+    assert (tiles.first.get_attribute("data-image"), tiles.count()) == (first, count)
+    opened.get_by_label("Size", exact=True).select_option("2")  # the largest box has 60 x 60 pixels
+    opened.get_by_role("button", name="Show all images").click()
+    opened.wait_for_selector("anchorage-review[data-images='24']")
+
+
+GUEST = """customElements.define("anchorage-review-errors", class extends HTMLElement {
+  connectedCallback() { this.textContent = `errors of set ${this.setId} at ${this.view.iou}`; }
+})"""
+OPEN_TWO = """(node, [first, second]) => {
+  const items = [
+    { imageId: first, box: [20, 20, 40, 40], kind: "Duplicate" },
+    { imageId: second, box: [100, 100, 120, 120], kind: "Duplicate" },
+  ];
+  node.dispatchEvent(new CustomEvent("review-open", { detail: { title: "2 of a kind", items } }));
+}"""
+
+
+def test_other_modules_fill_tabs_and_narrow_the_page(opened, project):
+    ids = project.image_ids["valid"][3:5]
+    assert opened.get_by_role("tab", name="Errors").count() == 0
+    opened.evaluate(GUEST)
+    opened.get_by_role("tab", name="Errors").click()
+    guest = opened.locator("anchorage-review-errors")
+    assert guest.inner_text() == f"errors of set {project.set_ids[1]} at 0.5"
+    guest.evaluate(OPEN_TWO, ids)
+    opened.wait_for_selector("anchorage-review[data-images='2']")
+    opened.locator(f".review .tile[data-image='{ids[0]}']").click()
+    opened.wait_for_selector(f".single[data-image='{ids[0]}']")
+    opened.keyboard.press("Escape")
+    opened.reload()
+    opened.wait_for_selector("anchorage-review[data-state=ready][data-images='2']")
+    opened.get_by_role("button", name="Stop showing only 2 of a kind").click()
+    opened.wait_for_selector("anchorage-review[data-images='24']")
+    opened.locator(".review .histogram button").first.click()  # a bar narrows the page too
+    opened.wait_for_selector("text=Showing:")
+    assert int(opened.locator("anchorage-review").get_attribute("data-images")) < 24
 
 
 def test_worst_images_come_first(opened):

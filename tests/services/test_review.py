@@ -213,3 +213,38 @@ def test_a_run_without_weights_says_so(project):
         runs.remove_checkpoints(db, project.run_id, ["last.pt", "epoch-2.pt", "epoch-3.pt", "epoch-4.pt"])
     with pytest.raises(NotFound, match="no weights yet"):
         review.evaluate_run(project.services, project.slug, project.run_id)
+
+
+def test_a_page_reads_the_predictions_of_its_own_images_only(project, monkeypatch):
+    """Reading all of them for each page made opening a set of thousands of images quadratic."""
+    asked = []
+    original = predictions.read_detections
+
+    def read(database, set_id, image_ids=None):
+        asked.append(image_ids)
+        return original(database, set_id, image_ids)
+
+    whole = review.images(project.services, project.slug, project.set_ids[1], score_threshold=0.31)["images"]
+    monkeypatch.setattr(predictions, "read_detections", read)
+    given = {"score_threshold": 0.31, "limit": 2}
+    pages = [review.images(project.services, project.slug, project.set_ids[1], after=at, **given) for at in (0, 2, 4)]
+    shown = [image for page in pages for image in page["images"]]
+    assert asked == [[image["id"] for image in page["images"]] for page in pages]
+    assert [(image["id"], image["tp"], image["fp"], image["fn"]) for image in shown] == [
+        (image["id"], image["tp"], image["fp"], image["fn"]) for image in whole
+    ]
+
+
+def test_order_found_in_pieces_is_that_of_all_images(project, monkeypatch):
+    given = (project.services, project.slug, project.set_ids[1])
+    whole = [image["id"] for image in review.images(*given, score_threshold=0.2)["images"]]
+    monkeypatch.setattr(review, "_orders", review.LruCache(1))
+    monkeypatch.setattr(review, "MAX_PAGE", 4)
+    pages = [review.images(*given, score_threshold=0.2, after=at, limit=4) for at in (0, 4)]
+    assert [image["id"] for page in pages for image in page["images"]] == whole
+
+
+@pytest.mark.parametrize("sort", ["errors", "name", "id"])
+def test_page_past_the_end_is_empty(project, sort):
+    page = review.images(project.services, project.slug, project.set_ids[0], sort=sort, after=100)
+    assert (page["images"], page["total"], page["next"]) == ([], 6, None)

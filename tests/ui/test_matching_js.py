@@ -1,11 +1,8 @@
 """The browser's matching must be the evaluation's, number for number: run by node on the same cases."""
 
-import shutil
-import subprocess
-from pathlib import Path
+import functools
 
 import numpy as np
-import orjson
 import pytest
 
 from app.pipeline.evaluate.columns import DetectionColumns
@@ -13,11 +10,9 @@ from app.pipeline.evaluate.matching import count_errors, match_columns
 from app.pipeline.types import Detections
 from tests.pipeline.evaluate.evaluation_cases import random_case
 
-WIDGETS = Path(__file__).parents[2] / "app" / "ui" / "widgets"
 SCRIPT = """
-import { readFileSync } from "node:fs";
-import { candidatesOf, countErrors, matchImage, turnsOf } from "MODULE";
-const answers = JSON.parse(readFileSync(0)).map(({ truth, found, iou, score, label }) => {
+import { candidatesOf, countErrors, matchImage, turnsOf } from "WIDGETS/matching.js";
+const answers = given.map(({ truth, found, iou, score, label }) => {
   const labelled = { boxes: Float64Array.from(truth.boxes), labels: truth.labels, isCrowd: truth.is_crowd };
   const scores = Float32Array.from(found.scores);
   const stored = { boxes: Float32Array.from(found.boxes), scores, labels: found.labels };
@@ -25,23 +20,13 @@ const answers = JSON.parse(readFileSync(0)).map(({ truth, found, iou, score, lab
   const counts = countErrors(labelled, stored, match, score, label);
   return { truthOf: [...match.truthOf], isIgnored: [...match.isIgnored], counts };
 });
-console.log(JSON.stringify(answers));
+answer(answers);
 """
 
 
-@pytest.fixture(scope="module")
-def run_in_node(tmp_path_factory):
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed (the browser test matches too)")
-    script = tmp_path_factory.mktemp("node") / "match.mjs"
-    script.write_text(SCRIPT.replace("MODULE", (WIDGETS / "matching.js").as_uri()))
-
-    def run(cases):
-        given = orjson.dumps(cases, option=orjson.OPT_SERIALIZE_NUMPY)
-        return orjson.loads(subprocess.run([node, script], input=given, capture_output=True, check=True).stdout)
-
-    return run
+@pytest.fixture
+def run_in_node(node):
+    return functools.partial(node, SCRIPT)
 
 
 @pytest.mark.parametrize("iou", [0.05, 0.5, 0.75, 1.0])

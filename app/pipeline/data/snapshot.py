@@ -79,6 +79,11 @@ class Samples(Sequence[Sample]):
             return Samples(self._table, self._rows[index])
         return self._table.sample(int(self._rows[index]))
 
+    def find(self, image_id: int) -> Sample | None:
+        """The sample of an image, or None."""
+        places = np.flatnonzero(self._table.image_ids[self._rows] == image_id)
+        return self[int(places[0])] if len(places) else None
+
     def of_split(self, name: str) -> "Samples":
         return Samples(self._table, self._rows[self._table.splits.is_equal(name)[self._rows]])
 

@@ -34,8 +34,8 @@ class Evaluation:
     map, map50, map75: mean over classes of the average precision at IoU .50:.95, .50 and .75.
     f1: the best F1 at IoU .5 over all score thresholds, all classes counted together (micro); f1_threshold is where:
     keep detections whose score is at least that. precision_at, recall_at: there, at IoU .5.
-    per_class: dicts of label, name, category_id, ap, ap50, num_truth, f1, threshold (the class's own best F1), ar at
-    the largest cap, and by size aps, apm, apl, ars, arm, arl (areas below 32², up to 96², above).
+    per_class: dicts of label, name, category_id, ap, ap50, ap75, num_truth, f1, threshold (the class's own best F1), ar
+    at the largest cap, and by size aps, apm, apl, ars, arm, arl (areas below 32², up to 96², above).
     coco: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; when the cap was raised, AR<cap> besides.
     mean_best_iou: over the detections kept at f1_threshold, per_prediction: the mean of each one's best IoU with a
     labelled box of its class; per_truth: the mean of each labelled box's best IoU with a kept detection of its class.
@@ -181,6 +181,7 @@ def _class_row(truth: GroundTruth, curve: ThresholdCurve, numbers: PrecisionReca
         "category_id": truth.categories.id_of(label),
         "ap": _mean(precision[:, :, _ALL, -1]),
         "ap50": _mean(precision[_IOU_50, :, _ALL, -1]),
+        "ap75": _mean(precision[_IOU_75, :, _ALL, -1]),
         "num_truth": curve.num_truth,
         "f1": best.f1,
         "threshold": best.threshold,

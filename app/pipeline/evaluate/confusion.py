@@ -15,6 +15,7 @@ import numpy as np
 
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.matching import match_columns, match_whatever_class
+from app.pipeline.evaluate.suppression import suppress
 
 BACKGROUND = 0
 
@@ -69,10 +70,19 @@ class ConfusionMatrix:
 
 
 def confuse(
-    truth: GroundTruth, detections: DetectionColumns, score_threshold: float, iou_threshold: float = 0.5
+    truth: GroundTruth,
+    detections: DetectionColumns,
+    score_threshold: float,
+    iou_threshold: float = 0.5,
+    nms_threshold: float = 1.0,
 ) -> ConfusionMatrix:
-    """Count the detections whose score is at least ``score_threshold``; those that fall into crowds are left out."""
+    """Count the detections whose score is at least ``score_threshold``; those that fall into crowds are left out.
+
+    With an ``nms_threshold`` below 1 only those count that NMS of each class leaves.
+    """
     shown = np.flatnonzero(detections.scores >= score_threshold)
+    if nms_threshold < 1:
+        shown = shown[suppress(detections.select(shown), nms_threshold)]
     kept = detections.select(shown)
     first = match_columns(truth, kept, iou_threshold)
     truth_of = np.where(first.is_true_positive, first.truth_of, -1)

@@ -41,6 +41,7 @@ ADVICE = {
     "missed": "Train on larger images, with anchors that reach these sizes, and with more examples of them.",
 }
 KINDS = tuple(ADVICE)
+TOTALS = ("false_positives", "false_negatives")  # of all kinds that are false detections; of all that was not found
 NO_ERROR = -1
 _CLASSIFICATION, _LOCALIZATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(len(KINDS))
 
@@ -52,7 +53,8 @@ class ErrorBudget:
     ap50: the mAP50 they are measured from. gains: kind -> AP50 gained by mending that kind alone, at least 0.
     false_positives, false_negatives: AP50 gained if every false detection came last, if nothing was missed.
     kind_of: int8 [D], index into KINDS, NO_ERROR for detections that are right or left out. concerns: int64 [D], the
-    labelled box that a detection's error lies on, -1 without. missed: int64, rows of the missed boxes.
+    labelled box that a detection's error lies on, -1 without. missed, not_found: int64, rows of the missed boxes, and
+    of all boxes that nobody took.
     """
 
     ap50: float
@@ -62,23 +64,30 @@ class ErrorBudget:
     kind_of: np.ndarray
     concerns: np.ndarray
     missed: np.ndarray
+    not_found: np.ndarray
+
+    def rows(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """The detections and the labelled boxes of the errors of a kind or total: rows, -1 for none of it."""
+        if kind in ("missed", "false_negatives"):
+            boxes = self.missed if kind == "missed" else self.not_found
+            return np.full(len(boxes), -1), boxes
+        is_meant = self.kind_of != NO_ERROR if kind == "false_positives" else self.kind_of == KINDS.index(kind)
+        rows = np.flatnonzero(is_meant)
+        return rows, self.concerns[rows]
 
     def count(self, kind: str) -> int:
-        """How many errors are of a kind."""
-        return len(self.missed) if kind == "missed" else int((self.kind_of == KINDS.index(kind)).sum())
+        """How many errors are of a kind or total."""
+        return len(self.rows(kind)[0])
 
     def to_json(self) -> dict[str, Any]:
-        """ap50, kinds (kind, d_ap50, count, advice), false_positives and false_negatives."""
+        """ap50, kinds (kind, d_ap50, count, advice), totals (the same without advice) and the prices of these."""
+        prices = {"false_positives": self.false_positives, "false_negatives": self.false_negatives}
         kinds = [
             {"kind": kind, "d_ap50": self.gains[kind], "count": self.count(kind), "advice": ADVICE[kind]}
             for kind in KINDS
         ]
-        return {
-            "ap50": self.ap50,
-            "kinds": kinds,
-            "false_positives": self.false_positives,
-            "false_negatives": self.false_negatives,
-        }
+        totals = [{"kind": kind, "d_ap50": prices[kind], "count": self.count(kind)} for kind in TOTALS]
+        return {"ap50": self.ap50, "kinds": kinds, "totals": totals, **prices}
 
 
 def spend_errors(truth: GroundTruth, detections: DetectionColumns) -> ErrorBudget:
@@ -114,6 +123,7 @@ def spend_errors(truth: GroundTruth, detections: DetectionColumns) -> ErrorBudge
         kind_of=kind_of,
         concerns=concerns,
         missed=missed,
+        not_found=np.flatnonzero(~is_taken & ~truth.is_crowd),
     )
 
 

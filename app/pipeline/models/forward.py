@@ -16,6 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from app.pipeline.machine import Machine
 from app.pipeline.models.matching import pad_targets, upload
+from app.pipeline.models.proposals import Proposals
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -92,6 +93,16 @@ def detect(model: FasterRCNN, batch: Batch, machine: Machine) -> list[dict[str, 
         proposals, _ = model.rpn(images, features, None)
         detections, _ = model.roi_heads(features, proposals, batch.sizes, None)
     return detections
+
+
+def propose(model: FasterRCNN, batch: Batch, machine: Machine) -> tuple[Proposals, Tensor]:
+    """What the first stage hands to the second, and the anchors [A, 4] it comes from; the model is in eval mode."""
+    images = _to_images(model, batch, machine)
+    with torch.inference_mode(), machine.autocast():
+        features = model.backbone(images.tensors)
+        proposals, _ = model.rpn(images, features, None)
+        anchors = model.rpn.anchor_generator(images, list(features.values()))[0]
+    return proposals, anchors
 
 
 def _to_images(model: FasterRCNN, batch: Batch, machine: Machine) -> ImageList:

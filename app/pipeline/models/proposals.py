@@ -20,12 +20,14 @@ ROWS_AT_ONCE = 256  # of the overlaps between candidates, to bound their memory
 class Proposals(NamedTuple):
     """Boxes float32 [B, P, 4] (xyxy pixels, within the images), the best first, and which of them are one: [B, P].
 
-    canvas: (height, width) of the padded images that they lie on.
+    canvas: (height, width) of the padded images that they lie on. scores: their objectness, float32 [B, P] in 0..1, -1
+    where there is no box.
     """
 
     boxes: Tensor
     is_kept: Tensor
     canvas: tuple[int, int]
+    scores: Tensor
 
     def of_images(self) -> list[Tensor]:
         """Boxes [N_i, 4] of each image, without empty places. Waits for the device."""
@@ -68,7 +70,7 @@ def select_proposals(
     # Sorted, not topk: of an untrained RPN many scores are equal, and their order decides what the head sees.
     keys, rows = scores.masked_fill(~is_kept, -1.0).sort(dim=1, descending=True, stable=True)
     keys, rows = keys[:, : limits.num_proposals], rows[:, : limits.num_proposals]
-    return Proposals(pick(boxes, rows), keys >= 0, canvas)
+    return Proposals(pick(boxes, rows), keys >= 0, canvas, keys)
 
 
 def _best_of_levels(scores: Tensor, num_per_level: Sequence[int], num: int) -> tuple[Tensor, Tensor, list[int]]:

@@ -8,6 +8,8 @@ import { CanvasPainter } from "./canvas_painter.js";
 
 const MARGIN_PX = 14;
 const MAX_SCALE = 64;
+const FOCUS_SHARE = 0.4; // of the canvas that a box takes when the view goes to it
+const MAX_FOCUS_SCALE = 8; // the largest zoom that goes there by itself
 const HANDLE_REACH_PX = 7;
 const TOUCH_REACH_PX = 14;
 const EDGE_REACH_PX = 4;
@@ -19,8 +21,10 @@ const PAN_BURST_MS = 250;
  * @property {number[]} bbox [x1, y1, x2, y2] in image pixels
  * @property {string} color #rrggbb
  * @property {string} [label] text beside the box; drawn where there is room, always for the hovered and selected box
+ * @property {string} [fullLabel] in place of the label while the box is hovered or selected
  * @property {boolean | number[]} [dashed] dashed outline, or the lengths of its dashes and gaps in CSS pixels
  * @property {boolean} [faint] drawn half transparent
+ * @property {"cross" | "ring"} [mark] in the upper right corner
  */
 
 export class DetectionCanvas {
@@ -145,6 +149,14 @@ export class DetectionCanvas {
   /** Move the picture by CSS pixels. */
   panBy(dx, dy) {
     this._setView({ ...this.view, x: this.view.x + dx, y: this.view.y + dy });
+  }
+
+  /** Zoom to a box [x1, y1, x2, y2] in image pixels, with its surroundings. */
+  focus([x1, y1, x2, y2]) {
+    const room = (size, length) => (FOCUS_SHARE * size) / Math.max(length, 1);
+    const wanted = Math.min(room(this._cssWidth, x2 - x1), room(this._cssHeight, y2 - y1));
+    const scale = Math.min(Math.max(wanted, this._fitScale()), MAX_FOCUS_SCALE);
+    this._setView({ scale, x: this._cssWidth / 2 - (scale * (x1 + x2)) / 2, y: this._cssHeight / 2 - (scale * (y1 + y2)) / 2 });
   }
 
   /** Bring a box into sight, panning as little as needed. */

@@ -3,6 +3,7 @@
 // Everything here is in CSS pixels of the canvas, except bboxes, which are in image pixels and go through the view.
 
 import { HANDLES, handleAt, handlePoint } from "./box_geometry.js";
+import { addMark } from "./box_marks.js";
 import { textColorOn } from "./palette.js";
 
 const CRISP_SCALE = 3; // from here on the single pixels are shown instead of being smoothed
@@ -105,33 +106,32 @@ export class CanvasPainter {
   _strokeAll(context, shown) {
     const groups = new Map();
     for (const item of shown) {
-      const { color, dashed = false, faint = false } = item.box;
+      const { color, dashed = false, faint = false, mark } = item.box;
       const key = `${color} ${dashed} ${faint}`;
-      if (!groups.has(key)) groups.set(key, { color, dashed, faint, path: new Path2D() });
-      groups.get(key).path.rect(item.left, item.top, item.width, item.height);
+      if (!groups.has(key)) groups.set(key, { color, dashed, faint, path: new Path2D(), marks: new Path2D() });
+      const { path, marks } = groups.get(key);
+      path.rect(item.left, item.top, item.width, item.height);
+      if (mark) addMark(marks, mark, item.left + item.width, item.top, Math.min(item.width, item.height));
     }
-    for (const { dashed, faint, path } of groups.values()) {
-      context.globalAlpha = faint ? 0.4 : 1;
-      context.setLineDash(Array.isArray(dashed) ? dashed : dashed ? [6, 4] : []);
-      context.strokeStyle = "rgba(0, 0, 0, 0.6)";
-      context.lineWidth = 3.5;
-      context.stroke(path);
-    }
-    for (const { color, dashed, faint, path } of groups.values()) {
-      context.globalAlpha = faint ? 0.4 : 1;
-      context.setLineDash(Array.isArray(dashed) ? dashed : dashed ? [6, 4] : []);
-      context.strokeStyle = color;
-      context.lineWidth = 1.75;
-      context.stroke(path);
-    }
+    for (const group of groups.values()) this._stroke(context, group, "rgba(0, 0, 0, 0.6)", 3.5);
+    for (const group of groups.values()) this._stroke(context, group, group.color, 1.75);
     context.globalAlpha = 1;
+  }
+
+  _stroke(context, { dashed, faint, path, marks }, color, width) {
+    context.globalAlpha = faint ? 0.4 : 1;
+    context.strokeStyle = color;
+    context.lineWidth = width;
+    context.setLineDash(Array.isArray(dashed) ? dashed : dashed ? [6, 4] : []);
+    context.stroke(path);
     context.setLineDash([]);
+    context.stroke(marks);
   }
 
   _drawLabel(context, item, isForced) {
     if (!item.box.label || (!isForced && item.height < LABEL_HEIGHT)) return;
     const room = isForced ? Math.max(item.width, FORCED_LABEL_PX) : item.width;
-    const text = this._shortened(context, item.box.label, room - 8);
+    const text = this._shortened(context, (isForced && item.box.fullLabel) || item.box.label, room - 8);
     if (!text) return;
     const textWidth = this._labelWidth(context, text) + 8;
     const isAbove = item.top >= LABEL_HEIGHT;

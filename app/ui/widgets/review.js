@@ -1,5 +1,5 @@
 // <anchorage-review>: predictions of a checkpoint or an ensemble over ground truth. Which ones stands in the address
-// (run=, set=, image=). Thresholds are applied here: the sliders never ask the server.
+// (run=, set=); what is looked at in a set is SetReview's.
 //
 // State for tests and styles lies in data-* attributes: state (loading, empty, missing, predicting, ready, failed),
 // set, tp, fp, fn, counted, images, frame-ms (the last slider step: matching, counting and drawing).
@@ -7,16 +7,12 @@
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
 import { explainNoWeights } from "./no_weights.js";
-import { OUTCOMES, ratesOf, ReviewData } from "./review_data.js";
-import { outcomeMark } from "./review_drawing.js";
-import { ReviewGrid } from "./review_grid.js";
-import { ReviewPanel } from "./review_panel.js";
-import { ReviewSingle } from "./review_single.js";
+import { card, fill, select } from "./review_controls.js";
+import { forgetSet, SetReview } from "./review_set.js";
 
 const SPLITS = ["valid", "test", "train"];
 const FINAL_STATES = ["done", "failed", "cancelled", "interrupted"];
 const JOB_MS = 700;
-const SORT_MS = 250; // the order follows when a slider has rested this long
 
 class AnchorageReview extends HTMLElement {
   connectedCallback() {
@@ -24,8 +20,7 @@ class AnchorageReview extends HTMLElement {
     this._keys = new AbortController();
     document.addEventListener("keydown", (event) => this._onKey(event), { signal: this._keys.signal });
     this._themeWatch = new MutationObserver(() => {
-      this.grid?.retheme();
-      this._redraw();
+      this.review?.retheme();
     });
     this._themeWatch.observe(document.documentElement, { attributeFilter: ["class"] });
     this._start().catch((error) => this._fail(error));
@@ -130,6 +125,7 @@ class AnchorageReview extends HTMLElement {
   }
 
   _reopen() {
+    forgetSet();
     this._open().catch((error) => this._fail(error));
   }
 
@@ -207,160 +203,19 @@ class AnchorageReview extends HTMLElement {
     this.body.replaceChildren(element("p", { class: "a-muted loading" }, "Computing the figures…"));
     const evaluation = await getJSON(projectURL(`/prediction-sets/${set.id}/evaluation`));
     if (this.set?.id !== set.id) return;
-    this.evaluation = evaluation;
-    this.names = evaluation.per_class.map((row) => row.name);
-    this.view = { score: evaluation.set.options.score_threshold ?? evaluation.f1_threshold, iou: 0.5, label: 0 };
-    this.shown = new Set(Object.keys(OUTCOMES));
-    this.sort = "errors";
-    this._buildView();
-    this.panel.show(evaluation);
-    this.data = new ReviewData(set.id, () => this._onCounted());
-    this.data.view = { ...this.view };
-    await this.data.load();
+    const review = new SetReview(this, this.body, evaluation);
+    this.review = review;
+    await review.load();
+    if (this.review !== review) return;
     this.dataset.set = set.id;
     this.dataset.state = "ready";
-    const image = this.data.images.find((item) => item.id === Number(getParam("image")));
-    if (image) this._openImage(image);
-  }
-
-  _buildView() {
-    this.scoreInput = slider({ min: 0, max: 1, step: 0.01, value: this.view.score, onInput: (score) => this._setView({ score }) });
-    this.iouInput = slider({ min: 0.05, max: 0.95, step: 0.05, value: this.view.iou, onInput: (iou) => this._setView({ iou }) });
-    this.scoreInput.range.setAttribute("aria-label", "Score threshold");
-    this.iouInput.range.setAttribute("aria-label", "IoU threshold");
-    this.classSelect = select("", (value) => this._setClass(Number(value)));
-    this.classSelect.input.setAttribute("aria-label", "Class");
-    fill(this.classSelect.input, [[0, "All classes"], ...this.names.map((name, index) => [index + 1, name])], 0);
-    this.sortSelect = select("", (value) => this._setSort(value));
-    this.sortSelect.input.setAttribute("aria-label", "Order");
-    fill(this.sortSelect.input, [["errors", "Most errors first"], ["name", "By file name"]], "errors");
-    const best = element("button", { type: "button", class: "a-button small best", onclick: () => this._setView({ score: this.evaluation.f1_threshold }) }, "Best F1");
-    best.title = "Set the score threshold where F1 is highest";
-    this.loading = element("p", { class: "a-muted loading" }, "Loading predictions…");
-    const tiles = element("div", { class: "grid" });
-    const single = element("div", { class: "single", hidden: true });
-    const side = element("aside", { class: "side" });
-    this.body.replaceChildren(
-      element(
-        "div",
-        { class: "bar thresholds" },
-        element("label", { class: "slide" }, "Score ≥", this.scoreInput.range, this.scoreInput.output),
-        best,
-        element("label", { class: "slide iou" }, "IoU ≥", this.iouInput.range, this.iouInput.output),
-        this.classSelect.field,
-        this.sortSelect.field,
-        element("span", { class: "spacer" }),
-        this._legend(),
-      ),
-      element("div", { class: "main" }, this.loading, tiles, single),
-      side,
-    );
-    this.grid = new ReviewGrid(tiles, (image) => this._openImage(image));
-    this.single = new ReviewSingle(single, {
-      onStep: (step) => this._step(step),
-      onClose: () => this._closeImage(),
-      nameOf: (label) => this.names[label - 1] ?? `class ${label}`,
-    });
-    this.panel = new ReviewPanel(side, (label) => this._setClass(label === this.view.label ? 0 : label));
-  }
-
-  _legend() {
-    this.counters = {};
-    const toggles = Object.entries(OUTCOMES).map(([name, { name: title, long }]) => {
-      this.counters[name] = element("strong", { class: name }, "–");
-      const toggle = element("button", { type: "button", class: "a-button small outcome", "aria-pressed": "true", title: `${long}. Click to hide or show.` }, outcomeMark(name), title, this.counters[name]);
-      toggle.addEventListener("click", () => {
-        if (!this.shown.delete(name)) this.shown.add(name);
-        toggle.setAttribute("aria-pressed", String(this.shown.has(name)));
-        this._redraw();
-      });
-      return toggle;
-    });
-    return element("div", { class: "legend" }, ...toggles);
-  }
-
-  // ---- thresholds: everything below happens in the browser ----------------------------------------------------------
-
-  _setView(change) {
-    Object.assign(this.view, change);
-    if (change.score !== undefined) this.scoreInput.show(this.view.score);
-    if (this._frame) return;
-    this._frame = requestAnimationFrame(() => {
-      this._frame = 0;
-      const start = performance.now();
-      this.data.setView(this.view, this.single.isOpen ? [this.single.image] : this.grid.imagesInSight);
-      this.dataset.frameMs = (performance.now() - start).toFixed(2);
-      clearTimeout(this._sorting);
-      this._sorting = setTimeout(() => this._arrange(), SORT_MS);
-    });
-  }
-
-  _setClass(label) {
-    this.classSelect.input.value = label;
-    this.panel.markClass(label);
-    this._setView({ label });
-  }
-
-  _setSort(sort) {
-    this.sort = sort;
-    this._arrange();
-  }
-
-  /** Counts have changed: show them, and draw what is in sight. */
-  _onCounted() {
-    if (!this.grid) return;
-    this.loading.remove();
-    if (!this.grid.images.length && this.data.images.length) this._arrange();
-    const totals = this.data.totals();
-    for (const [name, count] of Object.entries(totals)) {
-      this.counters[name].textContent = String(count);
-      this.dataset[name] = count;
-    }
-    this.dataset.counted = String(this.data.isCounted);
-    this.panel.update(this.view.score, ratesOf(totals));
-    this._redraw();
-    if (this.data.isCounted && this.grid.images.length < this.data.images.length && !this.view.label) this._arrange();
-  }
-
-  _redraw() {
-    if (!this.grid || !this.data) return;
-    const options = { ...this.view, shown: this.shown };
-    if (this.single.isOpen) this.single.draw(options);
-    else this.grid.draw(options);
-  }
-
-  _arrange() {
-    if (!this.data) return;
-    const images = this.data.ordered(this.sort);
-    this.grid.setImages(images);
-    this.dataset.images = images.length;
-    this._redraw();
-  }
-
-  // ---- one image --------------------------------------------------------------------------------------------------
-
-  _openImage(image) {
-    setParam("image", image.id);
-    image.update(this.view);
-    this.single.open(image, { ...this.view, shown: this.shown });
-  }
-
-  _closeImage() {
-    setParam("image", null);
-    this.single.close();
-    this._redraw();
-  }
-
-  _step(step) {
-    const index = this.grid.images.indexOf(this.single.image) + step;
-    if (this.grid.images[index]) this._openImage(this.grid.images[index]);
   }
 
   _onKey(event) {
-    if (!this.single?.isOpen || event.target.closest?.("input, select, textarea")) return;
-    if (event.key === "Escape") this._closeImage();
-    else if (event.key === "ArrowLeft") this._step(-1);
-    else if (event.key === "ArrowRight") this._step(1);
+    if (!this.review?.single.isOpen || event.target.closest?.("input, select, textarea, [role=tab], [role=slider]")) return;
+    if (event.key === "Escape") this.review.closeImage();
+    else if (event.key === "ArrowLeft") this.review.step(-1);
+    else if (event.key === "ArrowRight") this.review.step(1);
     else return;
     event.preventDefault();
   }
@@ -368,14 +223,9 @@ class AnchorageReview extends HTMLElement {
   // ---- ends -------------------------------------------------------------------------------------------------------
 
   _close() {
-    cancelAnimationFrame(this._frame);
-    this._frame = 0;
-    clearTimeout(this._sorting);
     this._stopPolling?.();
-    this.data?.stop();
-    this.grid?.destroy();
-    this.single?.destroy();
-    this.data = this.grid = this.single = null;
+    this.review?.destroy();
+    this.review = null;
   }
 
   _empty(title, text, href, action) {
@@ -394,35 +244,5 @@ class AnchorageReview extends HTMLElement {
 const sourceOf = (set) => (set.kind === "checkpoint" && set.is_main ? `checkpoint-${set.checkpoint_id}` : `set-${set.id}`);
 
 const describe = ({ name, map50 }) => (map50 === null ? name : `${name}, mAP50 ${map50.toFixed(3)}`);
-
-function card(title, ...content) {
-  return element("div", { class: "a-empty" }, element("h3", {}, title), ...content.map((item) => (typeof item === "string" ? element("p", {}, item) : item)));
-}
-
-function select(label, onChange) {
-  const input = element("select", { class: "a-input", onchange: () => onChange(input.value) });
-  return { input, field: element("label", { class: "pick" }, label || null, input) };
-}
-
-function fill(input, items, value) {
-  input.replaceChildren(
-    ...items.map(([key, text]) => element("option", { value: key, selected: String(key) === String(value) }, text)),
-  );
-}
-
-function slider({ min, max, step, value, onInput }) {
-  const range = element("input", { type: "range", class: "a-input", min, max, step });
-  const output = element("output", {});
-  const show = (number) => {
-    range.value = number;
-    output.textContent = number.toFixed(2);
-  };
-  range.addEventListener("input", () => {
-    output.textContent = Number(range.value).toFixed(2);
-    onInput(Number(range.value));
-  });
-  show(value);
-  return { range, output, show };
-}
 
 if (!customElements.get("anchorage-review")) customElements.define("anchorage-review", AnchorageReview);

@@ -58,7 +58,7 @@ export class ReviewGrid {
     this.grid.replaceChildren(...images.slice(0, count).map((image) => this._tile(image).node));
   }
 
-  /** Draw what is in sight for these thresholds: {score, label, shown: Set of outcomes}. */
+  /** Draw what is in sight: a View with `shown`, the Set of outcomes to show. */
   draw(options = this.options) {
     this.options = options;
     for (const tile of this.visible) this._draw(tile);
@@ -92,13 +92,19 @@ export class ReviewGrid {
     for (const { target, isIntersecting } of entries) {
       const tile = this.tiles.get(Number(target.dataset.image));
       if (!tile || tile.node !== target) continue;
-      if (!isIntersecting) this.visible.delete(tile);
+      if (!isIntersecting) this._forget(tile);
       else {
         this.visible.add(tile);
         this._loadPicture(tile);
         this._draw(tile);
       }
     }
+  }
+
+  /** Out of sight: give the memory of its drawing back, which for thousands of tiles would be gigabytes. */
+  _forget(tile) {
+    this.visible.delete(tile);
+    tile.canvas.width = tile.canvas.height = 0;
   }
 
   _loadPicture(tile) {

@@ -3,8 +3,12 @@
 import { projectSlug } from "./api.js";
 import { DetectionCanvas } from "./canvas.js";
 import { element } from "./element.js";
+import { KINDS } from "./error_kinds.js";
 import { OUTCOMES } from "./review_data.js";
 import { outcomeColors } from "./review_drawing.js";
+
+const FOCUS_COLOR = "#ffffff";
+const FOCUS_DASH = [3, 3];
 
 export class ReviewSingle {
   /**
@@ -18,6 +22,8 @@ export class ReviewSingle {
     this.title = element("span", { class: "title" });
     this.counts = element("span", { class: "a-muted" });
     this.stage = element("div", { class: "stage" });
+    this.tools = element("span", { class: "tools" }); // for buttons of other modules
+    this.overlay = [];
     const button = (text, label, onclick) =>
       element("button", { type: "button", class: "a-button small", "aria-label": label, title: label, onclick }, text);
     root.append(
@@ -30,6 +36,7 @@ export class ReviewSingle {
         this.title,
         this.counts,
         element("span", { class: "spacer" }),
+        this.tools,
         button("–", "Zoom out", () => this.canvas?.zoomBy(1 / 1.5)),
         button("Fit", "Show the whole image", () => this.canvas?.fit()),
         button("+", "Zoom in", () => this.canvas?.zoomBy(1.5)),
@@ -42,12 +49,16 @@ export class ReviewSingle {
     return this.image !== null;
   }
 
-  open(image, options) {
+  /** Open an image; `items` ({box, kind}) are what it is opened for: their boxes are marked, the view goes to the first. */
+  open(image, options, items = []) {
     this.root.hidden = false;
     this.canvas ??= new DetectionCanvas(this.stage);
+    if (this.image !== image) [this.overlay, this.isOverlayAlone] = [[], false];
     this.image = image;
+    this.items = items.filter(({ box }) => box);
     this.title.textContent = image.fileName;
     this.canvas.setImage(null, image.width, image.height);
+    if (this.items.length) this.canvas.focus(this.items[0].box);
     this.draw(options);
     const picture = new Image();
     picture.addEventListener("load", () => {
@@ -58,21 +69,41 @@ export class ReviewSingle {
     picture.src = `/img/${encodeURIComponent(projectSlug())}/${image.id}`;
   }
 
-  /** Draw for these thresholds: {score, label, shown}. */
+  /**
+   * Draw boxes over all others, {bbox, color, dashed, label} each in image pixels, until another image is opened; with
+   * `isAlone` in place of the others.
+   */
+  setOverlay({ boxes, isAlone = false }) {
+    this.overlay = boxes;
+    this.isOverlayAlone = isAlone;
+    if (this.options) this.draw(this.options);
+  }
+
+  /** Draw for a View with `shown`, the Set of outcomes to show. */
   draw(options) {
+    this.options = options;
     if (!this.image) return;
     const colors = outcomeColors(this.root);
-    const boxes = this.image.boxesAt(options).filter((box) => options.shown.has(box.outcome));
-    this.canvas.setBoxes(
-      boxes.map(({ bbox, outcome, label, score }) => ({
-        bbox,
-        color: colors[outcome],
-        dashed: OUTCOMES[outcome].dash.length ? OUTCOMES[outcome].dash : false,
-        label: `${this.callbacks.nameOf(label)} ${score === undefined ? "missed" : score.toFixed(2)}`,
-      })),
-    );
+    const boxes = this.isOverlayAlone ? [] : this.image.boxesAt(options).filter((box) => options.shown.has(box.outcome));
+    const found = boxes.map((box) => ({
+      bbox: box.bbox,
+      color: colors[box.outcome],
+      dashed: OUTCOMES[box.outcome].dash.length ? OUTCOMES[box.outcome].dash : false,
+      mark: OUTCOMES[box.outcome].mark,
+      faint: box.isFaint,
+      ...this._labelsOf(box),
+    }));
+    const focus = this.items.map(({ box, kind }) => ({ bbox: box, color: FOCUS_COLOR, dashed: FOCUS_DASH, label: kind ?? "" }));
+    this.canvas.setBoxes([...found, ...this.overlay, ...focus]);
     const { tp, fp, fn } = this.image.counts;
     this.counts.textContent = `${tp} found, ${fp} false, ${fn} missed`;
+  }
+
+  /** Class and score; where the pointer is, the kind of an error besides. */
+  _labelsOf({ label, score, kind, outcome }) {
+    const text = `${this.callbacks.nameOf(label)} ${outcome === "fn" ? "missed" : score.toFixed(2)}`;
+    const isFalse = outcome === "fp" && kind >= 0;
+    return { label: text, fullLabel: isFalse ? `${text}, ${KINDS[kind].name.toLowerCase()}` : text };
   }
 
   close() {

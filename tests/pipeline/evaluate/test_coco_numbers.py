@@ -40,6 +40,10 @@ def assert_classes_equal_pycocotools(result, oracle):
                 measured = values[..., row["label"] - 1, area, -1]
                 expected = measured[measured > -1].mean() if (measured > -1).any() else -1
                 assert row[kind + size] == pytest.approx(expected, abs=1e-9)
+        for place, name in ((0, "ap50"), (5, "ap75")):
+            measured = oracle.eval["precision"][place, :, row["label"] - 1, 0, -1]
+            expected = measured[measured > -1].mean() if (measured > -1).any() else -1
+            assert row[name] == pytest.approx(expected, abs=1e-9)
 
 
 def assert_overlaps_and_counts_equal_pycocotools(truth, result, oracle):

@@ -2,10 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torchvision.ops import batched_nms
 
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.confusion import confuse
 from app.pipeline.evaluate.matching import count_errors, match_columns
+from app.pipeline.evaluate.suppression import suppress
 from app.pipeline.types import Detections
 from tests.pipeline.evaluate.evaluation_cases import make_categories, make_sample, random_case
 
@@ -68,3 +71,24 @@ def test_cells_hold_as_many_pairs_as_they_count():
     matrix = confuse(truth, DetectionColumns.from_detections(truth, detections), 0.2)
     size = len(truth.categories) + 1
     assert [[len(matrix.cell(t, p)[0]) for p in range(size)] for t in range(size)] == matrix.counts.tolist()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nms_leaves_what_batched_nms_leaves(seed):
+    truth, detections = random_case(seed)
+    columns = DetectionColumns.from_detections(truth, detections)
+    kept = suppress(columns, 0.3)
+    groups = torch.from_numpy(columns.image_index * 100 + columns.labels)
+    left = batched_nms(torch.from_numpy(columns.boxes), torch.from_numpy(columns.scores), groups, 0.3)
+    assert np.flatnonzero(kept).tolist() == sorted(left.tolist())
+    counts = confuse(truth, columns, 0.2, nms_threshold=0.3).counts
+    assert counts.tolist() == confuse(truth, columns.select(kept), 0.2).counts.tolist()
+
+
+def test_a_box_that_fell_takes_no_other_along():
+    boxes = [[0, 0, 10, 10], [0, 4, 10, 14], [0, 8, 10, 18], [0, 0, 10, 10]]  # each overlaps the next by 3/7
+    found = {1: Detections(boxes, [0.9, 0.8, 0.7, 0.6], [1, 1, 1, 2])}
+    truth = GroundTruth.from_samples([make_sample(1, [], [])], make_categories(2))
+    columns = DetectionColumns.from_detections(truth, found)
+    assert suppress(columns, 0.4).tolist() == [True, False, True, True]
+    assert suppress(columns, 0.5).all()

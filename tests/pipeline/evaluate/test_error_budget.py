@@ -8,7 +8,7 @@ import pytest
 from app.pipeline.evaluate import engine
 from app.pipeline.evaluate.coco_numbers import evaluate
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
-from app.pipeline.evaluate.error_budget import ADVICE, KINDS, spend_errors
+from app.pipeline.evaluate.error_budget import ADVICE, KINDS, TOTALS, spend_errors
 from app.pipeline.types import Detections
 from tests.pipeline.evaluate.evaluation_cases import make_categories, make_sample, random_case
 
@@ -81,6 +81,12 @@ def test_every_error_names_what_it_lies_on():
     assert [KINDS[kind] if kind >= 0 else None for kind in budget.kind_of] == [None, "duplicate", "classification"]
     assert budget.concerns.tolist() == [-1, 0, 2]
     assert budget.missed.tolist() == [1]  # the object behind the classification error is not missed
+    rows = {kind: [part.tolist() for part in budget.rows(kind)] for kind in KINDS + TOTALS}
+    assert rows["classification"] == [[2], [2]]
+    assert rows["duplicate"] == [[1], [0]]
+    assert rows["missed"] == [[-1], [1]]
+    assert rows["false_positives"] == [[1, 2], [0, 2]]
+    assert rows["false_negatives"] == [[-1, -1], [1, 2]]
 
 
 def test_two_errors_on_one_object_are_mended_once():
@@ -127,8 +133,10 @@ def test_prices_and_counts_equal_hotcoco_on_random_cases_without_crowds(seed):
 
 
 def test_the_budget_in_json_has_advice_for_each_kind():
-    kinds = budget_of(RIGHT).to_json()["kinds"]
+    document = budget_of(RIGHT).to_json()
+    kinds = document["kinds"]
     assert [row["kind"] for row in kinds] == list(KINDS)
+    assert [row["kind"] for row in document["totals"]] == list(TOTALS)
     assert all(row["advice"] == ADVICE[row["kind"]] and row["advice"].count(".") >= 1 for row in kinds)
 
 

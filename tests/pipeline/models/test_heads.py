@@ -154,9 +154,8 @@ def test_images_without_objects_train_with_every_loss(name):
 def test_a_region_of_size_zero_trains(name):
     model = place_model(tiny_model(box_loss=name), CPU).train()
     features = {key: level.requires_grad_() for key, level in features_of(model).items()}
-    proposals = Proposals(
-        torch.tensor([[[5.0, 5, 5, 5], [0, 5, 64, 5], [4, 4, 36, 30]]]), torch.ones(1, 3, dtype=torch.bool), (64, 64)
-    )
+    boxes = torch.tensor([[[5.0, 5, 5, 5], [0, 5, 64, 5], [4, 4, 36, 30]]])
+    proposals = Proposals(boxes, torch.ones(1, 3, dtype=torch.bool), (64, 64), torch.ones(1, 3))
     targets = pad_targets(batch_of(BOXES[0]).targets, CPU.device)
     _, losses = model.roi_heads(features, proposals, [(64, 64)], targets)
     sum(losses.values()).backward()
@@ -170,7 +169,7 @@ def features_of(model):
     return {key: level.detach() for key, level in model.backbone(images).items()}
 
 
-NOTHING = Proposals(torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool), (64, 64))
+NOTHING = Proposals(torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool), (64, 64), torch.zeros(1, 0))
 
 
 def test_no_proposal_left_and_no_object_either():

@@ -1,0 +1,94 @@
+// The bar over the images of Review: thresholds, filters, order, and the legend that counts and hides outcomes.
+
+import { element } from "./element.js";
+import { KINDS } from "./error_kinds.js";
+import { fill, select, slider } from "./review_controls.js";
+import { OUTCOMES, SORTS } from "./review_data.js";
+import { outcomeMark } from "./review_drawing.js";
+import { SIZES } from "./review_image.js";
+
+const SIZE_HELP = "By the area of a box in pixels of the original image: small is below 32 × 32, large above 96 × 96";
+
+export class ReviewBar {
+  /**
+   * @param {string[]} names of the classes, label 1 first
+   * @param {Object} callbacks onView(change of a View), onScore(score), onBest(), onSort(key), onShown(Set of outcomes)
+   */
+  constructor(names, callbacks) {
+    this.callbacks = callbacks;
+    this.shown = new Set(Object.keys(OUTCOMES));
+    this._buildThresholds();
+    this._buildFilters(names);
+    const spacer = () => element("span", { class: "spacer" });
+    this.chips = element("span", { class: "chips" });
+    this.rows = [
+      element("div", { class: "bar thresholds" }, this.score.field, this.best, this.iou.field, this.nms.field, spacer(), this._legend()),
+      element("div", { class: "bar filters" }, this.classes.field, this.sizes.field, this.kinds.field, this.chips, spacer(), this.sort.field),
+    ];
+  }
+
+  _buildThresholds() {
+    const { onView, onScore, onBest } = this.callbacks;
+    this.score = slider({ label: "Score ≥", name: "Score threshold", min: 0, max: 1, step: 0.01, onInput: onScore });
+    this.iou = slider({ label: "IoU ≥", name: "IoU threshold", min: 0.05, max: 0.95, step: 0.05, onInput: (iou) => onView({ iou }) });
+    const nms = { min: 0.05, max: 1, step: 0.05, format: (value) => (value < 1 ? value.toFixed(2) : "off") };
+    this.nms = slider({ label: "NMS", name: "NMS threshold", ...nms, onInput: (value) => onView({ nms: value }) });
+    this.iou.field.title = "A prediction finds a labelled box of its class that it overlaps at least this much";
+    this.nms.field.title = "Strike out a prediction that a surer one of its class overlaps by more than this";
+    this.best = element("button", { type: "button", class: "a-button small best", onclick: onBest }, "Best F1");
+    this.best.title = "Set the score threshold where F1 is highest at IoU .50: of the chosen class, or of all";
+  }
+
+  _buildFilters(names) {
+    const { onView, onSort } = this.callbacks;
+    this.classes = select("Class", (value) => onView({ label: Number(value) }));
+    fill(this.classes.input, [[0, "All classes"], ...names.map((name, index) => [index + 1, name])], 0);
+    this.sizes = select("Size", (value) => onView({ size: Number(value) }));
+    fill(this.sizes.input, [[-1, "All sizes"], ...SIZES.map(({ name }, index) => [index, name])], -1);
+    this.sizes.field.title = SIZE_HELP;
+    this.kinds = select("Error kind", (value) => onView({ kind: Number(value) }));
+    fill(this.kinds.input, [[-1, "All kinds"], ...KINDS.map(({ name }, index) => [index, name])], -1);
+    this.sort = select("Order", onSort);
+    fill(this.sort.input, Object.entries(SORTS).map(([key, { name }]) => [key, name]), "errors");
+  }
+
+  _legend() {
+    this.counters = {};
+    const toggles = Object.entries(OUTCOMES).map(([name, { name: title, long }]) => {
+      this.counters[name] = element("strong", { class: name }, "–");
+      const toggle = element("button", { type: "button", class: "a-button small outcome", "aria-pressed": "true", title: `${long}. Click to hide or show.` }, outcomeMark(name), title, this.counters[name]);
+      toggle.addEventListener("click", () => {
+        if (!this.shown.delete(name)) this.shown.add(name);
+        toggle.setAttribute("aria-pressed", String(this.shown.has(name)));
+        this.callbacks.onShown(this.shown);
+      });
+      return toggle;
+    });
+    return element("div", { class: "legend" }, ...toggles);
+  }
+
+  /** Show a View and the order. */
+  show(view, sort) {
+    const own = view.thresholds && view.label ? view.thresholds[view.label] : view.score;
+    const isByClass = view.thresholds !== null && !view.label;
+    this.score.show(own, isByClass ? "by class" : null);
+    this.score.field.title = isByClass ? "Each class has a threshold of its own: choose a class to move it" : "";
+    this.iou.show(view.iou);
+    this.nms.show(view.nms);
+    this.classes.input.value = view.label;
+    this.sizes.input.value = view.size;
+    this.kinds.input.value = view.kind;
+    this.kinds.field.title = view.kind < 0 ? "Kinds of errors, after TIDE" : KINDS[view.kind].long;
+    this.sort.input.value = sort;
+  }
+
+  /** Show how many of each outcome there are. */
+  count(totals) {
+    for (const [name, node] of Object.entries(this.counters)) node.textContent = String(totals[name]);
+  }
+
+  /** Show how many errors of each kind there are. */
+  countKinds(counts) {
+    counts.forEach((count, kind) => (this.kinds.input.options[kind + 1].textContent = `${KINDS[kind].name} (${count})`));
+  }
+}

@@ -1,0 +1,61 @@
+// "Showing: …": a list of images, with a place to look at in each, that the page is narrowed to. It stands in the
+// address as showing=, so that a reload keeps it; of a very long list only the images do.
+
+import { getParam, setParam } from "./api.js";
+import { element } from "./element.js";
+
+const MAX_ADDRESS = 8000; // letters; a server takes 64 KiB of headers
+
+export class Showing {
+  /** @param {() => void} onRemove the chip's × was pressed */
+  constructor(onRemove) {
+    this.chip = element("span", { class: "a-chip showing" });
+    this.onRemove = onRemove;
+    this._take(parsed(getParam("showing")));
+  }
+
+  /** Narrow the page to {title, items: {imageId, box?, kind?}[]}; null: to nothing. */
+  set(detail) {
+    this._take(detail);
+    setParam("showing", detail ? written(detail) : null);
+  }
+
+  _take(detail) {
+    this.items = detail ? new Map() : null;
+    for (const item of detail?.items ?? []) this.items.set(item.imageId, [...this.itemsOf(item.imageId), item]);
+    this.chip.hidden = !detail;
+    if (!detail) return;
+    const remove = element("button", { type: "button", "aria-label": `Stop showing only ${detail.title}`, onclick: this.onRemove }, "×");
+    this.chip.replaceChildren(element("span", { class: "title", title: detail.title }, `Showing: ${detail.title}`), remove);
+  }
+
+  /** Whether an image is among them (any is when the page is not narrowed). */
+  has(imageId) {
+    return this.items === null || this.items.has(imageId);
+  }
+
+  /** Why the image is shown: its items, none when the page is not narrowed. */
+  itemsOf(imageId) {
+    return this.items?.get(imageId) ?? [];
+  }
+}
+
+/** ["title", [id, kind, x1, y1, x2, y2], …]; boxes to a tenth of a pixel, or none where that gets too long. */
+function written({ title, items }) {
+  const rows = items.map(({ imageId, box, kind }) => [imageId, kind ?? "", ...(box ?? []).map((value) => Math.round(value * 10) / 10)]);
+  const text = JSON.stringify([title, ...rows]);
+  if (text.length <= MAX_ADDRESS) return text;
+  return JSON.stringify([title, ...[...new Set(items.map((item) => item.imageId))].map((id) => [id])]);
+}
+
+function parsed(text) {
+  if (!text) return null;
+  try {
+    const [title, ...rows] = JSON.parse(text);
+    const items = rows.map(([imageId, kind, ...box]) => ({ imageId, kind, box: box.length === 4 ? box : null }));
+    return { title: String(title), items };
+  } catch (error) {
+    console.warn("The address names no list of images", error);
+    return null;
+  }
+}
