@@ -17,7 +17,7 @@ const ANCHOR_LEVELS = [
 
 export class ReviewProposals {
   /**
-   * @param {import("./review_single.js").ReviewSingle} single
+   * @param {ReviewSingle} single
    * @param {{run_id: number, checkpoint_id: number | null}} set the one shown; an ensemble has no checkpoint
    */
   constructor(single, set) {
