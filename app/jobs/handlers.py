@@ -4,6 +4,7 @@ The pipeline is imported inside the functions: this module may be looked at with
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,7 @@ from app.pipeline.config import TestTimeAugmentation, load_config
 from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.data.snapshot import Samples, Snapshot, load_snapshot
 from app.pipeline.faults import is_disk_full
-from app.pipeline.types import Detections, RunContext, RunPaused
+from app.pipeline.types import Detections, Event, RunPaused
 from app.store import predictions, runs
 
 logger = logging.getLogger(__name__)
@@ -62,11 +63,11 @@ def predict_split(
     checkpoint_id: int,
     split: str,
     augmentation: TestTimeAugmentation,
-    context: RunContext | None = None,
+    emit: Callable[[Event], None] | None = None,
 ) -> int:
     """Predict a split of the dataset frozen for the checkpoint's run, store the predictions, and return their set's id.
 
-    ``context`` takes the progress in place of the job. Raises NotFound, BadRequest for an empty split, Stopped.
+    ``emit`` takes progress and log lines in place of the job. Raises NotFound, BadRequest for an empty split, Stopped.
     """
     from app.pipeline.predict import load_detector
 
@@ -77,7 +78,7 @@ def predict_split(
     detector = load_detector(folder / checkpoint.file_name)
     images = ResizedImages.for_config(detector.config, budget_bytes=0, folder=job.files.pixels)
     detections: dict[int, Detections] = dict(
-        detector.predict_samples(samples, context or job.run_context(), images, augmentation=augmentation)
+        detector.predict_samples(samples, job.run_context(emit), images, augmentation=augmentation)
     )
     if job.should_stop():
         raise Stopped

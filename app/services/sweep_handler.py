@@ -32,7 +32,7 @@ def sweep(job: JobContext) -> dict[str, Any]:
             _mix(job, services, run_id, step, context)
         else:
             checkpoint = sweeping.checkpoint_of(services, job.slug, run_id, step.file_name)
-            predict_split(job, checkpoint.id, split, step.views, context)
+            predict_split(job, checkpoint.id, split, step.views, context.emit)
     return {"run_id": run_id, "split": split}
 
 
