@@ -12,6 +12,7 @@ from app.pipeline.config import parse_config
 from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.models import build
 from app.pipeline.train.checkpoint import categories_to_json, save_checkpoint
+from app.pipeline.types import RunContext
 from app.services import exporting, jobs, review, sweep_handler, sweeping
 from app.store import runs
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny
@@ -40,6 +41,9 @@ class InlineJob:
 
     def set_progress(self, *progress):
         self.told.append(progress)
+
+    def run_context(self, emit):
+        return RunContext(emit, self.should_stop)
 
     @contextmanager
     def write(self):
