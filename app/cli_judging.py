@@ -151,7 +151,8 @@ def audit_as_text(result: Result) -> str:
         moved = ", ".join(
             f"{TITLES[name]} {judged['before'][name]:.3f} -> {judged['after'][name]:.3f}" for name in judged["before"]
         )
-        lines.append(f"Judged again, with {judged['changed']} images labeled anew since the run began: {moved}.")
+        images = "1 image" if judged["changed"] == 1 else f"{judged['changed']} images"
+        lines.append(f"Judged again, with {images} labeled anew since the run began: {moved}.")
     if result["in_sample"]:
         lines.append(f"The model was trained on {result['in_sample']} of them: it has learned their faults too.")
     for item in result["suspects"]:
