@@ -1,6 +1,8 @@
 """What to compute on, and in which arithmetic."""
 
 import contextlib
+import ctypes
+import platform
 from dataclasses import dataclass
 
 import psutil
@@ -66,6 +68,21 @@ def choose_machine(device: str = "auto", precision: str = "auto") -> Machine:
     """The device and precision of a configuration; raises MachineError when this machine does not have them."""
     chosen = _choose_device(device)
     return Machine(chosen, _choose_dtype(chosen, precision))
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that a step frees for the next one: on a CPU, and for good.
+
+    Linux's C library gives blocks of a megabyte and more back to the system and asks for them anew; clearing their
+    pages took a fifth of a step. Other systems and libraries stay as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def _choose_device(name: str) -> torch.device:

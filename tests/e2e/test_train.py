@@ -338,3 +338,46 @@ def test_run_is_paused_and_its_way_back_is_offered(page, project, live):
     page.wait_for_selector("anchorage-train[data-state=paused]")
     assert row.locator("[data-action=resume]").is_visible()
     assert "Paused." in page.locator(".train-notice").inner_text()
+
+
+def test_hung_run_says_what_to_do_and_can_be_stopped(page, project, live):
+    sentence = "No sign of life for 2 minutes: it may hang. Look at the log, or stop it."
+    live.add_steps(1, 5)
+    jobs.set_hung(live.database, live.job.id, 1, sentence)
+    open_page(page, project, f"&run={live.id}")
+    page.wait_for_selector(".train-notice.warn")
+    assert sentence in page.locator(".train-notice").inner_text()
+    row = page.locator(f"[data-run='{live.id}']")
+    assert row.locator(".a-chip").inner_text() == "hung"
+    row.locator("[data-action=stop]").click()
+    page.click("dialog [data-action=confirm]")
+    page.wait_for_selector("anchorage-train[data-state=stopping]")
+    assert jobs.get_job(live.database, live.job.id).stop_as == "cancelled"
+
+
+def test_time_that_the_model_waits_for_images_is_told_with_what_helps(page, project, live):
+    def report(step, waiting):
+        shares = {
+            "data": waiting,
+            "forward": 0.4,
+            "backward": 0.5 - waiting,
+            "optimizer": 0.1,
+            "evaluation": 0,
+            "other": 0,
+        }
+        points = [(live.id, step, 1, "system", f"share_{part}", share, step * 10.0) for part, share in shares.items()]
+        with live.database.write() as db:
+            runs.append_metrics(db, points)
+
+    live.add_steps(1, 5)
+    for step, waiting in ((1, 0.4), (2, 0.01)):  # the first report is about loading
+        report(step, waiting)
+    open_page(page, project, f"&run={live.id}")
+    page.wait_for_selector(".train-time")
+    assert "waiting for images 1 %" in page.locator(".train-time-bar").get_attribute("aria-label")
+    assert page.locator(".train-time-advice").is_hidden()
+    report(3, 0.3)
+    page.wait_for_selector(".train-time-advice")
+    assert (
+        "The model waits for images 16 % of the time: more workers" in page.locator(".train-time-advice").inner_text()
+    )

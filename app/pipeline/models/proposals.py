@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import nms
 
 from app.pipeline.models.matching import box_overlaps, pick
+from app.pipeline.models.nms import suppress_compiled
 
 ROUNDS_AT_ONCE = 16  # more than boxes are found to hang on each other: 6 to 14
 ROWS_AT_ONCE = 256  # of the overlaps between candidates, to bound their memory
@@ -92,13 +92,8 @@ def suppress(boxes: Tensor, counts: Sequence[int], threshold: float) -> Tensor:
 
 
 def suppress_in_turn(boxes: Tensor, counts: Sequence[int], threshold: float) -> Tensor:
-    """By torchvision's NMS, image by image and level by level: the fastest on a CPU."""
-    is_kept = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
-    ranks = torch.arange(boxes.shape[1], 0, -1, dtype=torch.float32, device=boxes.device)
-    for own_boxes, own_kept in zip(boxes, is_kept, strict=True):
-        for level, kept in zip(own_boxes.split(list(counts)), own_kept.split(list(counts)), strict=True):
-            kept[nms(level, ranks[: len(level)], threshold)] = True
-    return is_kept
+    """Box by box, image by image and level by level, in compiled code: the fastest on a CPU."""
+    return torch.from_numpy(suppress_compiled(boxes.numpy(), counts, threshold))
 
 
 def suppress_together(boxes: Tensor, counts: Sequence[int], threshold: float) -> Tensor:

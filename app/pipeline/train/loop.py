@@ -20,7 +20,7 @@ from app.pipeline.data.resize import image_size_at
 from app.pipeline.data.snapshot import Snapshot
 from app.pipeline.evaluate.selection import TITLES
 from app.pipeline.faults import is_out_of_memory
-from app.pipeline.machine import Machine, choose_machine
+from app.pipeline.machine import Machine, choose_machine, keep_freed_memory
 from app.pipeline.models.build import resolve_max_detections
 from app.pipeline.models.card import write_card
 from app.pipeline.models.forward import Batch, compute_losses, place_model
@@ -187,6 +187,8 @@ class Run:
         config = _resolve(config, snapshot, state)
         torch.manual_seed(config.seed)
         machine = choose_machine(config.device, config.precision)
+        if machine.device.type == "cpu":
+            keep_freed_memory()
         counts = snapshot.count_boxes("train")
         model, notes = start_model(config, snapshot.categories, counts, is_resumed=state is not None)
         if state is None and ranks.is_first:

@@ -61,13 +61,21 @@ class Updater:
         """Update the weights; raises NonFiniteLoss, before anything is changed, when the gradient is not finite."""
         if self._max_norm:
             self.scaler.unscale_(self.optimizer)  # once, when all of them are there: the norm is that of the step
-            norm = float(nn.utils.clip_grad_norm_(self._parameters, self._max_norm))
+            norm = self._clip()
             # With loss scaling an infinite gradient is ordinary: the scaler leaves that step out and scales less.
             if not math.isfinite(norm) and not self.scaler.is_enabled():
                 raise NonFiniteLoss(_explain("gradient", norm, image_names))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.forget()
+
+    def _clip(self) -> float:
+        """Bring the norm of the gradient down to the limit where it is above; returns what it was."""
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in self._parameters if parameter.grad is not None])
+        value = float(norm)
+        if not value < 0.999 * self._max_norm:  # below, torch multiplies every gradient by exactly 1
+            nn.utils.clip_grads_with_norm_(self._parameters, self._max_norm, norm)
+        return value
 
     def forget(self) -> None:
         """Drop the gradients that were added."""

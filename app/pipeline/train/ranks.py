@@ -166,10 +166,10 @@ class Ranks:
 
 
 def _take_own_gpu() -> None:
-    local = int(os.environ["LOCAL_RANK"])
-    if local >= torch.cuda.device_count():
-        raise MachineError(f"there are more processes than GPUs: {torch.cuda.device_count()}; set processes to 0")
-    torch.cuda.set_device(local)
+    started, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    if started > there:  # raised in all of them alike: the others would wait for one that has left
+        raise MachineError(f"{started} processes were started, but GPUs here: {there}. Set processes to 0")
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 def _meet_the_others() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import nms
 
 from app.pipeline.models import proposals
 from app.pipeline.models.box_coder import BatchedBoxCoder
@@ -46,6 +47,28 @@ CASES = {
     "a crowd": 60.0,
     "all on one spot": 1.0,
 }
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("spread", CASES.values(), ids=CASES.keys())
+def test_compiled_nms_is_torchvisions(spread, threshold):
+    torch.manual_seed(0)
+    boxes = torch.stack([random_anchors(sum(LEVELS), spread).round() for _ in range(3)])  # many overlap exactly alike
+    boxes[1, ::3] = 0
+    boxes[2, 5, 2] = float("nan")
+    expected = torch.zeros(boxes.shape[:2], dtype=torch.bool)
+    for own, kept in zip(boxes, expected, strict=True):
+        for level, of_level in zip(own.split(LEVELS), kept.split(LEVELS), strict=True):
+            of_level[nms(level, torch.arange(len(level), 0, -1).float(), threshold)] = True
+    assert torch.equal(suppress_in_turn(boxes, LEVELS, threshold), expected)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.7])
+def test_overlap_at_the_threshold_itself_is_judged_as_by_torchvision(threshold):
+    """As float32, .3 and .6 lie above what was asked for and .7 below: an overlap of that very value shows it."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10 * threshold]])
+    kept = suppress_in_turn(boxes[None], [2], threshold)[0]
+    assert kept.sum() == len(nms(boxes, torch.tensor([2.0, 1.0]), threshold))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.7])

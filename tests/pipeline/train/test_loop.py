@@ -165,10 +165,12 @@ def test_loss_that_is_not_finite_is_seen_before_the_weights_change(snapshot, tmp
 
 def test_gradients_are_clipped_in_every_step_of_every_epoch(snapshot, tmp_path, monkeypatch):
     norms = []
-    clip = torch.nn.utils.clip_grad_norm_
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda p, norm: norms.append(norm) or clip(p, norm))
-    train(parse_config({**TINY, "epochs": 2, "clip_gradient_norm": 5}), snapshot, tmp_path / "run")
-    assert norms == [5.0] * 4
+    clip = torch.nn.utils.clip_grads_with_norm_
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grads_with_norm_", lambda p, norm, *of: norms.append(norm) or clip(p, norm, *of)
+    )
+    train(parse_config({**TINY, "epochs": 2, "clip_gradient_norm": 0.001}), snapshot, tmp_path / "run")
+    assert norms == [0.001] * 4
 
 
 def test_deterministic_and_benchmark_modes_are_never_both_on(snapshot, tmp_path):

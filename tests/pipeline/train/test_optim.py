@@ -141,3 +141,19 @@ def test_one_number_among_the_weights_that_is_not_finite_is_found(value):
     model[1].running_var[7] = value
     with pytest.raises(NonFiniteLoss, match=r"weights became .* on a batch of a\.png"):
         check_weights(model, ["a.png"])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9999, 1.0, 1.5, 30.0])
+def test_clipping_is_torchs_to_the_bit_on_both_sides_of_the_limit(model, share):
+    """Where nothing is clipped the gradients are left alone, in place of being multiplied by one."""
+    plain = copy.deepcopy(model)
+    inputs, wanted = data()
+    for one in (model, plain):
+        nn.functional.mse_loss(one(inputs), wanted).backward()
+    limit = share * float(nn.utils.get_total_norm([parameter.grad for parameter in plain.parameters()]))
+    nn.utils.clip_grad_norm_(plain.parameters(), limit)
+    torch.optim.SGD(plain.parameters(), lr=0.1).step()
+    updater = Updater(model, parse_config({**CONFIG, "clip_gradient_norm": limit}), CPU)
+    updater.set_learning_rate(0.1)
+    updater.apply(["a.png"])
+    assert all(torch.equal(own, other) for own, other in zip(model.parameters(), plain.parameters(), strict=True))

@@ -164,3 +164,15 @@ def test_lines_about_images_that_another_process_skips_reach_the_log():
     with first.together():
         pass
     assert told == [both, alone]
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_more_processes_than_gpus_is_refused_in_every_process(monkeypatch, rank):
+    """If only the one without a GPU left, the first would wait for it, and nobody would say why."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MachineError, match="2 processes were started, but GPUs here: 1"), Ranks.joined(2):
+        pass
