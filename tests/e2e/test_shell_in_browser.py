@@ -6,7 +6,7 @@ from app.services import projects
 from app.services.context import Services
 from app.store.files import Workspace
 
-PAGES = ["/", "/data", "/annotate", "/augment", "/train", "/review", "/compare", "/ensemble", "/export"]
+PAGES = ["/", "/data", "/annotate", "/augment", "/train", "/review", "/compare", "/audit", "/ensemble", "/export"]
 
 
 @pytest.fixture(scope="module")
