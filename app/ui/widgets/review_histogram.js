@@ -2,7 +2,7 @@
 
 import { element } from "./element.js";
 
-const MOST = 8; // differences beyond share the last bar of their side
+const MOST = 7; // differences beyond share the last bar of their side
 
 export class ReviewHistogram {
   /** @param {(detail: {title: string, items: {imageId: number}[]}) => void} onImages a bar was pressed */
