@@ -23,6 +23,7 @@ WANTED = 0.1  # of the first loss
 MAX_STEPS = 150
 MEAN_OF = 5  # steps: which anchors and regions are sampled makes a single loss jump
 FEWEST_STEPS = 40  # before a loss that has not fallen means anything
+FEW_OBJECTS = 3  # in an image
 # Rates that learn from scratch within the steps, by optimizer.
 USUAL_RATES = {"adamw": 1e-3, "sgd": 5e-3}
 
@@ -92,10 +93,21 @@ def rate_of(config: RunConfig) -> float:
 
 
 def choose_two(samples: Sequence[Sample]) -> list[Sample]:
-    """Two labeled images with fewer objects than most, which are learned faster; fewer where there are no two."""
+    """Two labeled images with few objects, which are learned soon, of as many classes as there are in such images.
+
+    Fewer where there are no two.
+    """
     labeled = sorted((one for one in samples if (~one.is_crowd).any()), key=lambda one: len(one.boxes))
-    start = min(len(labeled) // 4, max(0, len(labeled) - 2))
-    return labeled[start : start + 2]
+    chosen: list[Sample] = []
+    classes: set[int] = set()
+    for _ in range(min(2, len(labeled))):
+        most = max(FEW_OBJECTS, len(labeled[0].boxes))
+        few = (one for one in labeled if len(one.boxes) <= most)
+        best = max(few, key=lambda one: len(classes.union(one.labels.tolist())))  # the first of equals has fewest boxes
+        labeled = [one for one in labeled if one is not best]
+        chosen.append(best)
+        classes.update(best.labels.tolist())
+    return chosen
 
 
 def judge_learning(losses: Sequence[float], ratio: float, seconds: float, config: RunConfig) -> Verdict:

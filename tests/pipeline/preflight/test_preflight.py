@@ -2,11 +2,14 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from app.pipeline.config import parse_config
+from app.pipeline.data.snapshot import Sample
 from app.pipeline.models import build
 from app.pipeline.preflight import batch_fit, checks, overfit, rehearsal
 from app.pipeline.preflight.batch_fit import BatchFit, judge_fit
@@ -105,6 +108,24 @@ def test_learning_ends_when_the_time_is_over(snapshot, folder):
 
 def test_two_images_are_labeled_ones(snapshot):
     assert all(len(sample.boxes) for sample in choose_two(snapshot.split("train")))
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen"),
+    [
+        ([[], [1, 1, 1, 1, 1], [1], [1, 1], [2, 1]], [4, 2]),  # few objects, both classes; then the fewest
+        ([[1], [1, 1], [2, 2, 2], [2, 2]], [0, 3]),
+        ([[1] * 9, [1] * 7, []], [1, 0]),  # crowded throughout
+        ([[], [2]], [1]),
+        ([[]], []),
+    ],
+)
+def test_two_images_have_few_objects_of_many_classes(labels, chosen):
+    samples = [
+        Sample(n, Path(), "", "train", 64, 64, 0, np.ones((len(own), 4)), np.array(own, int), np.zeros(len(own), bool))
+        for n, own in enumerate(labels)
+    ]
+    assert [one.image_id for one in choose_two(samples)] == chosen
 
 
 def test_batch_that_does_not_fit_is_red_and_one_that_fits_is_proposed(snapshot, folder, monkeypatch, quick):
