@@ -3,7 +3,7 @@
 
 import { getParam, notify } from "./api.js";
 import { element } from "./element.js";
-import { formatFigure } from "./review_panel.js";
+import { formatFigure } from "./number_words.js";
 import { KINDS } from "./suspects.js";
 
 const TITLES = { map50: "mAP50", f1: "F1" };

@@ -5,8 +5,7 @@ import { DetectionCanvas } from "./canvas.js";
 import { PairData } from "./compare_data.js";
 import { sideHead } from "./compare_differences.js";
 import { element } from "./element.js";
-import { OUTCOMES } from "./review_data.js";
-import { outcomeColors, outcomeMark } from "./review_drawing.js";
+import { outcomeColors, outcomeMark, OUTCOMES } from "./outcomes.js";
 
 const SORT_MS = 250; // the order follows when the slider has rested this long
 const LISTED = 200; // images in the list; beyond them the keys go on

@@ -1,7 +1,7 @@
 // Choosing what is compared: up to six sides, the split, and whose differences are shown.
 
 import { element } from "./element.js";
-import { lineColor } from "./train_runs.js";
+import { lineColor } from "./palette.js";
 
 export const MAX_SIDES = 6;
 const SPLITS = ["valid", "test", "train"];

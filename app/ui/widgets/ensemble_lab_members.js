@@ -1,7 +1,7 @@
 // Who takes part in a lab: checkpoints of any runs on one dataset, stored predictions, the views, and the images.
 
 import { element } from "./element.js";
-import { formatFigure } from "./review_panel.js";
+import { formatFigure } from "./number_words.js";
 
 const SPLITS = ["valid", "test", "train"];
 const MAX_MEMBERS = 20;
@@ -117,7 +117,7 @@ export class LabMembers {
     const stored = run.sets.filter((set) => set.split === this.split && (set.kind === "ensemble" || !set.is_main));
     const place = (set) => run.checkpoints.findIndex((item) => item.id === set.checkpoint_id);
     stored.sort((a, b) => place(a) - place(b) || a.id - b.id); // ensembles first
-    const figures = (item) => [item.map50, item.f1].map((value) => (value === null ? "–" : formatFigure(value)));
+    const figures = (item) => [item.map50, item.f1].map(formatFigure);
     const rows = run.checkpoints.map((item) => this.row("checkpoints", item.id, item.name, figures(item), isForeign));
     rows.push(...stored.map((set) => this.row("sets", set.id, storedName(run, set), ["", ""], isForeign)));
     const head = [run.name, "mAP50", "F1"].map((text, index) => element("th", { class: index ? "a-number" : null, title: index ? null : text }, text));

@@ -2,6 +2,8 @@
 
 import { dateText, getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
+import { emptyState } from "./empty_state.js";
+import { endingText, isLive } from "./job_states.js";
 
 const POLL_MS = 1000;
 
@@ -107,12 +109,12 @@ class AnchorageExport extends HTMLElement {
   async refresh() {
     if (!projectSlug()) return;
     const [{ exports }, { jobs }] = await Promise.all([getJSON(projectURL("/exports")), getJSON(projectURL("/jobs"))]);
-    const active = jobs.filter((job) => job.kind === "export" && ["queued", "running", "stopping"].includes(job.state));
+    const active = jobs.filter((job) => job.kind === "export" && isLive(job));
     for (const job of jobs) {
       if (!this.watched.has(job.id) || active.includes(job)) continue;
       this.watched.delete(job.id);
       if (job.state === "done") notify(`Made ${job.result.files.join(", ")}.`, "done");
-      else if (job.state !== "cancelled") notify(job.error || `The export was ${job.state}.`, "error");
+      else if (job.state !== "cancelled") notify(endingText(job, "The export"), "error");
     }
     this.dataset.active = String(active.length);
     this.jobs.replaceChildren(...active.map((job) => this.jobRow(job)));
@@ -120,7 +122,7 @@ class AnchorageExport extends HTMLElement {
     if (shown === this.shown) return;
     this.shown = shown;
     this.dataset.count = String(exports.length);
-    this.files.replaceChildren(exports.length ? this.table(exports) : empty());
+    this.files.replaceChildren(exports.length ? this.table(exports) : emptyState("Nothing exported yet", "Make a file above; it appears here for download."));
   }
 
   jobRow(job) {
@@ -202,10 +204,6 @@ function describe(checkpoint) {
 function nameOf(set, checkpoints) {
   const checkpoint = checkpoints.find((item) => item.id === set.checkpoint_id);
   return checkpoint ? `${describe(checkpoint)}${set.is_main ? "" : ` · ${set.views}`}` : set.name;
-}
-
-function empty() {
-  return element("div", { class: "a-empty" }, element("strong", {}, "Nothing exported yet"), element("p", {}, "Make a file above; it appears here for download."));
 }
 
 function size(bytes) {

@@ -4,15 +4,15 @@
 // State for tests and styles lies in data-* attributes: state (loading, empty, missing, predicting, ready, failed),
 // set, tp, fp, fn, counted, images, frame-ms (the last slider step: matching, counting and drawing).
 
-import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { getJSON, getParam, notify, projectURL, sendJSON, setParam } from "./api.js";
+import { fill, select } from "./controls.js";
 import { element } from "./element.js";
-import { explainNoWeights } from "./no_weights.js";
-import { card, fill, select } from "./review_controls.js";
+import { noPredictions } from "./empty_state.js";
+import { JobProgress } from "./job_progress.js";
 import { forgetSet, SetReview } from "./review_set.js";
+import { openWithWeights, showFailure } from "./weights_page.js";
 
 const SPLITS = ["valid", "test", "train"];
-const FINAL_STATES = ["done", "failed", "cancelled", "interrupted"];
-const JOB_MS = 700;
 
 class AnchorageReview extends HTMLElement {
   connectedCallback() {
@@ -23,7 +23,7 @@ class AnchorageReview extends HTMLElement {
       this.review?.retheme();
     });
     this._themeWatch.observe(document.documentElement, { attributeFilter: ["class"] });
-    this._start().catch((error) => this._fail(error));
+    this._start();
   }
 
   disconnectedCallback() {
@@ -36,15 +36,16 @@ class AnchorageReview extends HTMLElement {
 
   // ---- choosing ---------------------------------------------------------------------------------------------------
 
-  async _start() {
-    this.dataset.state = "loading";
-    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
-    const { runs } = await getJSON(projectURL("/review"));
+  _start() {
+    return openWithWeights(this, {
+      nothing: "Nothing to review yet",
+      first: "Train a detector first: its predictions on the validation images appear here.",
+      open: (runs) => this._begin(runs),
+    });
+  }
+
+  async _begin(runs) {
     this.runs = runs;
-    if (!runs.length) {
-      const { text, href, action } = await explainNoWeights("Train a detector first: its predictions on the validation images appear here.");
-      return this._empty("Nothing to review yet", text, href, action);
-    }
     this._choose();
     this._build();
     await this._open();
@@ -145,13 +146,8 @@ class AnchorageReview extends HTMLElement {
   _offerPredicting() {
     this.dataset.state = "missing";
     const count = this.run.splits[this.split];
-    this.body.replaceChildren(
-      card(
-        `No predictions on ${this.split} yet`,
-        `The detector looks at ${count} image${count === 1 ? "" : "s"}; it goes on in the background if you leave the page.`,
-        element("button", { type: "button", class: "a-button primary", onclick: () => this._predict() }, `Predict ${this.split} images`),
-      ),
-    );
+    const text = `The detector looks at ${count} image${count === 1 ? "" : "s"}; it goes on in the background if you leave the page.`;
+    this.body.replaceChildren(noPredictions(this.split, text, () => this._predict()));
   }
 
   async _predict() {
@@ -167,25 +163,8 @@ class AnchorageReview extends HTMLElement {
 
   _follow(job) {
     this.dataset.state = "predicting";
-    const fillBar = element("div");
-    const message = element("p", {}, "Waiting for its turn…");
-    const cancel = element("button", { type: "button", class: "a-button", onclick: () => this._cancel(job) }, "Cancel");
-    const bar = element("div", { class: "a-progress" }, fillBar);
-    this.body.replaceChildren(card("Predicting", message, bar, cancel));
-    this._stopPolling = poll(async () => {
-      const { job: now } = await getJSON(projectURL(`/jobs/${job.id}`));
-      const { done = 0, total = 0, message: text = "" } = now.progress;
-      if (total) message.textContent = `${text || "Predicting"}: ${done} of ${total}`;
-      fillBar.style.width = `${total ? (100 * done) / total : 0}%`;
-      if (!FINAL_STATES.includes(now.state)) return;
-      this._stopPolling();
-      if (now.state !== "done") notify(now.error || `Predicting was ${now.state === "cancelled" ? "stopped" : now.state}.`, "error");
-      await this._refresh();
-    }, JOB_MS, bar);
-  }
-
-  async _cancel(job) {
-    await sendJSON("POST", projectURL(`/jobs/${job.id}/cancel`)).catch((error) => notify(error, "error"));
+    this.progress = new JobProgress([job], { title: `Predicting ${this.split} images`, onEnd: () => this._refresh().catch((error) => this._fail(error)) });
+    this.body.replaceChildren(this.progress.root);
   }
 
   /** Read the list of sets anew, keeping the choice. */
@@ -223,20 +202,13 @@ class AnchorageReview extends HTMLElement {
   // ---- ends -------------------------------------------------------------------------------------------------------
 
   _close() {
-    this._stopPolling?.();
+    this.progress?.end();
     this.review?.destroy();
     this.review = null;
   }
 
-  _empty(title, text, href, action) {
-    this.dataset.state = "empty";
-    this.replaceChildren(card(title, text, element("a", { class: "a-button primary", href }, action)));
-  }
-
   _fail(error) {
-    this.dataset.state = "failed";
-    const retry = element("button", { type: "button", class: "a-button", onclick: () => this._start().catch((again) => this._fail(again)) }, "Try again");
-    this.replaceChildren(card(error.message, error.hint ?? "", retry));
+    showFailure(this, error, () => this._start());
   }
 }
 

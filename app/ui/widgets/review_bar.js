@@ -1,10 +1,10 @@
 // The bar over the images of Review: thresholds, filters, order, and the legend that counts and hides outcomes.
 
+import { fill, select, slider } from "./controls.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
-import { fill, select, slider } from "./review_controls.js";
-import { OUTCOMES, SORTS } from "./review_data.js";
-import { outcomeMark } from "./review_drawing.js";
+import { outcomeMark, OUTCOMES } from "./outcomes.js";
+import { SORTS } from "./review_data.js";
 import { SIZES } from "./review_image.js";
 
 const SIZE_HELP = "By the area of a box in pixels of the original image: small is below 32 × 32, large above 96 × 96";
