@@ -13,10 +13,10 @@ import { emptyState, noPredictions } from "./empty_state.js";
 import { ImageGrid } from "./image_grid.js";
 import { JobProgress } from "./job_progress.js";
 import { isLive } from "./job_states.js";
+import { splitsOf } from "./run_words.js";
 import { ignoreBody, LabelChanges } from "./suspects.js";
 import { openWithWeights, showFailure } from "./weights_page.js";
 
-const SPLITS = ["valid", "test", "train"];
 const FILTERS = ["kind", "category", "min_score"];
 const IGNORED = "ignored"; // the kind under which the address keeps the list of ignored ones
 const CAPTION_PX = 112;
@@ -74,7 +74,7 @@ class AnchorageAudit extends HTMLElement {
   }
 
   _chooseSplit(split) {
-    const known = SPLITS.filter((name) => this.run.splits[name] > 0);
+    const known = splitsOf(this.run);
     this.split = known.includes(split) ? split : (known[0] ?? "valid");
   }
 
@@ -104,7 +104,7 @@ class AnchorageAudit extends HTMLElement {
     const { run } = this;
     fill(this.pickRun.input, this.runs.map((item) => [item.id, item.name]), run.id);
     fill(this.pickCheckpoint.input, run.checkpoints.map((item) => [item.id, item.name]), this.checkpoint.id);
-    fill(this.pickSplit.input, SPLITS.filter((split) => run.splits[split]).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
+    fill(this.pickSplit.input, splitsOf(run).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
   }
 
   async _open() {

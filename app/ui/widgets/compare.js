@@ -14,6 +14,7 @@ import { MAX_SIDES, SidePicker, colorOfSide, existingSides, suggestedSides } fro
 import { waitingFor } from "./compare_waiting.js";
 import { element } from "./element.js";
 import { JobProgress, ProgressCard } from "./job_progress.js";
+import { SPLITS } from "./run_words.js";
 import { openWithWeights } from "./weights_page.js";
 
 const TABS = {
@@ -23,7 +24,6 @@ const TABS = {
   images: { title: "Images", View: ImagePairs },
   notes: { title: "Notes", View: NoteSheets, isForAll: true },
 };
-const SPLITS = ["valid", "test", "train"];
 const POLL_MS = 700;
 
 class AnchorageCompare extends HTMLElement {

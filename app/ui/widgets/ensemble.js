@@ -12,9 +12,9 @@ import { EnsembleLab } from "./ensemble_lab.js";
 import { JobProgress } from "./job_progress.js";
 import { isLive } from "./job_states.js";
 import { formatFigure } from "./number_words.js";
+import { setTitle, splitsOf } from "./run_words.js";
 import { openWithWeights } from "./weights_page.js";
 
-const SPLITS = ["valid", "test", "train"];
 const BEST = 3;
 
 class AnchorageEnsemble extends HTMLElement {
@@ -56,7 +56,7 @@ class AnchorageEnsemble extends HTMLElement {
 
   _openRun(run) {
     this.run = run;
-    this.split = SPLITS.find((split) => run.splits[split] > 0) ?? "valid";
+    this.split = splitsOf(run)[0] ?? "valid";
     this.best = bestOf(run);
     this.chosen = new Set(this.best);
     setParam("run", run.id);
@@ -95,7 +95,7 @@ class AnchorageEnsemble extends HTMLElement {
     const runPick = element("select", { class: "a-input", "data-pick": "run", onchange: () => this._changeRun(Number(runPick.value)) });
     runPick.append(...this.runs.map((run) => element("option", { value: run.id, selected: run === this.run }, run.name)));
     this.splitPick = element("select", { class: "a-input", "data-pick": "split", onchange: () => this._changeSplit(this.splitPick.value) });
-    const splits = SPLITS.filter((split) => this.run.splits[split]);
+    const splits = splitsOf(this.run);
     this.splitPick.append(...splits.map((split) => element("option", { value: split, selected: split === this.split }, `${split} (${this.run.splits[split]} images)`)));
     const choice = element(
       "section",
@@ -242,7 +242,7 @@ class AnchorageEnsemble extends HTMLElement {
     const others = this._ensembles().filter((set) => set.id !== shownId);
     if (!others.length) return null;
     const links = others.map((set) =>
-      element("button", { type: "button", class: "a-button small", onclick: () => this._show(set) }, `${set.name}, IoU ${set.options.iou_threshold}, ${set.split}`),
+      element("button", { type: "button", class: "a-button small", onclick: () => this._show(set) }, `${setTitle(set, this.run)}, ${set.split}`),
     );
     return element("div", { class: "earlier" }, element("span", { class: "note" }, "Other ensembles of this run"), ...links);
   }

@@ -4,6 +4,7 @@ import { dateText, getJSON, getParam, notify, pageURL, poll, projectSlug, projec
 import { element } from "./element.js";
 import { emptyState } from "./empty_state.js";
 import { endingText, isLive } from "./job_states.js";
+import { checkpointTitle, setTitle } from "./run_words.js";
 
 const POLL_MS = 1000;
 
@@ -83,8 +84,8 @@ class AnchorageExport extends HTMLElement {
     const show = () => {
       const chosen = this.runs.find((item) => item.id === Number(run.input.value));
       setParam("run", chosen.id);
-      fill(checkpoint, chosen.checkpoints.map((item) => [item.id, describe(item)]));
-      fill(sets, chosen.sets.map((item) => [item.id, `${nameOf(item, chosen.checkpoints)} on ${item.split}`]));
+      fill(checkpoint, chosen.checkpoints.map((item) => [item.id, checkpointTitle(item)]));
+      fill(sets, chosen.sets.map((item) => [item.id, `${setTitle(item, chosen)} on ${item.split}`]));
       sets.hidden = make.hidden = !chosen.sets.length;
       none.hidden = Boolean(chosen.sets.length);
     };
@@ -194,16 +195,6 @@ function select(label, options) {
 
 function fill(field, options) {
   field.input.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
-}
-
-function describe(checkpoint) {
-  const { name } = checkpoint;
-  return checkpoint.map50 === null ? name : `${name} · mAP50 ${checkpoint.map50.toFixed(3)} · F1 ${checkpoint.f1.toFixed(3)}`;
-}
-
-function nameOf(set, checkpoints) {
-  const checkpoint = checkpoints.find((item) => item.id === set.checkpoint_id);
-  return checkpoint ? `${describe(checkpoint)}${set.is_main ? "" : ` · ${set.views}`}` : set.name;
 }
 
 function size(bytes) {

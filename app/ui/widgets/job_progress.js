@@ -15,10 +15,10 @@ class ProgressLine {
     this.start = null; // {at, done}: where it was when it was first seen at work
     this.phase = element("span", { role: "status" }, WORDS.queued); // read out when it changes; the numbers are not
     this.count = element("span");
-    this.left = element("span", { class: "left a-muted" });
+    this.left = element("span", { class: "a-muted" });
     this.fill = element("div");
     this.bar = element("div", { class: "a-progress", role: "progressbar", "aria-label": name, "aria-valuemin": 0, "aria-valuemax": 100 }, this.fill);
-    this.words = element("div", { class: "words" }, element("p", {}, this.phase, this.count), this.left);
+    this.words = element("div", { class: "job-words" }, element("p", {}, this.phase, this.count), this.left);
   }
 
   /** @param {{state: string, progress: {done?: number, total?: number, message?: string, eta_s?: number}}} work */
@@ -49,7 +49,7 @@ export class ProgressCard {
   constructor({ title, names = [], onStop }) {
     this.lines = (names.length ? names : [title]).map((name) => new ProgressLine(name));
     this.stop = element("button", { type: "button", class: "a-button", "data-action": "stop", onclick: onStop }, "Stop");
-    const rows = this.lines.map(({ words, bar }, index) => element("div", { class: "line" }, names.length ? element("strong", {}, names[index]) : null, words, bar));
+    const rows = this.lines.map(({ words, bar }, index) => element("div", { class: "job-line" }, names.length ? element("strong", {}, names[index]) : null, words, bar));
     this.root = element("section", { class: "a-card a-job", "aria-label": title }, element("h3", { class: "a-subtitle" }, title), ...rows, this.stop);
   }
 

@@ -10,9 +10,9 @@ import { element } from "./element.js";
 import { noPredictions } from "./empty_state.js";
 import { JobProgress } from "./job_progress.js";
 import { forgetSet, SetReview } from "./review_set.js";
+import { checkpointTitle, setTitle, splitsOf } from "./run_words.js";
 import { openWithWeights, showFailure } from "./weights_page.js";
 
-const SPLITS = ["valid", "test", "train"];
 
 class AnchorageReview extends HTMLElement {
   connectedCallback() {
@@ -57,7 +57,7 @@ class AnchorageReview extends HTMLElement {
     const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted));
     this.run = owner ?? this.runs.find((run) => run.id === Number(getParam("run"))) ?? this.runs[0];
     const set = owner?.sets.find((item) => item.id === wanted);
-    this.split = set?.split ?? SPLITS.find((split) => this.run.splits[split] > 0) ?? "valid";
+    this.split = set?.split ?? splitsOf(this.run)[0] ?? "valid";
     this.source = set ? sourceOf(set) : this._defaultSource();
   }
 
@@ -93,9 +93,9 @@ class AnchorageReview extends HTMLElement {
     const ensembles = run.sets.filter((set) => set.kind === "ensemble" && set.split === this.split);
     const others = run.sets.filter((set) => set.kind === "checkpoint" && !set.is_main && set.split === this.split);
     const groups = [
-      ["Checkpoints", run.checkpoints.map((item) => [`checkpoint-${item.id}`, describe(item)])],
-      ["Other views (test-time augmentation)", others.map((set) => [`set-${set.id}`, `${this._checkpointName(set)}, ${set.views}`])],
-      ["Ensembles", ensembles.map((set) => [`set-${set.id}`, `${set.name}, IoU ${set.options.iou_threshold}`])],
+      ["Checkpoints", run.checkpoints.map((item) => [`checkpoint-${item.id}`, checkpointTitle(item)])],
+      ["Other views (test-time augmentation)", others.map((set) => [`set-${set.id}`, setTitle(set, run)])],
+      ["Ensembles", ensembles.map((set) => [`set-${set.id}`, setTitle(set, run)])],
     ];
     this.sourceSelect.input.replaceChildren(
       ...groups.filter(([, items]) => items.length).map(([label, items]) => {
@@ -104,17 +104,13 @@ class AnchorageReview extends HTMLElement {
         return group;
       }),
     );
-    fill(this.splitSelect.input, SPLITS.filter((split) => run.splits[split]).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
-  }
-
-  _checkpointName(set) {
-    return this.run.checkpoints.find((item) => item.id === set.checkpoint_id)?.name ?? set.name;
+    fill(this.splitSelect.input, splitsOf(run).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
   }
 
   _changeRun(id) {
     this.run = this.runs.find((run) => run.id === id);
     this.source = this._defaultSource();
-    if (!this.run.splits[this.split]) this.split = SPLITS.find((split) => this.run.splits[split] > 0) ?? "valid";
+    if (!this.run.splits[this.split]) this.split = splitsOf(this.run)[0] ?? "valid";
     this._reopen();
   }
 
@@ -214,7 +210,5 @@ class AnchorageReview extends HTMLElement {
 
 // Of a checkpoint the predictions in the views that its run is judged in; others are a source of their own.
 const sourceOf = (set) => (set.kind === "checkpoint" && set.is_main ? `checkpoint-${set.checkpoint_id}` : `set-${set.id}`);
-
-const describe = ({ name, map50 }) => (map50 === null ? name : `${name}, mAP50 ${map50.toFixed(3)}`);
 
 if (!customElements.get("anchorage-review")) customElements.define("anchorage-review", AnchorageReview);
