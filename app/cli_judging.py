@@ -1,35 +1,80 @@
-"""The commands that judge: compare, audit, sweep and notes. Their arguments, their work and how people read it."""
+"""The commands that judge: evaluate, ensemble, compare, audit, sweep and notes. Their arguments and their work."""
 
 import argparse
 from typing import Any
 
+from app import cli_text
 from app.cli_arguments import (
     CommandParser,
     add_command,
     add_run,
     add_run_and_split,
+    add_split,
+    ids,
     output_file,
+    run_id,
     side_of,
 )
 from app.cli_progress import show_job
 from app.errors import BadRequest
-from app.pipeline.evaluate.selection import TITLES
 from app.records import SPLITS
-from app.services import auditing, comparing, comparison_report, projects, run_notes, sweeping
+from app.services import (
+    auditing,
+    comparing,
+    comparison_report,
+    diagnosing,
+    ensemble_lab,
+    ensembling,
+    projects,
+    review,
+    run_notes,
+    sweeping,
+)
 from app.services.context import Services
 
 Result = dict[str, Any]
-FIGURES = ("map", "map50", "map75", "f1")
 SIDES = {
     "run": "a run's number: its best checkpoint is compared",
     "checkpoint": "a checkpoint's number, as `runs` lists it",
     "set": "the number of stored predictions, as `ensemble` tells it: an ensemble's",
 }
-MAX_COLUMNS = 8  # of classes, in a table for people; --json has all
 
 
 def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
     """Add the commands of this module."""
+    command = add_command(commands, "evaluate", evaluate, "judge a run's best checkpoint on a split")
+    add_run_and_split(command)
+    command.set_defaults(as_text=cli_text.evaluation_as_text)
+    command.add_argument(
+        "--tta",
+        choices=(*review.VIEW_TITLES, "all"),
+        help="test-time augmentation in place of the run's own; all compares them in one table",
+    )
+    command.add_argument(
+        "--results", type=output_file, metavar="FILE", help="write the predictions as COCO results JSON"
+    )
+
+    command = add_command(commands, "ensemble", ensemble, "fuse checkpoints and judge the result")
+    members = command.add_mutually_exclusive_group(required=True)
+    members.add_argument("--run", type=run_id, metavar="ID", help="the best checkpoints of this run")
+    members.add_argument("--checkpoints", type=ids, metavar="ID,ID", help="these, of any runs; `runs` lists them")
+    members.add_argument("--sets", type=ids, metavar="ID,ID", help="these stored predictions; with --tune")
+    add_split(command)
+    command.add_argument("--top", type=int, default=3, metavar="N", help="how many checkpoints of a run (3)")
+    command.add_argument(
+        "--tune",
+        action="store_true",
+        help="tune every method on half of the images, judge on the other half, and say which members are needed",
+    )
+    command.add_argument(
+        "--tta",
+        choices=(*review.VIEW_TITLES, "all"),
+        help="with --tune: test-time augmentation in place of the run's own; all compares them in one table",
+    )
+    command.add_argument(
+        "--method", choices=ensembling.METHODS, default=ensembling.METHODS[0], help="how they are fused (wbf)"
+    )
+
     text = "compare two runs, checkpoints or stored sets, with the noise of the difference"
     command = add_command(commands, "compare", compare_sides, text)
     for kind, about in SIDES.items():
@@ -38,24 +83,101 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
         )
     command.add_argument("--split", choices=SPLITS, default="", help="the images to judge on (valid, or a set's own)")
     command.add_argument("--report", type=output_file, metavar="FILE", help="write a report: .html or .md")
-    command.set_defaults(as_text=comparison_as_text)
+    command.set_defaults(as_text=cli_text.comparison_as_text)
 
     text = "list labels that a run's best checkpoint disagrees with, the surest first"
     command = add_command(commands, "audit", audit_labels, text)
     add_run_and_split(command)
     command.add_argument("--min-score", type=float, metavar="S", help="how sure the model must be (where F1 is best)")
     command.add_argument("--limit", type=int, default=100, metavar="N", help="how many at most (100)")
-    command.set_defaults(as_text=audit_as_text)
+    command.set_defaults(as_text=cli_text.audit_as_text)
 
     text = "judge every kept checkpoint of a run, and two averages of their weights"
     command = add_command(commands, "sweep", sweep_checkpoints, text)
     add_run_and_split(command)
-    command.set_defaults(as_text=sweep_as_text)
+    command.set_defaults(as_text=cli_text.sweep_as_text)
 
     command = add_command(commands, "notes", read_or_write_notes, "show what was written about a run, or write it")
     add_run(command)
     for part in run_notes.PARTS:
         command.add_argument(f"--{part}", metavar="TEXT", help=f"write the {part}")
+
+
+def evaluate(services: Services, values: argparse.Namespace) -> Result:
+    """`evaluate`: predicts first where that was not done yet; `--tta all` compares the test-time augmentations."""
+    slug = projects.find_project(services, values.project)
+    if values.tta == "all":
+        if values.results is not None:
+            raise BadRequest("One set of predictions can be written, and --tta all makes three.", "Name one of them.")
+        compared = review.compare_views(services, slug, values.run, values.split, show_job())
+        return {
+            "project": slug,
+            "run": values.run,
+            "split": values.split,
+            **compared,
+            "checkpoint": compared["checkpoint"]["file_name"],
+        }
+    result = review.evaluate_run(services, slug, values.run, values.split, show_job(), values.tta)
+    answer = {
+        "project": slug,
+        "checkpoint": result["checkpoint"]["file_name"],
+        "test_time_augmentation": result["test_time_augmentation"],
+        **_figures(result, values),
+    }
+    if values.results is not None:
+        review.write_results(services, slug, result["set"]["id"], values.results)
+        answer["left_out_images"] = review.images_left_out(services, slug, result["set"]["id"])
+    beyond = {name: result[name] for name in ("mean_best_iou", "count_difference")}
+    return {**answer, **beyond, **diagnosing.diagnose(services, slug, result["set"]["id"])}
+
+
+def ensemble(services: Services, values: argparse.Namespace) -> Result:
+    """`ensemble`: the figures of the fused predictions, and those of the members beside them; `--tune`: the lab's."""
+    slug = projects.find_project(services, values.project)
+    if values.tune:
+        return _tune_ensemble(services, slug, values)
+    if values.sets:
+        raise BadRequest("Stored predictions are fused by the lab only.", "Add --tune, or name --checkpoints.")
+    if values.tta:
+        raise BadRequest("Views are compared by the lab only.", "Add --tune, or leave --tta out.")
+    result = ensembling.fuse_run(
+        services,
+        slug,
+        values.run,
+        values.split,
+        values.top,
+        show_job(),
+        checkpoint_ids=values.checkpoints,
+        options={"method": values.method},
+    )
+    return {
+        "project": slug,
+        **_figures(result, values),
+        "method": values.method,
+        "set": result["set"]["id"],
+        **{name: result[name] for name in ("members", "verdict", "is_gain")},
+    }
+
+
+def _tune_ensemble(services: Services, slug: str, values: argparse.Namespace) -> Result:
+    values.as_text = cli_text.lab_as_text
+    result = ensemble_lab.run(
+        services,
+        slug,
+        show_job(),
+        run_id=values.run,
+        checkpoint_ids=values.checkpoints or (),
+        set_ids=values.sets or (),
+        top=values.top,
+        split=values.split,
+        views=tuple(review.VIEW_TITLES) if values.tta == "all" else (values.tta,) if values.tta else (),
+    )
+    return {"project": slug, **result}
+
+
+def _figures(result: Result, values: argparse.Namespace) -> Result:
+    names = ("map", "map50", "map75", "f1", "f1_threshold", "per_class", "coco")
+    return {"run": result["run"], "split": values.split, **{name: result[name] for name in names}}
 
 
 def compare_sides(services: Services, values: argparse.Namespace) -> Result:
@@ -93,86 +215,3 @@ def read_or_write_notes(services: Services, values: argparse.Namespace) -> Resul
     changes = {part: text for part in run_notes.PARTS if (text := getattr(values, part)) is not None}
     notes = run_notes.set_notes(services, slug, values.run, changes)
     return {"project": slug, "run": values.run, **notes}
-
-
-def diagnosis_as_text(result: Result) -> list[str]:
-    """Error budget and confusion matrix in lines."""
-    budget, confusion = result["error_budget"], result["confusion"]
-    lines = ["", f"What keeps AP50 ({budget['ap50']:.3f}) down:"]
-    for row in budget["kinds"]:
-        lines.append(f"  {row['kind']:<16}{row['d_ap50']:>7.3f}{row['count']:>8}  {row['advice']}")
-    for name in ("false_positives", "false_negatives"):
-        lines.append(f"  all {name.replace('_', ' '):<16}{budget[name]:>3.3f}")
-    threshold = f"score {confusion['score_threshold']:.2f}, IoU {confusion['iou_threshold']:.2f}"
-    lines += ["", f"Labeled (rows) and predicted (columns) at {threshold}:"]
-    names = confusion["labels"][: MAX_COLUMNS + 1]
-    lines.append(f"  {'':<18}" + "".join(f"{name[:10]:>11}" for name in names))
-    for name, counts in zip(names, confusion["counts"], strict=False):
-        lines.append(f"  {name[:17]:<18}" + "".join(f"{count:>11}" for count in counts[: len(names)]))
-    return lines
-
-
-def comparison_as_text(result: Result) -> str:
-    """The verdict, the figures, the options that differ, and when each was as good."""
-    names = [f"{item['name']} ({item['run']}), {item['checkpoint'] or 'an ensemble'}" for item in result["runs"]]
-    lines = [f"A: {names[0]}", f"B: {names[1]}", f"on {result['images']} images of {result['split']}"]
-    for name, text in (("left_out", "images that only one of them has"), ("relabeled", "images labeled anew")):
-        lines += [f"{result[name]} {text}"] if result[name] else []
-    lines += ["", f"{'':<8}{'A':>8}{'B':>8}{'B - A':>9}   95 % interval       B better   detectable   difference"]
-    for figure, item in result["differences"].items():
-        interval = f"{item['low']:+.3f} to {item['high']:+.3f}"
-        lines.append(
-            f"{TITLES[figure]:<8}{item['first']:>8.3f}{item['second']:>8.3f}{item['difference']:>+9.3f}"
-            f"   {interval:<18}{100 * item['share_better']:>8.1f} %{item['detectable']:>13.3f}"
-            f"   {'beyond chance' if item['is_clear'] else 'inside the noise'}"
-        )
-    lines += [
-        "",
-        result["verdict"],
-        "",
-        "Options that differ (A, B):" if result["config"] else "The options are equal.",
-    ]
-    lines += [f"  {item['option']:<26}{item['first']!s:<24}{item['second']}" for item in result["config"]]
-    reached = result["reached"]
-    if reached:
-        each = (f"{reached[s]['epoch']} epochs, {reached[s]['elapsed_s'] / 60:.1f} min" for s in ("first", "second"))
-        lines += ["", f"mAP50 {reached['map50']:.3f} was reached after {' (A) and after '.join(each)} (B)."]
-    return "\n".join(lines + ([f"report: {result['report']}"] if "report" in result else []))
-
-
-def audit_as_text(result: Result) -> str:
-    """One line a suspect."""
-    counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in result["counts"].items())
-    lines = [f"{result['images']} images, model at least {result['min_score']:.2f} sure: {counts}"]
-    if result["ignored"]:
-        lines[0] += f" ({result['ignored']} ignored)"
-    judged = result["judged"]
-    if judged["changed"]:
-        moved = ", ".join(
-            f"{TITLES[name]} {judged['before'][name]:.3f} -> {judged['after'][name]:.3f}" for name in judged["before"]
-        )
-        images = "1 image" if judged["changed"] == 1 else f"{judged['changed']} images"
-        lines.append(f"Judged again, with {images} labeled anew since the run began: {moved}.")
-    if result["in_sample"]:
-        lines.append(f"The model was trained on {result['in_sample']} of them: it has learned their faults too.")
-    for item in result["suspects"]:
-        box = " ".join(f"{value:.0f}" for value in item["box"])
-        labeled = f"{item['labeled']} labeled, " if item["labeled"] else ""
-        seen = ", in sample" if item["in_sample"] else ""
-        lines.append(
-            f"{item['score']:.3f} {item['kind'].replace('_', ' '):<12} image {item['image_id']} {item['file_name']}: "
-            f"{labeled}{item['predicted']} at {box}{seen}"
-        )
-    return "\n".join(lines)
-
-
-def sweep_as_text(result: Result) -> str:
-    """A table of all checkpoints, with AP50 by class."""
-    classes = [entry["name"] for entry in result["rows"][0]["per_class"]][:MAX_COLUMNS]
-    heads = [*(TITLES[name] for name in FIGURES), "score", *(f"{name[:9]}" for name in classes)]
-    lines = [f"{'':<18}" + "".join(f"{head:>10}" for head in heads)]
-    for row in result["rows"]:
-        values = [*(row[name] for name in (*FIGURES, "score")), *(entry["ap50"] for entry in row["per_class"])]
-        lines.append(f"{row['name']:<18}" + "".join(f"{value:>10.3f}" for value in values[: len(heads)]))
-        lines += [f"{'':<18}  of {', '.join(row['members'])}"] if row["members"] else []
-    return "\n".join([*lines, "", result["verdict"]])

@@ -15,7 +15,6 @@ from app.records import IgnoredSuspect, Image, Job
 from app.services import review
 from app.services.audited_labels import Audit, AuditedLabels, audit
 from app.services.context import Services
-from app.services.stored_sets import wait_for_set
 from app.store import categories, ignored_suspects, images
 from app.store.database import ProjectDatabase
 
@@ -52,7 +51,7 @@ def audit_run(
     As :func:`audit_sets`, with run, split, checkpoint and ``judged``: see :func:`judge_again`.
     """
     checkpoint = review.best_checkpoint(services, slug, run_id)
-    record = wait_for_set(services, slug, checkpoint, split, on_change)
+    record = review.wait_for_predictions(services, slug, checkpoint.id, split, on_change)
     audited = audit_sets(services, slug, [record.id], AuditFilter(min_score=min_score), limit=limit)
     judged = judge_again(services, slug, [record.id])
     return {"run": run_id, "split": split, "checkpoint": checkpoint.file_name, **audited, "judged": judged}

@@ -12,7 +12,6 @@ from app.services import comparison_sides, review, run_notes
 from app.services.comparison_sides import Chosen, Side
 from app.services.context import Services
 from app.services.pair_figures import ask_for_pair, judge_pair, stop_pair
-from app.services.stored_sets import wait_for_set
 from app.store import runs
 
 CURVES = ("map50", "map", "f1")
@@ -118,7 +117,7 @@ def compare(
     comparison_sides.require_different(*chosen)
     for one in chosen:
         if one.record is None:
-            wait_for_set(services, slug, one.checkpoint, split, on_change)
+            review.wait_for_predictions(services, slug, one.checkpoint.id, split, on_change)
     chosen, records = choose_two(services, slug, first, second, split)
     figures = judge_pair(services, slug, *records)
     described = [

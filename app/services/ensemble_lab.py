@@ -196,7 +196,7 @@ def run(
 ) -> dict[str, Any]:
     """Queue a lab, wait for it and return it; arguments of :func:`request_lab`. Raises UserError when it failed."""
     queued = request_lab(services, slug, **request)
-    return lab(services, slug, ensembling.wait_until_done(services, slug, queued, on_change).id)
+    return lab(services, slug, jobs.wait_until_done(services, slug, queued.id, "The lab", on_change).id)
 
 
 def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:

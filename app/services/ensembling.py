@@ -294,14 +294,6 @@ def compile_ahead(services: Services) -> int:
     return code
 
 
-def wait_until_done(services: Services, slug: str, job: Job, on_change: Callable[[Job], None] | None = None) -> Job:
-    """Wait for a fusing or a lab; raises UserError unless it ends well."""
-    ended = jobs.wait_for(services, slug, job.id, on_change)
-    if ended.state != "done":
-        raise UserError(f"Fusing ended as {ended.state}: {ended.error or 'stopped'}", "The job's log says more.")
-    return ended
-
-
 def fuse_run(
     services: Services,
     slug: str,
@@ -317,7 +309,7 @@ def fuse_run(
     queued = request_ensemble(
         services, slug, run_id=run_id, checkpoint_ids=checkpoint_ids, split=split, top=top, options=options
     )
-    job = wait_until_done(services, slug, queued, on_change)
+    job = jobs.wait_until_done(services, slug, queued.id, "Fusing", on_change)
     compared = comparison(services, slug, job.result["set"])
     return {
         "run": compared["run"],

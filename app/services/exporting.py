@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from app.errors import BadRequest, NotFound, UserError
+from app.errors import BadRequest, NotFound
 from app.records import Job
 from app.services import jobs as job_service
 from app.services import review
@@ -62,15 +62,8 @@ def export_weights(services: Services, slug: str, run_id: int, weights_format: s
     checkpoint = review.best_checkpoint(services, slug, run_id)
     payload = {"what": "weights", "checkpoint_id": checkpoint.id, "format": _checked_format(weights_format)}
     job = job_service.enqueue(services, slug, "export", payload | {"folder": str(Path(out_dir).resolve())})
-    return {"run": run_id, "checkpoint": checkpoint.file_name, **finished_result(services, slug, job)}
-
-
-def finished_result(services: Services, slug: str, job: Job) -> dict[str, Any]:
-    """Wait for a job and return its result; raises UserError with its reason when it did not end well."""
-    ended = job_service.wait_for(services, slug, job.id)
-    if ended.state != "done":
-        raise UserError(ended.error or f"The {ended.kind} was {ended.state}.", "The job's log has the details.")
-    return ended.result
+    ended = job_service.wait_until_done(services, slug, job.id, "The export")
+    return {"run": run_id, "checkpoint": checkpoint.file_name, **ended.result}
 
 
 def _checked_format(weights_format: str) -> str:

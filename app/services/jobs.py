@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from app.errors import BadRequest
+from app.errors import BadRequest, UserError
 from app.jobs import logs, queue
 from app.jobs.locks import is_held
 from app.jobs.process import module_command, start_detached
@@ -152,3 +152,14 @@ def wait_for(
             checked = now
             ensure_worker(services)
         time.sleep(0.2)
+
+
+def wait_until_done(
+    services: Services, slug: str, job_id: int, what: str, on_change: Callable[[Job], None] | None = None
+) -> Job:
+    """As :func:`wait_for`; raises UserError with its reason unless the job ended well. ``what`` begins the text."""
+    job = wait_for(services, slug, job_id, on_change)
+    if job.state != "done":
+        reason = (job.error or "it was stopped").rstrip(".")
+        raise UserError(f"{what} ended as {job.state}: {reason}.", f"The log of job {job.id} says more.")
+    return job

@@ -8,7 +8,6 @@ from app.pipeline.data.layout_names import PICTURE_ENDINGS
 from app.services import jobs as job_service
 from app.services import review
 from app.services.context import Services
-from app.services.exporting import finished_result
 
 
 def predict_files(
@@ -32,7 +31,8 @@ def predict_files(
         "min_score": min_score,
     }
     job = job_service.enqueue(services, slug, "predict_files", payload)
-    return {"run": run_id, "checkpoint": checkpoint.file_name, **finished_result(services, slug, job)}
+    ended = job_service.wait_until_done(services, slug, job.id, "Predicting")
+    return {"run": run_id, "checkpoint": checkpoint.file_name, **ended.result}
 
 
 def list_pictures(path: Path) -> list[Path]:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from app.errors import UserError
 from app.records import Job
 from app.services import jobs
 from app.services.context import Services
@@ -52,8 +51,5 @@ def check_and_wait(
 
     Raises as :func:`start` does, and UserError when the job did not end well.
     """
-    job = jobs.wait_for(services, slug, start(services, slug, values, preset).id, on_change)
-    if job.state != "done":
-        reason = (job.error or "it was stopped").rstrip(".")
-        raise UserError(f"The checks ended as {job.state}: {reason}.", f"See the log of job {job.id}.")
-    return job.result
+    job = start(services, slug, values, preset)
+    return jobs.wait_until_done(services, slug, job.id, "The checks", on_change).result

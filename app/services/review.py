@@ -117,6 +117,24 @@ def ensure_predictions(
     return jobs.enqueue(services, slug, "predict", payload)
 
 
+def wait_for_predictions(
+    services: Services,
+    slug: str,
+    checkpoint_id: int,
+    split: str,
+    on_change: Callable[[Job], None] | None = None,
+    augmentation: TestTimeAugmentation | None = None,
+) -> PredictionSet:
+    """As :func:`ensure_predictions`, but blocks until they are there; raises UserError when predicting failed."""
+    found = ensure_predictions(services, slug, checkpoint_id, split, augmentation)
+    if isinstance(found, Job):
+        jobs.wait_until_done(services, slug, found.id, "Predicting", on_change)
+        found = ensure_predictions(services, slug, checkpoint_id, split, augmentation)
+    if isinstance(found, Job):
+        raise UserError("Predicting ended without storing its predictions.", "Try again.")
+    return found
+
+
 def check_split(services: Services, slug: str, run_id: int, split: str) -> None:
     """Raise BadRequest unless the run's frozen dataset has images in ``split``."""
     if split not in SPLITS:
@@ -281,14 +299,7 @@ def evaluate_run(
     asked for. Raises NotFound, BadRequest, and UserError when predicting failed.
     """
     checkpoint = best_checkpoint(services, slug, run_id)
-    found = ensure_predictions(services, slug, checkpoint.id, split, augmentation)
-    if isinstance(found, Job):
-        job = jobs.wait_for(services, slug, found.id, on_change)
-        if job.state != "done":
-            raise UserError(f"Predicting ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
-        found = ensure_predictions(services, slug, checkpoint.id, split, augmentation)
-    if isinstance(found, Job):
-        raise UserError("Predicting ended without storing its predictions.", "Try again.")
+    found = wait_for_predictions(services, slug, checkpoint.id, split, on_change, augmentation)
     return {
         "run": run_id,
         "checkpoint": {"id": checkpoint.id, "epoch": checkpoint.epoch, "file_name": checkpoint.file_name},

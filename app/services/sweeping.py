@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from app.errors import NotFound, UserError
+from app.errors import NotFound
 from app.pipeline.config import TestTimeAugmentation
 from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, explain_gain, selection_score
 from app.records import Checkpoint, Job
@@ -68,9 +68,8 @@ def sweep_run(
     """
     table = sweep_table(services, slug, run_id, split)
     if table["missing"]:
-        job = jobs.wait_for(services, slug, request_sweep(services, slug, run_id, split).id, on_change)
-        if job.state != "done":
-            raise UserError(f"The sweep ended as {job.state}: {job.error or 'stopped'}", "The job's log says more.")
+        job = request_sweep(services, slug, run_id, split)
+        jobs.wait_until_done(services, slug, job.id, "The sweep", on_change)
         table = sweep_table(services, slug, run_id, split)
     return table
 

@@ -156,7 +156,8 @@ def test_figures_that_take_long_are_followed_and_stopped(page, project, second):
 
     page.route("**/compare/figures?**", answer)
     page.goto(f"/compare?project={project.slug}")
-    page.get_by_text("Measuring the noise: 300 of 1000, 7 s left").wait_for()
+    page.get_by_text("Measuring the noise: 300 of 1000").wait_for()
+    page.get_by_text("About 7 s left").wait_for()
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector("anchorage-compare[data-state=stopped]")
     assert stops == [1]

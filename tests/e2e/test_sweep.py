@@ -46,8 +46,10 @@ def test_sweep_is_followed_stopped_and_shown_with_its_soups(page, app_server):
     page.wait_for_selector("anchorage-sweep[data-state=partial][data-rows='3']")
     page.get_by_role("button", name="Judge the rest").click()
     page.wait_for_selector("anchorage-sweep[data-state=sweeping]")
-    page.get_by_text("Mixing the greedy soup: 5 of 20 images").wait_for()
+    page.get_by_text("Mixing the greedy soup: 5 of 20").wait_for()
     page.get_by_text("About 1 min 15 s left").wait_for()
+    assert page.get_by_role("progressbar", name="Judging on valid").get_attribute("aria-valuenow") == "25"
+    assert page.locator(".a-job [role=status]").inner_text() == "Mixing the greedy soup"  # what is read out
     add_soups(project)
     page.locator("anchorage-sweep").get_by_role("button", name="Stop").click()
     page.wait_for_selector("anchorage-sweep[data-state=ready][data-rows='5']")

@@ -162,8 +162,9 @@ def test_linked_pictures_keep_their_own_names(project, tmp_path, monkeypatch):
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "elsewhere" / "real.png")
     (tmp_path / "in" / "moving.GIF").write_bytes(b"GIF89a")
     payloads = []
-    monkeypatch.setattr(predicting.job_service, "enqueue", lambda s, slug, kind, payload: payloads.append(payload))
-    monkeypatch.setattr(predicting, "finished_result", lambda *given: {})
+    queued = SimpleNamespace(id=1, state="done", result={})
+    monkeypatch.setattr(jobs, "enqueue", lambda s, slug, kind, payload: payloads.append(payload) or queued)
+    monkeypatch.setattr(jobs, "wait_for", lambda *given: queued)
     monkeypatch.chdir(tmp_path)
     predicting.predict_files(project.services, project.slug, project.run_id, Path("in"), Path("found.json"))
     assert payloads[0]["root"] == str(tmp_path / "in")

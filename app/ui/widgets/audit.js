@@ -4,17 +4,19 @@
 // State for tests and styles lies in data-* attributes: state (loading, empty, missing, predicting, ready, failed), set,
 // total, known, ignored.
 
-import { getJSON, getParam, notify, pageURL, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { getJSON, getParam, notify, pageURL, projectURL, sendJSON, setParam } from "./api.js";
 import { suspectCard } from "./audit_card.js";
 import { AuditSummary } from "./audit_summary.js";
+import { fill, select } from "./controls.js";
 import { element } from "./element.js";
+import { emptyState, noPredictions } from "./empty_state.js";
 import { ImageGrid } from "./image_grid.js";
 import { JobProgress } from "./job_progress.js";
-import { explainNoWeights } from "./no_weights.js";
-import { ignoreBody, KINDS, LabelChanges } from "./suspects.js";
+import { isLive } from "./job_states.js";
+import { splitsOf } from "./run_words.js";
+import { ignoreBody, LabelChanges } from "./suspects.js";
+import { openWithWeights, showFailure } from "./weights_page.js";
 
-const SPLITS = ["valid", "test", "train"];
-const LIVE_STATES = ["queued", "running", "stopping"];
 const FILTERS = ["kind", "category", "min_score"];
 const IGNORED = "ignored"; // the kind under which the address keeps the list of ignored ones
 const CAPTION_PX = 112;
@@ -25,7 +27,7 @@ class AnchorageAudit extends HTMLElement {
   connectedCallback() {
     if (this._isStarted) return;
     this._isStarted = true;
-    this._start().catch((error) => this._fail(error));
+    this._start();
   }
 
   disconnectedCallback() {
@@ -37,17 +39,19 @@ class AnchorageAudit extends HTMLElement {
 
   // ---- choosing ---------------------------------------------------------------------------------------------------
 
-  async _start() {
-    this.dataset.state = "loading";
-    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
-    this.changes = new LabelChanges();
-    const [{ runs }, { categories }] = await Promise.all([getJSON(projectURL("/review")), getJSON(projectURL("/categories"))]);
+  _start() {
+    return openWithWeights(this, {
+      nothing: "Nothing to audit with yet",
+      first: "Train a detector first: where it is sure and the labels say otherwise, they are worth a look.",
+      open: (runs) => this._begin(runs),
+    });
+  }
+
+  async _begin(runs) {
     this.runs = runs;
+    this.changes = new LabelChanges();
+    const { categories } = await getJSON(projectURL("/categories"));
     this.categories = new Map(categories.map((category) => [category.id, category]));
-    if (!runs.length) {
-      const { text, href, action } = await explainNoWeights("Train a detector first: where it is sure and the labels say otherwise, they are worth a look.");
-      return this._empty("Nothing to audit with yet", text, href, action);
-    }
     this._choose();
     this._build();
     await this._open();
@@ -70,7 +74,7 @@ class AnchorageAudit extends HTMLElement {
   }
 
   _chooseSplit(split) {
-    const known = SPLITS.filter((name) => this.run.splits[name] > 0);
+    const known = splitsOf(this.run);
     this.split = known.includes(split) ? split : (known[0] ?? "valid");
   }
 
@@ -88,9 +92,9 @@ class AnchorageAudit extends HTMLElement {
   }
 
   _build() {
-    this.pickRun = pick("Run", (value) => this._change({ run: Number(value) }));
-    this.pickCheckpoint = pick("Judged by", (value) => this._change({ checkpoint: Number(value) }));
-    this.pickSplit = pick("Images of", (value) => this._change({ split: value }));
+    this.pickRun = select("Run", (value) => this._change({ run: Number(value) }));
+    this.pickCheckpoint = select("Judged by", (value) => this._change({ checkpoint: Number(value) }));
+    this.pickSplit = select("Images of", (value) => this._change({ split: value }));
     this.body = element("div", { class: "body" });
     const bar = element("div", { class: "bar" }, this.pickRun.field, this.pickCheckpoint.field, this.pickSplit.field);
     this.replaceChildren(element("div", { class: "audit" }, bar, this.body));
@@ -100,7 +104,7 @@ class AnchorageAudit extends HTMLElement {
     const { run } = this;
     fill(this.pickRun.input, this.runs.map((item) => [item.id, item.name]), run.id);
     fill(this.pickCheckpoint.input, run.checkpoints.map((item) => [item.id, item.name]), this.checkpoint.id);
-    fill(this.pickSplit.input, SPLITS.filter((split) => run.splits[split]).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
+    fill(this.pickSplit.input, splitsOf(run).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
   }
 
   async _open() {
@@ -113,7 +117,7 @@ class AnchorageAudit extends HTMLElement {
     if (this.set) return this._show();
     const { jobs } = await getJSON(projectURL("/jobs"));
     const isOurs = ({ kind, payload }) => kind === "predict" && payload.checkpoint_id === this.checkpoint.id && payload.split === this.split;
-    const job = jobs.find((item) => LIVE_STATES.includes(item.state) && isOurs(item));
+    const job = jobs.find((item) => isLive(item) && isOurs(item));
     return job ? this._follow(job) : this._offerPredicting();
   }
 
@@ -124,13 +128,8 @@ class AnchorageAudit extends HTMLElement {
     const count = this.run.splits[this.split];
     const images = count === 1 ? "1 image" : `${count} images`;
     const learned = this.split === "train" ? " The model was trained on them, so it has learned many of their faults too." : "";
-    this.body.replaceChildren(
-      note(
-        `No predictions on ${this.split} yet`,
-        `The model has to look at ${images} first; it goes on in the background if you leave the page.${learned}`,
-        element("button", { type: "button", class: "a-button primary", onclick: () => this._predict() }, `Predict ${this.split} images`),
-      ),
-    );
+    const text = `The model has to look at ${images} first; it goes on in the background if you leave the page.${learned}`;
+    this.body.replaceChildren(noPredictions(this.split, text, () => this._predict()));
   }
 
   async _predict() {
@@ -145,7 +144,7 @@ class AnchorageAudit extends HTMLElement {
 
   _follow(job) {
     this.dataset.state = "predicting";
-    this.progress = new JobProgress(job, { title: `Predicting ${this.split} images`, onEnd: () => this._refresh().catch((error) => this._fail(error)) });
+    this.progress = new JobProgress([job], { title: `Predicting ${this.split} images`, onEnd: () => this._refresh().catch((error) => this._fail(error)) });
     this.body.replaceChildren(this.progress.root);
   }
 
@@ -227,9 +226,9 @@ class AnchorageAudit extends HTMLElement {
   _sayNothing({ total, images }) {
     const isFiltered = ["kind", "category"].some((name) => getParam(name));
     this.nothing.hidden = total > 0;
-    if (this.isIgnoredList) this.nothing.replaceChildren(note("Nothing is ignored", "A suspect that you ignore is listed here, and can be taken back."));
-    else if (isFiltered) this.nothing.replaceChildren(note("No suspect passes the filter", "Take the filters off, or lower the score from which on the model counts as sure."));
-    else this.nothing.replaceChildren(note("The labels agree with the model", `On ${images ?? 0} images it is nowhere this sure of something else. A lower score shows what it is less sure of.`));
+    if (this.isIgnoredList) this.nothing.replaceChildren(emptyState("Nothing is ignored", "A suspect that you ignore is listed here, and can be taken back."));
+    else if (isFiltered) this.nothing.replaceChildren(emptyState("No suspect passes the filter", "Take the filters off, or lower the score from which on the model counts as sure."));
+    else this.nothing.replaceChildren(emptyState("The labels agree with the model", `On ${images ?? 0} images it is nowhere this sure of something else. A lower score shows what it is less sure of.`));
   }
 
   _told() {
@@ -311,29 +310,9 @@ class AnchorageAudit extends HTMLElement {
     this.summary.stepIgnored(step);
   }
 
-  _empty(title, text, href, action) {
-    this.dataset.state = "empty";
-    this.replaceChildren(note(title, text, element("a", { class: "a-button primary", href }, action)));
-  }
-
   _fail(error) {
-    this.dataset.state = "failed";
-    const retry = element("button", { type: "button", class: "a-button", onclick: () => this._start().catch((again) => this._fail(again)) }, "Try again");
-    this.replaceChildren(note(error.message, error.hint ?? "", retry));
+    showFailure(this, error, () => this._start());
   }
-}
-
-function note(title, text, ...more) {
-  return element("div", { class: "a-empty" }, element("h3", {}, title), element("p", {}, text), ...more);
-}
-
-function pick(label, onChange) {
-  const input = element("select", { class: "a-input", onchange: () => onChange(input.value) });
-  return { input, field: element("label", { class: "pick" }, label, input) };
-}
-
-function fill(input, items, value) {
-  input.replaceChildren(...items.map(([key, text]) => element("option", { value: key, selected: String(key) === String(value) }, text)));
 }
 
 if (!customElements.get("anchorage-audit")) customElements.define("anchorage-audit", AnchorageAudit);

@@ -2,8 +2,9 @@
 // the figures on the labels as they are now.
 
 import { getParam, notify } from "./api.js";
+import { slider } from "./controls.js";
 import { element } from "./element.js";
-import { formatFigure } from "./review_panel.js";
+import { formatFigure } from "./number_words.js";
 import { KINDS } from "./suspects.js";
 
 const TITLES = { map50: "mAP50", f1: "F1" };
@@ -33,19 +34,14 @@ export class AuditSummary {
     );
     this.category = element("select", { class: "a-input", "aria-label": "Class", onchange: () => options.onFilter({ category: this.category.value }) });
     this.category.append(element("option", { value: "" }, "Any class"), ...[...options.categories.values()].map(({ id, name }) => element("option", { value: id }, name)));
-    this.output = element("output", {}, "–");
-    this.range = element("input", { type: "range", class: "a-input", min: 0, max: 1, step: 0.01, "aria-label": "Smallest score" });
-    this.range.addEventListener("input", () => {
-      this.output.textContent = Number(this.range.value).toFixed(2);
-      options.onScore(Number(this.range.value));
-    });
+    this.score = slider({ label: "Score ≥", name: "Smallest score", min: 0, max: 1, step: 0.01, onInput: options.onScore });
     this.judge = element("button", { type: "button", class: "a-button small judge", title: "The figures on the labels as they are now, beside those the run began with", onclick: () => this._judge() }, "Judge again");
     this.judged = element("span", { class: "judged", role: "status" });
     this.sample = element("p", { class: "sample" });
     this.root = element(
       "div",
       { class: "summary" },
-      element("div", { class: "bar" }, this.kinds, element("span", { class: "spacer" }), this.category, element("label", { class: "slide" }, "Score ≥", this.range, this.output)),
+      element("div", { class: "bar" }, this.kinds, element("span", { class: "spacer" }), this.category, this.score.field),
       element("div", { class: "line" }, this.sample, element("span", { class: "spacer" }), this.judged, this.judge),
     );
     this.mark();
@@ -57,15 +53,15 @@ export class AuditSummary {
     for (const [name, { button }] of this.tabs) button.setAttribute("aria-pressed", String(name === kind));
     this.category.value = getParam("category") ?? "";
     const isIgnoredList = kind === "ignored";
-    this.category.disabled = this.range.disabled = isIgnoredList;
+    this.category.disabled = this.score.range.disabled = isIgnoredList;
   }
 
   /** Show the numbers of an audit. */
   show({ counts, ignored_in_project: ignored, images, in_sample: inSample, skipped, min_score: minScore }) {
     Object.assign(this, { counts: { ...counts }, ignored });
     this._count();
-    this.range.value = minScore;
-    this.output.textContent = minScore.toFixed(2);
+    this.score.show(minScore);
+    this.score.range.disabled = this.category.disabled;
     this.sample.replaceChildren(...sampleText(images, inSample, skipped));
   }
 

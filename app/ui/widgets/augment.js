@@ -3,11 +3,12 @@
 // One preview request is in flight at a time and the newest wish wins. State for tests lies in data-* attributes:
 // ready, busy, serial (previews shown so far), steps, lost, saved, image, helper, preview-ms, pace (images a second).
 
-import { CurvePanel } from "./augment_curve.js";
 import { getJSON, getParam, notify, pageURL, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { CurvePanel } from "./augment_curve.js";
 import { StepList } from "./augment_steps.js";
 import { TileGrid } from "./augment_tiles.js";
 import { element } from "./element.js";
+import { emptyState, noProject, wayTo } from "./empty_state.js";
 import { colorOf } from "./palette.js";
 
 const SAVE_MS = 400;
@@ -42,7 +43,8 @@ class AnchorageAugment extends HTMLElement {
 
   async _start() {
     if (!projectSlug()) {
-      this._showEmpty("No project is open", "Choose a project, or import a dataset to make one.", "/", "Projects");
+      this.replaceChildren(noProject());
+      this.dataset.ready = "1";
       return;
     }
     const [offer, { steps }, curve, { categories }] = await Promise.all([
@@ -345,17 +347,14 @@ class AnchorageAugment extends HTMLElement {
   // ---- nothing to show --------------------------------------------------------------------------------------------
 
   _showEmpty(title, text, path, action) {
-    const link = element("a", { class: "a-button primary", href: pageURL(path) }, action);
-    this.replaceChildren(element("div", { class: "a-empty" }, element("h2", {}, title), element("p", {}, text), link));
+    this.replaceChildren(emptyState(title, text, wayTo(pageURL(path), action)));
     this.dataset.ready = "1";
   }
 
   _showFailure(error) {
     const again = element("button", { class: "a-button", type: "button", onclick: () => location.reload() }, "Try again");
     const text = [error.message, error.hint].filter(Boolean).join(" ");
-    this.replaceChildren(
-      element("div", { class: "a-empty" }, element("h2", {}, "The page could not be loaded"), element("p", {}, text), again),
-    );
+    this.replaceChildren(emptyState("The page could not be loaded", text, again));
     this.dataset.ready = "failed";
   }
 }

@@ -4,16 +4,18 @@
 // State for tests and styles lies in data-* attributes: state (loading, empty, failed, single, missing, predicting,
 // working, stopped, refused, ready: that of the two sides), sides (how many), tab.
 
-import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { getJSON, getParam, notify, poll, projectURL, sendJSON, setParam } from "./api.js";
 import { ClassTable } from "./compare_classes.js";
 import { CurveCharts } from "./compare_curves.js";
 import { DifferenceView } from "./compare_differences.js";
 import { ImagePairs } from "./compare_images.js";
 import { NoteSheets } from "./compare_notes.js";
 import { MAX_SIDES, SidePicker, colorOfSide, existingSides, suggestedSides } from "./compare_sides.js";
-import { WaitCard, explain } from "./compare_waiting.js";
+import { waitingFor } from "./compare_waiting.js";
 import { element } from "./element.js";
-import { explainNoWeights } from "./no_weights.js";
+import { JobProgress, ProgressCard } from "./job_progress.js";
+import { SPLITS } from "./run_words.js";
+import { openWithWeights } from "./weights_page.js";
 
 const TABS = {
   differences: { title: "Differences", View: DifferenceView },
@@ -22,7 +24,6 @@ const TABS = {
   images: { title: "Images", View: ImagePairs },
   notes: { title: "Notes", View: NoteSheets, isForAll: true },
 };
-const SPLITS = ["valid", "test", "train"];
 const POLL_MS = 700;
 
 class AnchorageCompare extends HTMLElement {
@@ -32,26 +33,28 @@ class AnchorageCompare extends HTMLElement {
     document.addEventListener("keydown", (event) => this.view?.onKey?.(event), { signal: this._keys.signal });
     this._themeWatch = new MutationObserver(() => this._retheme());
     this._themeWatch.observe(document.documentElement, { attributeFilter: ["class"] });
-    this._start().catch((error) => this._fail(error));
+    this._start();
   }
 
   disconnectedCallback() {
     this._keys?.abort();
     this._keys = null;
     this._themeWatch?.disconnect();
-    this._stopPolling?.();
+    this._endFollowing();
     this._closeView();
     this.replaceChildren();
   }
 
-  async _start() {
-    this.dataset.state = "loading";
-    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
-    this.runs = (await getJSON(projectURL("/review"))).runs;
-    if (!this.runs.length) {
-      const { text, href, action } = await explainNoWeights("Train two detectors with different options: this page says which one is better, and by how much.");
-      return this._empty("Nothing to compare yet", text, href, action);
-    }
+  _start() {
+    return openWithWeights(this, {
+      nothing: "Nothing to compare yet",
+      first: "Train two detectors with different options: this page says which one is better, and by how much.",
+      open: (runs) => this._begin(runs),
+    });
+  }
+
+  async _begin(runs) {
+    this.runs = runs;
     this._choose();
     this._build();
     await this._open();
@@ -110,8 +113,7 @@ class AnchorageCompare extends HTMLElement {
 
   /** What is chosen, anew: the sides at once, the figures of the pair when they are there. */
   async _open() {
-    this._stopPolling?.();
-    this._turn = {}; // answers to earlier questions are dropped
+    this._endFollowing();
     const turn = this._turn;
     setParam("sides", this.sides.join(","));
     setParam("pair", this.sides.length > 2 ? this.pair.join("-") : null);
@@ -138,7 +140,7 @@ class AnchorageCompare extends HTMLElement {
     if (this.sides.length < 2) return this._setState({ kind: "single" });
     const missing = this.two.filter((side) => side.set === null);
     const jobs = missing.filter((side) => side.job !== null);
-    if (jobs.length) return this._follow(jobs.map((side) => ({ id: side.job, name: side.name })));
+    if (jobs.length) return this._follow(jobs.map((side) => ({ id: side.job, name: side.name, state: "queued" })));
     if (missing.length) return this._setState({ kind: "missing", missing });
     this._askFigures();
   }
@@ -155,7 +157,7 @@ class AnchorageCompare extends HTMLElement {
       const jobs = [];
       for (const { checkpoint_id, name } of missing) {
         const { job } = await sendJSON("POST", projectURL("/prediction-sets"), { checkpoint_id, split: this.split });
-        if (job) jobs.push({ id: job.id, name });
+        if (job) jobs.push({ ...job, name });
       }
       if (jobs.length) this._follow(jobs);
       else this._open();
@@ -165,49 +167,46 @@ class AnchorageCompare extends HTMLElement {
   }
 
   _follow(jobs) {
-    const turn = this._turn;
-    this._setState({ kind: "predicting", jobs: jobs.map((job) => ({ ...job, progress: {} })) });
-    this._stopPolling = poll(async () => {
-      const now = await Promise.all(jobs.map(async ({ id, name }) => ({ ...(await getJSON(projectURL(`/jobs/${id}`))).job, name })));
-      if (turn !== this._turn) return;
-      this._setState({ kind: "predicting", jobs: now });
-      if (!now.every((job) => job.is_finished)) return;
-      this._stopPolling();
-      for (const job of now) if (job.state !== "done" && job.state !== "cancelled") notify(`${job.name}: ${job.error || `predicting was ${job.state}`}`, "error");
-      this._open();
-    }, POLL_MS, this);
+    const card = new JobProgress(jobs, { title: "Predicting", onEnd: () => this._open(), owner: this });
+    this.endFollowing = () => card.end();
+    this._setState({ kind: "predicting", card });
   }
 
-  async _cancel(jobs) {
-    for (const job of jobs.filter((one) => !one.is_finished)) await sendJSON("POST", projectURL(`/jobs/${job.id}/cancel`)).catch((error) => notify(error, "error"));
+  /** Look no longer at what goes on: other sides are chosen, or the page is left. */
+  _endFollowing() {
+    this.endFollowing?.();
+    this.endFollowing = null;
+    this._turn = {}; // answers to earlier questions are dropped
   }
 
   // ---- figures ----------------------------------------------------------------------------------------------------
 
   _askFigures() {
     const turn = this._turn;
-    this._setState({ kind: "working", progress: {} });
-    this._stopPolling = poll(async () => {
+    const card = new ProgressCard({ title: "Comparing", onStop: () => this._stopFigures() });
+    const show = (progress) => card.show([{ state: "running", progress }]);
+    show({ message: "Judging both" });
+    this._setState({ kind: "working", card });
+    this.endFollowing = poll(async () => {
       let answer;
       try {
         answer = await getJSON(projectURL(`/compare/figures?${this._query()}`));
       } catch (error) {
-        if (turn !== this._turn) return;
-        if (error.status === 0) return this._setState({ kind: "working", progress: { message: error.message } }); // the app may come back
-        this._stopPolling();
+        if (turn !== this._turn) return null;
+        if (error.status === 0) return show({ message: error.message }); // the app may come back
+        this._endFollowing();
         return this._setState({ kind: "refused", error });
       }
-      if (turn !== this._turn) return;
-      if (answer.state !== "ready") return this._setState({ kind: "working", progress: answer.progress });
-      this._stopPolling();
+      if (turn !== this._turn) return null;
+      if (answer.state !== "ready") return show(answer.progress);
+      this._endFollowing();
       this.figures = answer.figures;
-      this._setState({ kind: "ready" });
+      return this._setState({ kind: "ready" });
     }, POLL_MS, this);
   }
 
   async _stopFigures() {
-    this._stopPolling?.();
-    this._turn = {};
+    this._endFollowing();
     try {
       await sendJSON("DELETE", projectURL(`/compare/figures?${this._query()}`));
     } catch (error) {
@@ -219,15 +218,13 @@ class AnchorageCompare extends HTMLElement {
   // ---- showing ----------------------------------------------------------------------------------------------------
 
   _setState(state) {
-    const isUpdate = this.state?.kind === state.kind && this.wait?.isConnected;
     this.state = state;
     this.dataset.state = state.kind;
     for (const link of this.reports) {
       link.hidden = state.kind !== "ready";
       if (state.kind === "ready") link.href = projectURL(`/compare/report?${this._query()}&format=${link.dataset.report}`);
     }
-    if (isUpdate) this.wait.update(state);
-    else this._showTab();
+    this._showTab();
   }
 
   _openTab(name) {
@@ -257,8 +254,8 @@ class AnchorageCompare extends HTMLElement {
     if (this.view instanceof View && isForAll && this.view.answer === this.answer) return; // nothing of it has changed
     this._closeView();
     this.wait = this.state.kind === "ready" || (isForAll && this.answer) ? null : this._waiting();
-    if (!this.answer || (this.wait && this.tab !== "differences")) return this.panel.replaceChildren(this.wait.root);
-    this.view = new View({ answer: this.answer, figures: this.figures, pair: this.pair, query: this._query(), wait: this.wait?.root });
+    if (!this.answer || (this.wait && this.tab !== "differences")) return this.panel.replaceChildren(this.wait);
+    this.view = new View({ answer: this.answer, figures: this.figures, pair: this.pair, query: this._query(), wait: this.wait });
     this.panel.replaceChildren(this.view.root);
     this.view.onShown?.();
   }
@@ -269,24 +266,7 @@ class AnchorageCompare extends HTMLElement {
   }
 
   _waiting() {
-    return new WaitCard(this.state, {
-      onPredict: (missing) => this._predict(missing),
-      onCancel: (jobs) => this._cancel(jobs),
-      onStop: () => this._stopFigures(),
-      onAgain: () => this._open(),
-      split: this.split,
-    });
-  }
-
-  _empty(title, text, href, action) {
-    this.dataset.state = "empty";
-    this.replaceChildren(explain(title, text, element("a", { class: "a-button primary", href }, action)));
-  }
-
-  _fail(error) {
-    this.dataset.state = "failed";
-    const retry = element("button", { type: "button", class: "a-button", onclick: () => this._start().catch((again) => this._fail(again)) }, "Try again");
-    this.replaceChildren(explain(error.message, error.hint ?? "", retry));
+    return waitingFor(this.state, { onPredict: (missing) => this._predict(missing), onAgain: () => this._open(), split: this.split });
   }
 }
 

@@ -1,12 +1,12 @@
 // Class by class: both sides beside each other with their difference, sorted by any column.
 
-import { signed, sideHead } from "./compare_differences.js";
+import { sideHead } from "./compare_differences.js";
 import { letterOf } from "./compare_sides.js";
 import { element } from "./element.js";
+import { formatFigure, signed } from "./number_words.js";
 import { colorOf } from "./palette.js";
 
 const FIGURES = [["ap50", "AP50"], ["ap", "AP"], ["f1", "F1"]];
-const shown = (value) => (value < 0 ? "–" : value.toFixed(3));
 
 export class ClassTable {
   constructor({ answer, figures, pair }) {
@@ -68,8 +68,8 @@ export class ClassTable {
       const [first, second] = row.both.map((side) => side[key]);
       const difference = second - first;
       return [
-        element("td", { class: "a-number group" }, shown(first)),
-        element("td", { class: "a-number" }, shown(second)),
+        element("td", { class: "a-number group" }, formatFigure(first)),
+        element("td", { class: "a-number" }, formatFigure(second)),
         element("td", { class: `a-number ${Math.abs(difference) < 0.0005 ? "a-muted" : ""}` }, first < 0 ? "–" : signed(difference)),
       ];
     });

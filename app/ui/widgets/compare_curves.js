@@ -4,7 +4,8 @@ import { getJSON, getParam, notify, poll, projectURL, setParam } from "./api.js"
 import { LineChart, shortNumber, smoothed } from "./chart.js";
 import { colorOfSide, letterOf } from "./compare_sides.js";
 import { element } from "./element.js";
-import { LIVE_STATES, duration } from "./train_runs.js";
+import { isLive } from "./job_states.js";
+import { duration } from "./number_words.js";
 
 const AXES = {
   epoch: { title: "Epochs", format: shortNumber },
@@ -41,7 +42,7 @@ export class CurveCharts {
 
   onShown() {
     this._load();
-    if (this.runs.some((run) => LIVE_STATES.includes(run.state))) this.stop = poll(() => this._load(), LIVE_MS, this.root);
+    if (this.runs.some(isLive)) this.stop = poll(() => this._load(), LIVE_MS, this.root);
   }
 
   destroy() {

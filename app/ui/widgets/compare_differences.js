@@ -3,6 +3,7 @@
 
 import { colorOfSide, letterOf, sideMark } from "./compare_sides.js";
 import { element } from "./element.js";
+import { formatFigure, signed } from "./number_words.js";
 import { titleOf, valueText } from "./option_words.js";
 
 const FIGURES = {
@@ -15,8 +16,6 @@ const KINDS = { classification: "Class", localization: "Place", both: "Class and
 const NS = "http://www.w3.org/2000/svg";
 const PLOT = { width: 240, height: 26, edge: 8 };
 
-const shown = (value) => (value < 0 ? "–" : value.toFixed(3));
-export const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 const interval = (low, high) => (low < 0 && high < 0 ? "" : `${low.toFixed(3)} to ${high.toFixed(3)}`);
 
 /** A side's mark with its name beside it, for the head of a column. */
@@ -75,7 +74,7 @@ export class DifferenceView {
     const isMeasured = item.first >= 0;
     const better = item.difference > 0 ? second : first;
     const words = !isMeasured ? "nothing to measure" : item.is_clear ? `${letterOf(better)} is better` : "inside the noise";
-    const value = (figure, low, high) => element("td", { class: "a-number" }, element("span", {}, shown(figure)), element("span", { class: "a-muted interval" }, interval(low, high)));
+    const value = (figure, low, high) => element("td", { class: "a-number" }, element("span", {}, formatFigure(figure)), element("span", { class: "a-muted interval" }, interval(low, high)));
     const row = element(
       "tr",
       { "data-figure": name, "data-clear": String(item.is_clear), class: item.is_clear ? "clear" : "noise" },

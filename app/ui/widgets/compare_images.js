@@ -5,8 +5,7 @@ import { DetectionCanvas } from "./canvas.js";
 import { PairData } from "./compare_data.js";
 import { sideHead } from "./compare_differences.js";
 import { element } from "./element.js";
-import { OUTCOMES } from "./review_data.js";
-import { outcomeColors, outcomeMark } from "./review_drawing.js";
+import { outcomeColors, outcomeLegend, OUTCOMES } from "./outcomes.js";
 
 const SORT_MS = 250; // the order follows when the slider has rested this long
 const LISTED = 200; // images in the list; beyond them the keys go on
@@ -48,7 +47,7 @@ export class ImagePairs {
         this.title,
         element("span", { class: "spacer" }),
         this._scorePick(),
-        this._legend(),
+        outcomeLegend(this.shown, () => this._draw()).root,
         button("–", "Zoom out", () => this.panes[0].canvas.zoomBy(1 / 1.5)),
         button("Fit", "Show the whole image", () => this.panes[0].canvas.fit()),
         button("+", "Zoom in", () => this.panes[0].canvas.zoomBy(1.5)),
@@ -78,19 +77,6 @@ export class ImagePairs {
     mode.addEventListener("change", take);
     range.addEventListener("input", take);
     return element("span", { class: "slide" }, mode, range, output);
-  }
-
-  _legend() {
-    const toggles = Object.entries(OUTCOMES).map(([name, { name: title, long }]) => {
-      const toggle = element("button", { type: "button", class: "a-button small", "aria-pressed": "true", title: `${long}. Click to hide or show.` }, outcomeMark(name), title);
-      toggle.addEventListener("click", () => {
-        if (!this.shown.delete(name)) this.shown.add(name);
-        toggle.setAttribute("aria-pressed", String(this.shown.has(name)));
-        this._draw();
-      });
-      return toggle;
-    });
-    return element("span", { class: "legend" }, ...toggles);
   }
 
   // ---- life -------------------------------------------------------------------------------------------------------

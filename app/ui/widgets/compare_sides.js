@@ -1,10 +1,10 @@
 // Choosing what is compared: up to six sides, the split, and whose differences are shown.
 
 import { element } from "./element.js";
-import { lineColor } from "./train_runs.js";
+import { lineColor } from "./palette.js";
+import { checkpointTitle, setTitle, SPLITS } from "./run_words.js";
 
 export const MAX_SIDES = 6;
-const SPLITS = ["valid", "test", "train"];
 const LETTERS = "ABCDEF";
 
 /** "A" for the first side. */
@@ -69,15 +69,13 @@ export class SidePicker {
 
   _group(run, chosen) {
     const option = (value, text) => element("option", { value, selected: value === chosen }, text);
-    const figure = ({ map50 }) => (map50 === null ? "" : `, mAP50 ${map50.toFixed(3)}`);
     const sets = run.sets.filter((set) => set.split === this.split && (set.kind === "ensemble" || !set.is_main));
-    const setName = (set) => (set.kind === "ensemble" ? `${set.name}, IoU ${set.options.iou_threshold}` : `${run.checkpoints.find((item) => item.id === set.checkpoint_id)?.name ?? set.name}, ${set.views}`);
     return element(
       "optgroup",
       { label: run.name },
       option(`run-${run.id}`, `${run.name}, best`),
-      ...run.checkpoints.map((item) => option(`checkpoint-${item.id}`, `${run.name}, ${item.name}${figure(item)}`)),
-      ...sets.map((set) => option(`set-${set.id}`, `${run.name}, ${setName(set)}`)),
+      ...run.checkpoints.map((item) => option(`checkpoint-${item.id}`, `${run.name}, ${checkpointTitle(item)}`)),
+      ...sets.map((set) => option(`set-${set.id}`, `${run.name}, ${setTitle(set, run)}`)),
     );
   }
 

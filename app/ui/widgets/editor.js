@@ -12,6 +12,7 @@ import { isTyping, listenToKeys } from "./editor_keys.js";
 import { askConflict, BoxList, ClassPalette, helpDialog } from "./editor_panels.js";
 import { Suggestion } from "./editor_suggestion.js";
 import { element } from "./element.js";
+import { emptyState, noProject, wayTo } from "./empty_state.js";
 import { FILTERS, ImageCache } from "./image_cache.js";
 import { colorOf } from "./palette.js";
 import { acceptInto } from "./suspects.js";
@@ -49,7 +50,8 @@ class AnchorageEditor extends HTMLElement {
     this._turns = 0;
     this._shownEntries = new WeakSet();
     if (!this.slug) {
-      this._showEmpty("No project is open", "Choose a project, or import a dataset to make one.", "/", "Projects");
+      this.replaceChildren(noProject());
+      this.dataset.ready = "empty";
       return;
     }
     this.cache = new ImageCache(this.slug, {
@@ -235,15 +237,7 @@ class AnchorageEditor extends HTMLElement {
 
   _showEmpty(title, text, path, action) {
     this.dataset.ready = "empty";
-    this.replaceChildren(
-      element(
-        "div",
-        { class: "a-empty" },
-        element("h2", {}, title),
-        element("p", {}, text),
-        element("a", { class: "a-button primary", href: pageURL(path) }, action),
-      ),
-    );
+    this.replaceChildren(emptyState(title, text, wayTo(pageURL(path), action)));
   }
 
   _showNoImages() {

@@ -4,39 +4,43 @@
 //
 // State for tests and styles lies in data-* attributes: state (loading, empty, ready, fusing, failed), set, chosen, gain.
 
-import { getJSON, getParam, notify, pageURL, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { getJSON, getParam, notify, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
+import { emptyState } from "./empty_state.js";
 import { comparisonCard, METHODS } from "./ensemble_comparison.js";
-import { endingText, JobCard, LIVE_STATES } from "./ensemble_job.js";
 import { EnsembleLab } from "./ensemble_lab.js";
-import { explainNoWeights } from "./no_weights.js";
-import { formatFigure } from "./review_panel.js";
+import { JobProgress } from "./job_progress.js";
+import { isLive } from "./job_states.js";
+import { formatFigure } from "./number_words.js";
+import { setTitle, splitsOf } from "./run_words.js";
+import { openWithWeights } from "./weights_page.js";
 
-const SPLITS = ["valid", "test", "train"];
 const BEST = 3;
 
 class AnchorageEnsemble extends HTMLElement {
   connectedCallback() {
     if (this._isStarted) return;
     this._isStarted = true;
-    this._start().catch((error) => this._fail(error));
+    this._start();
   }
 
   disconnectedCallback() {
     this._isStarted = false;
-    this.card?.leave();
+    this.progress?.end();
     this.lab?.close();
     this.replaceChildren();
   }
 
-  async _start() {
-    this.dataset.state = "loading";
-    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
-    await this._load();
-    if (!this.runs.length) {
-      const { text, href, action } = await explainNoWeights("Train a detector first: the best three checkpoints of a run make an ensemble.");
-      return this._empty("Nothing to fuse yet", text, href, action);
-    }
+  _start() {
+    return openWithWeights(this, {
+      nothing: "Nothing to fuse yet",
+      first: "Train a detector first: the best three checkpoints of a run make an ensemble.",
+      open: (runs) => this._begin(runs),
+    });
+  }
+
+  async _begin(runs) {
+    this.runs = runs;
     const wanted = Number(getParam("set"));
     const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted && set.kind === "ensemble"));
     const run = owner ?? this.runs.find((item) => item.id === Number(getParam("run"))) ?? this.runs[0];
@@ -52,7 +56,7 @@ class AnchorageEnsemble extends HTMLElement {
 
   _openRun(run) {
     this.run = run;
-    this.split = SPLITS.find((split) => run.splits[split] > 0) ?? "valid";
+    this.split = splitsOf(run)[0] ?? "valid";
     this.best = bestOf(run);
     this.chosen = new Set(this.best);
     setParam("run", run.id);
@@ -91,7 +95,7 @@ class AnchorageEnsemble extends HTMLElement {
     const runPick = element("select", { class: "a-input", "data-pick": "run", onchange: () => this._changeRun(Number(runPick.value)) });
     runPick.append(...this.runs.map((run) => element("option", { value: run.id, selected: run === this.run }, run.name)));
     this.splitPick = element("select", { class: "a-input", "data-pick": "split", onchange: () => this._changeSplit(this.splitPick.value) });
-    const splits = SPLITS.filter((split) => this.run.splits[split]);
+    const splits = splitsOf(this.run);
     this.splitPick.append(...splits.map((split) => element("option", { value: split, selected: split === this.split }, `${split} (${this.run.splits[split]} images)`)));
     const choice = element(
       "section",
@@ -116,7 +120,7 @@ class AnchorageEnsemble extends HTMLElement {
         else this.chosen.delete(checkpoint.id);
         this._onChosen();
       });
-      const figures = [checkpoint.map50, checkpoint.f1].map((value) => (value === null ? "–" : formatFigure(value)));
+      const figures = [checkpoint.map50, checkpoint.f1].map(formatFigure);
       return element(
         "tr",
         {},
@@ -152,7 +156,7 @@ class AnchorageEnsemble extends HTMLElement {
 
   _changeRun(id) {
     setParam("set", null);
-    this.card?.leave();
+    this.progress?.end();
     this._openRun(this.runs.find((run) => run.id === id));
   }
 
@@ -172,7 +176,7 @@ class AnchorageEnsemble extends HTMLElement {
   /** Go on showing a fusing that was begun before this page was opened. */
   async _resume() {
     const { jobs } = await getJSON(projectURL("/jobs"));
-    const job = jobs.find((item) => item.kind === "ensemble" && LIVE_STATES.includes(item.state));
+    const job = jobs.find((item) => item.kind === "ensemble" && isLive(item));
     if (!job) return;
     this._follow(job);
   }
@@ -182,10 +186,9 @@ class AnchorageEnsemble extends HTMLElement {
     if (owner && owner !== this.run) this._openRun(owner);
     this._setFusing(true);
     this._chooseSplit(job.payload.split);
-    this.card?.leave();
-    this.card = new JobCard(job, { title: "Fusing", onEnded: (ended) => this._ended(ended) });
-    this.outcome.replaceChildren(this.card.root);
-    this.card.follow();
+    this.progress?.end();
+    this.progress = new JobProgress([job], { title: "Fusing", onEnd: (ended) => this._ended(ended) });
+    this.outcome.replaceChildren(this.progress.root);
     this.outcome.scrollIntoView({ block: "nearest" });
   }
 
@@ -194,11 +197,8 @@ class AnchorageEnsemble extends HTMLElement {
     this.lab.setRuns(this.runs);
     this.run = this.runs.find((run) => run.id === this.run.id) ?? this.runs[0];
     this._setFusing(false);
-    if (job.state !== "done") {
-      notify(endingText(job, "Fusing"), "error");
-      return this._changeSplit(this.split);
-    }
-    this._show(this._ensembles().find((set) => set.id === job.result.set));
+    if (job.state !== "done") this._changeSplit(this.split);
+    else this._show(this._ensembles().find((set) => set.id === job.result.set));
   }
 
   _setFusing(isFusing) {
@@ -214,11 +214,9 @@ class AnchorageEnsemble extends HTMLElement {
     setParam("set", null);
     const earlier = this._earlier(null);
     this.outcome.replaceChildren(
-      element(
-        "div",
-        { class: "a-empty" },
-        element("h3", {}, earlier ? `No ensemble judged on ${this.split} yet` : "No ensemble yet"),
-        element("p", {}, "Several checkpoints looking at the same image often find more than the best one alone. Fuse them, and the table here shows whether they do."),
+      emptyState(
+        earlier ? `No ensemble judged on ${this.split} yet` : "No ensemble yet",
+        "Several checkpoints looking at the same image often find more than the best one alone. Fuse them, and the table here shows whether they do.",
       ),
       ...(earlier ? [earlier] : []),
     );
@@ -244,20 +242,9 @@ class AnchorageEnsemble extends HTMLElement {
     const others = this._ensembles().filter((set) => set.id !== shownId);
     if (!others.length) return null;
     const links = others.map((set) =>
-      element("button", { type: "button", class: "a-button small", onclick: () => this._show(set) }, `${set.name}, IoU ${set.options.iou_threshold}, ${set.split}`),
+      element("button", { type: "button", class: "a-button small", onclick: () => this._show(set) }, `${setTitle(set, this.run)}, ${set.split}`),
     );
     return element("div", { class: "earlier" }, element("span", { class: "note" }, "Other ensembles of this run"), ...links);
-  }
-
-  _empty(title, text, href, action) {
-    this.dataset.state = "empty";
-    this.replaceChildren(element("div", { class: "a-empty" }, element("h3", {}, title), element("p", {}, text), element("a", { class: "a-button primary", href }, action)));
-  }
-
-  _fail(error) {
-    this.dataset.state = "failed";
-    const retry = element("button", { type: "button", class: "a-button", onclick: () => this._start().catch((again) => this._fail(again)) }, "Try again");
-    this.replaceChildren(element("div", { class: "a-empty" }, element("h3", {}, error.message), element("p", {}, error.hint ?? ""), retry));
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { pageURL } from "./api.js";
 import { element } from "./element.js";
-import { formatFigure } from "./review_panel.js";
+import { formatFigure } from "./number_words.js";
 
 export const METHODS = [
   ["wbf", "Weighted boxes fusion", "WBF", "Averages overlapping boxes, weighted by their scores; a box that few members found gets a low score."],

@@ -5,9 +5,11 @@
 
 import { ApiError, dateText, getJSON, getParam, notify, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
-import { endingText, JobCard, LIVE_STATES } from "./ensemble_job.js";
+import { emptyState } from "./empty_state.js";
 import { LabMembers } from "./ensemble_lab_members.js";
 import { labResult } from "./ensemble_lab_result.js";
+import { JobProgress } from "./job_progress.js";
+import { endingText, isLive } from "./job_states.js";
 
 const KIND = "ensemble_lab";
 const MAX_LISTED = 12;
@@ -36,7 +38,7 @@ export class EnsembleLab {
   async start() {
     const [{ jobs }] = await Promise.all([getJSON(projectURL("/jobs")), this.loadLabs()]);
     const wanted = Number(getParam("lab"));
-    const live = jobs.filter((job) => job.kind === KIND && LIVE_STATES.includes(job.state));
+    const live = jobs.filter((job) => job.kind === KIND && isLive(job));
     const job = live.find((item) => item.id === wanted) ?? (wanted ? null : live[0]);
     if (job) return this.follow(job);
     const known = this.labs.find((lab) => lab.id === wanted);
@@ -46,7 +48,7 @@ export class EnsembleLab {
   }
 
   close() {
-    this.card?.leave();
+    this.progress?.end();
   }
 
   setRuns(runs) {
@@ -88,10 +90,9 @@ export class EnsembleLab {
     setParam("lab", job.id);
     this.root.dataset.labState = "running";
     this.explain();
-    this.card?.leave();
-    this.card = new JobCard(job, { title: "The lab is at work", onEnded: (ended) => this.ended(ended) });
-    this.outcome.replaceChildren(this.card.root);
-    this.card.follow();
+    this.progress?.end();
+    this.progress = new JobProgress([job], { title: "Running the lab", onEnd: (ended) => this.ended(ended) });
+    this.outcome.replaceChildren(this.progress.root);
   }
 
   async ended(job) {
@@ -99,7 +100,6 @@ export class EnsembleLab {
     const [{ runs }] = await Promise.all([getJSON(projectURL("/review")), this.loadLabs()]);
     this.setRuns(runs);
     if (job.state === "done") return this.show(job.id);
-    if (job.state !== "cancelled") notify(endingText(job, "The lab"), "error");
     if (this.labs.length) await this.show(this.labs[0].id, false);
     else this.showNone();
   }
@@ -136,13 +136,8 @@ export class EnsembleLab {
   async measure(id) {
     try {
       const { job } = await sendJSON("POST", projectURL(`/ensemble-labs/${id}/measurements`));
-      const onEnded = (ended) => {
-        if (ended.state === "failed") notify(endingText(ended, "Measuring"), "error");
-        return this.show(id, false);
-      };
-      this.card = new JobCard(job, { title: "Measuring the time of the models", onEnded });
-      this.outcome.prepend(this.card.root);
-      this.card.follow();
+      this.progress = new JobProgress([job], { title: "Measuring the time of the models", onEnd: () => this.show(id, false) });
+      this.outcome.prepend(this.progress.root);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       notify(error, "error");
@@ -152,16 +147,13 @@ export class EnsembleLab {
   showNone() {
     setParam("lab", null);
     delete this.root.dataset.lab;
-    this.outcome.replaceChildren(
-      element("div", { class: "a-empty" }, element("h3", {}, "No lab yet"), element("p", {}, "Choose members and views at the left, then run the lab. What it finds is kept.")),
-    );
+    this.outcome.replaceChildren(emptyState("No lab yet", "Choose members and views at the left, then run the lab. What it finds is kept."));
   }
 
   sayGone(job, id) {
     delete this.root.dataset.lab;
     const text = job?.kind === KIND ? endingText(job, "This lab") : `There is no lab ${id} in this project.`;
-    const empty = element("div", { class: "a-empty" }, element("h3", {}, "Nothing of this lab is kept"), element("p", {}, text));
-    this.outcome.replaceChildren(empty, ...this.earlier(id));
+    this.outcome.replaceChildren(emptyState("Nothing of this lab is kept", text), ...this.earlier(id));
   }
 
   earlier(shownId) {

@@ -1,9 +1,9 @@
 // Who takes part in a lab: checkpoints of any runs on one dataset, stored predictions, the views, and the images.
 
 import { element } from "./element.js";
-import { formatFigure } from "./review_panel.js";
+import { formatFigure } from "./number_words.js";
+import { setTitle, splitsOf } from "./run_words.js";
 
-const SPLITS = ["valid", "test", "train"];
 const MAX_MEMBERS = 20;
 export const VIEWS = [
   ["off", "One view", "The image as the detector learned it"],
@@ -96,7 +96,7 @@ export class LabMembers {
     const base = this.runs.find((run) => this.owns(run)) ?? this.runs[0];
     const wanted = this.wantedSplit ?? this.split;
     this.wantedSplit = null;
-    const splits = SPLITS.filter((split) => base.splits[split]);
+    const splits = splitsOf(base);
     this.splitPick.replaceChildren(...splits.map((split) => element("option", { value: split }, `${split} (${base.splits[split]} images)`)));
     this.splitPick.value = splits.includes(wanted) ? wanted : splits[0];
     for (const run of this.runs) for (const set of run.sets) if (set.split !== this.split) this.chosen.sets.delete(set.id);
@@ -117,7 +117,7 @@ export class LabMembers {
     const stored = run.sets.filter((set) => set.split === this.split && (set.kind === "ensemble" || !set.is_main));
     const place = (set) => run.checkpoints.findIndex((item) => item.id === set.checkpoint_id);
     stored.sort((a, b) => place(a) - place(b) || a.id - b.id); // ensembles first
-    const figures = (item) => [item.map50, item.f1].map((value) => (value === null ? "–" : formatFigure(value)));
+    const figures = (item) => [item.map50, item.f1].map(formatFigure);
     const rows = run.checkpoints.map((item) => this.row("checkpoints", item.id, item.name, figures(item), isForeign));
     rows.push(...stored.map((set) => this.row("sets", set.id, storedName(run, set), ["", ""], isForeign)));
     const head = [run.name, "mAP50", "F1"].map((text, index) => element("th", { class: index ? "a-number" : null, title: index ? null : text }, text));
@@ -151,7 +151,5 @@ function viewsOf(set) {
 }
 
 function storedName(run, set) {
-  if (set.kind === "ensemble") return `Ensemble ${set.name}`;
-  const checkpoint = run.checkpoints.find((item) => item.id === set.checkpoint_id);
-  return `${checkpoint?.name ?? set.name}, ${set.views}`;
+  return set.kind === "ensemble" ? `Ensemble ${set.name}` : setTitle(set, run);
 }

@@ -4,7 +4,7 @@ import { pageURL } from "./api.js";
 import { element } from "./element.js";
 import { FIGURES, METHODS, optionsText, verdictLine } from "./ensemble_comparison.js";
 import { VIEWS } from "./ensemble_lab_members.js";
-import { formatFigure } from "./review_panel.js";
+import { formatFigure, signed } from "./number_words.js";
 
 /** @param {{onUse: (row: number) => void, onMeasure: () => void}} actions keep a row as an ensemble, measure the models */
 export function labResult(lab, { onUse, onMeasure }) {
@@ -138,10 +138,6 @@ function contributions(lab) {
 function wordFor(score) {
   if (Math.abs(score) < 0.0005) return "makes no difference";
   return score > 0 ? "helps" : "does harm";
-}
-
-function signed(value) {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 }
 
 function smallest(lab) {

@@ -2,6 +2,9 @@
 
 import { dateText, getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
+import { emptyState } from "./empty_state.js";
+import { endingText, isLive } from "./job_states.js";
+import { checkpointTitle, setTitle } from "./run_words.js";
 
 const POLL_MS = 1000;
 
@@ -81,8 +84,8 @@ class AnchorageExport extends HTMLElement {
     const show = () => {
       const chosen = this.runs.find((item) => item.id === Number(run.input.value));
       setParam("run", chosen.id);
-      fill(checkpoint, chosen.checkpoints.map((item) => [item.id, describe(item)]));
-      fill(sets, chosen.sets.map((item) => [item.id, `${nameOf(item, chosen.checkpoints)} on ${item.split}`]));
+      fill(checkpoint, chosen.checkpoints.map((item) => [item.id, checkpointTitle(item)]));
+      fill(sets, chosen.sets.map((item) => [item.id, `${setTitle(item, chosen)} on ${item.split}`]));
       sets.hidden = make.hidden = !chosen.sets.length;
       none.hidden = Boolean(chosen.sets.length);
     };
@@ -107,12 +110,12 @@ class AnchorageExport extends HTMLElement {
   async refresh() {
     if (!projectSlug()) return;
     const [{ exports }, { jobs }] = await Promise.all([getJSON(projectURL("/exports")), getJSON(projectURL("/jobs"))]);
-    const active = jobs.filter((job) => job.kind === "export" && ["queued", "running", "stopping"].includes(job.state));
+    const active = jobs.filter((job) => job.kind === "export" && isLive(job));
     for (const job of jobs) {
       if (!this.watched.has(job.id) || active.includes(job)) continue;
       this.watched.delete(job.id);
       if (job.state === "done") notify(`Made ${job.result.files.join(", ")}.`, "done");
-      else if (job.state !== "cancelled") notify(job.error || `The export was ${job.state}.`, "error");
+      else if (job.state !== "cancelled") notify(endingText(job, "The export"), "error");
     }
     this.dataset.active = String(active.length);
     this.jobs.replaceChildren(...active.map((job) => this.jobRow(job)));
@@ -120,7 +123,7 @@ class AnchorageExport extends HTMLElement {
     if (shown === this.shown) return;
     this.shown = shown;
     this.dataset.count = String(exports.length);
-    this.files.replaceChildren(exports.length ? this.table(exports) : empty());
+    this.files.replaceChildren(exports.length ? this.table(exports) : emptyState("Nothing exported yet", "Make a file above; it appears here for download."));
   }
 
   jobRow(job) {
@@ -192,20 +195,6 @@ function select(label, options) {
 
 function fill(field, options) {
   field.input.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
-}
-
-function describe(checkpoint) {
-  const { name } = checkpoint;
-  return checkpoint.map50 === null ? name : `${name} · mAP50 ${checkpoint.map50.toFixed(3)} · F1 ${checkpoint.f1.toFixed(3)}`;
-}
-
-function nameOf(set, checkpoints) {
-  const checkpoint = checkpoints.find((item) => item.id === set.checkpoint_id);
-  return checkpoint ? `${describe(checkpoint)}${set.is_main ? "" : ` · ${set.views}`}` : set.name;
-}
-
-function empty() {
-  return element("div", { class: "a-empty" }, element("strong", {}, "Nothing exported yet"), element("p", {}, "Make a file above; it appears here for download."));
 }
 
 function size(bytes) {

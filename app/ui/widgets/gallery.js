@@ -4,9 +4,11 @@
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
 import { DataFigures } from "./data_figures.js";
 import { element } from "./element.js";
+import { emptyState, wayTo } from "./empty_state.js";
 import { ImageGrid } from "./image_grid.js";
 import { openImport } from "./import_dialog.js";
 import { showReports } from "./import_report.js";
+import { isLive } from "./job_states.js";
 import { askRotation } from "./rotation_dialog.js";
 import { drawBoxes, thumbnailURL } from "./thumbnail.js";
 import { grayWindowButton } from "./window_dialog.js";
@@ -18,7 +20,6 @@ const BOTTOM_PX = 16;
 const MIN_HEIGHT_PX = 320;
 const TYPING_MS = 250;
 const JOB_MS = 1500;
-const LIVE = ["queued", "running", "stopping"];
 const SOURCE_DELAY_MS = 40; // cards that only fly by while scrolling ask for no picture
 
 class AnchorageGallery extends HTMLElement {
@@ -322,8 +323,8 @@ class AnchorageGallery extends HTMLElement {
     const { jobs } = await getJSON(projectURL("/jobs"));
     const job = jobs.filter((one) => one.kind === "import").sort((a, b) => b.id - a.id)[0];
     if (!job) return;
-    bar.hidden = !LIVE.includes(job.state);
-    if (LIVE.includes(job.state)) {
+    bar.hidden = !isLive(job);
+    if (isLive(job)) {
       const { done = 0, total = 0 } = job.progress ?? {};
       text.textContent = total ? `Importing: ${done.toLocaleString("en")} of ${total.toLocaleString("en")} images` : "Importing …";
       if (total) bar.value = done / total;
@@ -337,7 +338,7 @@ class AnchorageGallery extends HTMLElement {
   }
 
   showEmpty(title, hint, action, href) {
-    this.replaceChildren(emptyState(title, hint, element("a", { class: "a-button primary", href }, action)));
+    this.replaceChildren(emptyState(title, hint, wayTo(href, action)));
     this.dataset.ready = "empty";
   }
 }
@@ -345,10 +346,6 @@ class AnchorageGallery extends HTMLElement {
 function countText(image) {
   if (image.num_annotations) return `${image.num_annotations.toLocaleString("en")} ${image.num_annotations === 1 ? "box" : "boxes"}`;
   return image.is_empty_on_purpose ? "empty on purpose" : "no boxes";
-}
-
-function emptyState(title, text, ...more) {
-  return element("div", { class: "a-empty" }, element("h3", {}, title), typeof text === "string" ? element("p", {}, text) : text, ...more);
 }
 
 customElements.define("anchorage-gallery", AnchorageGallery);

@@ -3,6 +3,7 @@
 import { ApiError, getJSON, notify, poll, sendJSON } from "./api.js";
 import { element } from "./element.js";
 import { summarize } from "./import_report.js";
+import { endingText } from "./job_states.js";
 
 const POLL_MS = 500;
 
@@ -267,7 +268,7 @@ class ImportDialog {
       return this.dialog.close();
     }
     this.askSource();
-    this.tell(new ApiError(0, job.error || `The import was ${job.state}.`));
+    this.tell(new ApiError(0, endingText(job, "The import")));
   }
 
   showResult(report) {

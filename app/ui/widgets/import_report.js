@@ -2,6 +2,7 @@
 
 import { dateText, getJSON, pageURL, projectURL } from "./api.js";
 import { element } from "./element.js";
+import { emptyState } from "./empty_state.js";
 
 const KINDS = {
   quarantined: ["Set aside", "warn"], skipped: ["Left out", "danger"], missing: ["Missing", "danger"],
@@ -39,7 +40,7 @@ export async function showReports(root) {
   root.dataset.reports = String(reports.length);
   if (!reports.length) {
     root.replaceChildren(
-      element("div", { class: "a-empty" }, element("h3", {}, "Nothing was imported yet"), element("p", {}, "After an import, this is where it says what came in and what was mended.")),
+      emptyState("Nothing was imported yet", "After an import, this is where it says what came in and what was mended."),
     );
     return;
   }

@@ -3,10 +3,10 @@
 
 import { ApiError, getJSON, notify, poll, projectURL, sendJSON } from "./api.js";
 import { element } from "./element.js";
+import { isLive } from "./job_states.js";
 import { modelCard } from "./model_card.js";
 
 const POLL_MS = 700;
-const ENDED = ["done", "failed", "cancelled", "interrupted"];
 const TIMM = "timm/";
 const PARTS = { backbone: "Weights of the backbone, from ImageNet", network: "Weights of the whole detector, from COCO" };
 
@@ -188,7 +188,7 @@ class ModelDialog {
     this.status.textContent = job.state === "queued" ? "Waiting for its turn…" : total ? `${message} (${Math.min(done + 1, total)} of ${total})` : "Measuring…";
     if (done !== this.done) await this.load();
     this.done = done;
-    if (!ENDED.includes(job.state)) return;
+    if (isLive(job)) return;
     this.stop();
     this.job = null;
     this.all.textContent = "Measure all";

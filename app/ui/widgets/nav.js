@@ -2,6 +2,7 @@
 // Pages come from the shell as JSON in <meta name="anchorage-pages">; the project from ?project=.
 
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { isLive } from "./job_states.js";
 
 const ANCHOR =
   '<svg viewBox="0 0 24 24" width="22" height="22" fill="none" stroke="currentColor" stroke-width="2" ' +
@@ -18,7 +19,6 @@ const MOON =
 
 const MODE_KEY = "anchorage-mode"; // "light" or "dark"; the system's choice while it is not set
 const JOBS_MS = 2000;
-const LIVE_STATES = ["running", "stopping", "queued"];
 const JOB_PAGES = { train: "/train", predict: "/review", ensemble: "/ensemble", ensemble_lab: "/ensemble", sweep: "/ensemble", import: "/data", export: "/export" };
 const JOB_NAMES = { train: "Training", predict: "Predicting", ensemble: "Ensembling", ensemble_lab: "Ensemble lab", sweep: "Sweeping", import: "Importing", export: "Exporting", preflight: "Checking", measure: "Measuring" };
 
@@ -182,7 +182,7 @@ class AnchorageNav extends HTMLElement {
       this.job.hidden = true;
       return;
     }
-    const live = jobs.filter((job) => LIVE_STATES.includes(job.state));
+    const live = jobs.filter(isLive);
     const job = live.find((one) => one.state !== "queued") ?? live[0];
     this.dataset.jobs = String(live.length);
     this.job.hidden = !job;

@@ -1,7 +1,5 @@
 // How options of a run are called on the screen, and how their values read.
 
-import { chainText } from "./train_controls.js";
-
 /** "roi_batch_size" -> "RoI batch size". */
 export function titleOf(name) {
   const words = name.replaceAll("_", " ").replace(/\b(roi|rpn|nms|ema)\b/g, (word) => ({ roi: "RoI" })[word] ?? word.toUpperCase());
@@ -15,4 +13,10 @@ export function valueText(name, value, models) {
   if (name === "phases" && Array.isArray(value)) return value.length ? value.map((phase) => `${phase.train} ${phase.epochs}`).join(", ") : "none";
   if (Array.isArray(value)) return value.length ? value.join(", ") : "none";
   return value === "" ? "none" : String(value);
+}
+
+/** An augmentation chain by the names of its steps. */
+export function chainText(steps) {
+  const names = steps.filter((step) => step.is_enabled !== false).map((step) => step.name);
+  return names.length ? `${names.slice(0, 2).join(", ")}${names.length > 2 ? ` and ${names.length - 2} more` : ""}` : "None";
 }

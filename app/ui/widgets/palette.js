@@ -19,3 +19,12 @@ export function textColorOn(color) {
   });
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000000" : "#ffffff";
 }
+
+// The palette's positions that read well as thin lines.
+const LINE_POSITIONS = { light: [6, 4, 2, 5, 1, 7, 8, 0, 9], dark: [0, 4, 2, 5, 1, 7, 8, 3, 9] };
+
+/** The color of line number `index` of a chart. */
+export function lineColor(index) {
+  const positions = LINE_POSITIONS[document.documentElement.classList.contains("dark") ? "dark" : "light"];
+  return colorOf(positions[index % positions.length]);
+}

@@ -4,15 +4,15 @@
 // State for tests and styles lies in data-* attributes: state (loading, empty, missing, predicting, ready, failed),
 // set, tp, fp, fn, counted, images, frame-ms (the last slider step: matching, counting and drawing).
 
-import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, sendJSON, setParam } from "./api.js";
+import { getJSON, getParam, notify, projectURL, sendJSON, setParam } from "./api.js";
+import { fill, select } from "./controls.js";
 import { element } from "./element.js";
-import { explainNoWeights } from "./no_weights.js";
-import { card, fill, select } from "./review_controls.js";
+import { noPredictions } from "./empty_state.js";
+import { JobProgress } from "./job_progress.js";
 import { forgetSet, SetReview } from "./review_set.js";
+import { checkpointTitle, setTitle, splitsOf } from "./run_words.js";
+import { openWithWeights, showFailure } from "./weights_page.js";
 
-const SPLITS = ["valid", "test", "train"];
-const FINAL_STATES = ["done", "failed", "cancelled", "interrupted"];
-const JOB_MS = 700;
 
 class AnchorageReview extends HTMLElement {
   connectedCallback() {
@@ -23,7 +23,7 @@ class AnchorageReview extends HTMLElement {
       this.review?.retheme();
     });
     this._themeWatch.observe(document.documentElement, { attributeFilter: ["class"] });
-    this._start().catch((error) => this._fail(error));
+    this._start();
   }
 
   disconnectedCallback() {
@@ -36,15 +36,16 @@ class AnchorageReview extends HTMLElement {
 
   // ---- choosing ---------------------------------------------------------------------------------------------------
 
-  async _start() {
-    this.dataset.state = "loading";
-    if (!projectSlug()) return this._empty("No project is open", "Choose a project, or import a dataset to make one.", pageURL("/"), "Projects");
-    const { runs } = await getJSON(projectURL("/review"));
+  _start() {
+    return openWithWeights(this, {
+      nothing: "Nothing to review yet",
+      first: "Train a detector first: its predictions on the validation images appear here.",
+      open: (runs) => this._begin(runs),
+    });
+  }
+
+  async _begin(runs) {
     this.runs = runs;
-    if (!runs.length) {
-      const { text, href, action } = await explainNoWeights("Train a detector first: its predictions on the validation images appear here.");
-      return this._empty("Nothing to review yet", text, href, action);
-    }
     this._choose();
     this._build();
     await this._open();
@@ -56,7 +57,7 @@ class AnchorageReview extends HTMLElement {
     const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted));
     this.run = owner ?? this.runs.find((run) => run.id === Number(getParam("run"))) ?? this.runs[0];
     const set = owner?.sets.find((item) => item.id === wanted);
-    this.split = set?.split ?? SPLITS.find((split) => this.run.splits[split] > 0) ?? "valid";
+    this.split = set?.split ?? splitsOf(this.run)[0] ?? "valid";
     this.source = set ? sourceOf(set) : this._defaultSource();
   }
 
@@ -92,9 +93,9 @@ class AnchorageReview extends HTMLElement {
     const ensembles = run.sets.filter((set) => set.kind === "ensemble" && set.split === this.split);
     const others = run.sets.filter((set) => set.kind === "checkpoint" && !set.is_main && set.split === this.split);
     const groups = [
-      ["Checkpoints", run.checkpoints.map((item) => [`checkpoint-${item.id}`, describe(item)])],
-      ["Other views (test-time augmentation)", others.map((set) => [`set-${set.id}`, `${this._checkpointName(set)}, ${set.views}`])],
-      ["Ensembles", ensembles.map((set) => [`set-${set.id}`, `${set.name}, IoU ${set.options.iou_threshold}`])],
+      ["Checkpoints", run.checkpoints.map((item) => [`checkpoint-${item.id}`, checkpointTitle(item)])],
+      ["Other views (test-time augmentation)", others.map((set) => [`set-${set.id}`, setTitle(set, run)])],
+      ["Ensembles", ensembles.map((set) => [`set-${set.id}`, setTitle(set, run)])],
     ];
     this.sourceSelect.input.replaceChildren(
       ...groups.filter(([, items]) => items.length).map(([label, items]) => {
@@ -103,17 +104,13 @@ class AnchorageReview extends HTMLElement {
         return group;
       }),
     );
-    fill(this.splitSelect.input, SPLITS.filter((split) => run.splits[split]).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
-  }
-
-  _checkpointName(set) {
-    return this.run.checkpoints.find((item) => item.id === set.checkpoint_id)?.name ?? set.name;
+    fill(this.splitSelect.input, splitsOf(run).map((split) => [split, `${split} (${run.splits[split]})`]), this.split);
   }
 
   _changeRun(id) {
     this.run = this.runs.find((run) => run.id === id);
     this.source = this._defaultSource();
-    if (!this.run.splits[this.split]) this.split = SPLITS.find((split) => this.run.splits[split] > 0) ?? "valid";
+    if (!this.run.splits[this.split]) this.split = splitsOf(this.run)[0] ?? "valid";
     this._reopen();
   }
 
@@ -145,13 +142,8 @@ class AnchorageReview extends HTMLElement {
   _offerPredicting() {
     this.dataset.state = "missing";
     const count = this.run.splits[this.split];
-    this.body.replaceChildren(
-      card(
-        `No predictions on ${this.split} yet`,
-        `The detector looks at ${count} image${count === 1 ? "" : "s"}; it goes on in the background if you leave the page.`,
-        element("button", { type: "button", class: "a-button primary", onclick: () => this._predict() }, `Predict ${this.split} images`),
-      ),
-    );
+    const text = `The detector looks at ${count} image${count === 1 ? "" : "s"}; it goes on in the background if you leave the page.`;
+    this.body.replaceChildren(noPredictions(this.split, text, () => this._predict()));
   }
 
   async _predict() {
@@ -167,25 +159,8 @@ class AnchorageReview extends HTMLElement {
 
   _follow(job) {
     this.dataset.state = "predicting";
-    const fillBar = element("div");
-    const message = element("p", {}, "Waiting for its turn…");
-    const cancel = element("button", { type: "button", class: "a-button", onclick: () => this._cancel(job) }, "Cancel");
-    const bar = element("div", { class: "a-progress" }, fillBar);
-    this.body.replaceChildren(card("Predicting", message, bar, cancel));
-    this._stopPolling = poll(async () => {
-      const { job: now } = await getJSON(projectURL(`/jobs/${job.id}`));
-      const { done = 0, total = 0, message: text = "" } = now.progress;
-      if (total) message.textContent = `${text || "Predicting"}: ${done} of ${total}`;
-      fillBar.style.width = `${total ? (100 * done) / total : 0}%`;
-      if (!FINAL_STATES.includes(now.state)) return;
-      this._stopPolling();
-      if (now.state !== "done") notify(now.error || `Predicting was ${now.state === "cancelled" ? "stopped" : now.state}.`, "error");
-      await this._refresh();
-    }, JOB_MS, bar);
-  }
-
-  async _cancel(job) {
-    await sendJSON("POST", projectURL(`/jobs/${job.id}/cancel`)).catch((error) => notify(error, "error"));
+    this.progress = new JobProgress([job], { title: `Predicting ${this.split} images`, onEnd: () => this._refresh().catch((error) => this._fail(error)) });
+    this.body.replaceChildren(this.progress.root);
   }
 
   /** Read the list of sets anew, keeping the choice. */
@@ -223,26 +198,17 @@ class AnchorageReview extends HTMLElement {
   // ---- ends -------------------------------------------------------------------------------------------------------
 
   _close() {
-    this._stopPolling?.();
+    this.progress?.end();
     this.review?.destroy();
     this.review = null;
   }
 
-  _empty(title, text, href, action) {
-    this.dataset.state = "empty";
-    this.replaceChildren(card(title, text, element("a", { class: "a-button primary", href }, action)));
-  }
-
   _fail(error) {
-    this.dataset.state = "failed";
-    const retry = element("button", { type: "button", class: "a-button", onclick: () => this._start().catch((again) => this._fail(again)) }, "Try again");
-    this.replaceChildren(card(error.message, error.hint ?? "", retry));
+    showFailure(this, error, () => this._start());
   }
 }
 
 // Of a checkpoint the predictions in the views that its run is judged in; others are a source of their own.
 const sourceOf = (set) => (set.kind === "checkpoint" && set.is_main ? `checkpoint-${set.checkpoint_id}` : `set-${set.id}`);
-
-const describe = ({ name, map50 }) => (map50 === null ? name : `${name}, mAP50 ${map50.toFixed(3)}`);
 
 if (!customElements.get("anchorage-review")) customElements.define("anchorage-review", AnchorageReview);

@@ -1,10 +1,10 @@
 // The bar over the images of Review: thresholds, filters, order, and the legend that counts and hides outcomes.
 
+import { fill, select, slider } from "./controls.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
-import { fill, select, slider } from "./review_controls.js";
-import { OUTCOMES, SORTS } from "./review_data.js";
-import { outcomeMark } from "./review_drawing.js";
+import { outcomeLegend, OUTCOMES } from "./outcomes.js";
+import { SORTS } from "./review_data.js";
 import { SIZES } from "./review_image.js";
 
 const SIZE_HELP = "By the area of a box in pixels of the original image: small is below 32 × 32, large above 96 × 96";
@@ -20,9 +20,11 @@ export class ReviewBar {
     this._buildThresholds();
     this._buildFilters(names);
     const spacer = () => element("span", { class: "spacer" });
+    const legend = outcomeLegend(this.shown, () => callbacks.onShown(this.shown), { hasCounters: true });
+    this.counters = legend.counters;
     this.chips = element("span", { class: "chips" });
     this.rows = [
-      element("div", { class: "bar thresholds" }, this.score.field, this.best, this.iou.field, this.nms.field, spacer(), this._legend()),
+      element("div", { class: "bar thresholds" }, this.score.field, this.best, this.iou.field, this.nms.field, spacer(), legend.root),
       element("div", { class: "bar filters" }, this.classes.field, this.sizes.field, this.kinds.field, this.chips, spacer(), this.sort.field),
     ];
   }
@@ -50,21 +52,6 @@ export class ReviewBar {
     fill(this.kinds.input, [[-1, "All kinds"], ...KINDS.map(({ name }, index) => [index, name])], -1);
     this.sort = select("Order", onSort);
     fill(this.sort.input, Object.entries(SORTS).map(([key, { name }]) => [key, name]), "errors");
-  }
-
-  _legend() {
-    this.counters = {};
-    const toggles = Object.entries(OUTCOMES).map(([name, { name: title, long }]) => {
-      this.counters[name] = element("strong", { class: name }, "–");
-      const toggle = element("button", { type: "button", class: "a-button small outcome", "aria-pressed": "true", title: `${long}. Click to hide or show.` }, outcomeMark(name), title, this.counters[name]);
-      toggle.addEventListener("click", () => {
-        if (!this.shown.delete(name)) this.shown.add(name);
-        toggle.setAttribute("aria-pressed", String(this.shown.has(name)));
-        this.callbacks.onShown(this.shown);
-      });
-      return toggle;
-    });
-    return element("div", { class: "legend" }, ...toggles);
   }
 
   /** Show a View and the order. */

@@ -8,12 +8,6 @@ import { ThresholdCurves } from "./threshold_curves.js";
 const PAGE_SIZE = 200;
 const SLICE_MS = 6; // what is out of sight follows in slices of this length
 
-export const OUTCOMES = {
-  tp: { name: "Found", long: "True positive: a prediction that matches a labelled box", dash: [], mark: null },
-  fp: { name: "False alarm", long: "False positive: a prediction without a labelled box", dash: [6, 4], mark: "cross" },
-  fn: { name: "Missed", long: "False negative: a labelled box that no prediction matches", dash: [2, 3], mark: "ring" },
-};
-
 const byName = (a, b) => a.fileName.localeCompare(b.fileName, undefined, { numeric: true });
 
 /** What images can be ordered by; equal ones keep the order they came in. */

@@ -2,7 +2,8 @@
 
 import { projectSlug } from "./api.js";
 import { element } from "./element.js";
-import { drawBoxes, outcomeColors } from "./review_drawing.js";
+import { outcomeColors } from "./outcomes.js";
+import { drawBoxes } from "./review_drawing.js";
 
 const TILES_AT_ONCE = 60;
 const THUMBNAIL_PX = 512;

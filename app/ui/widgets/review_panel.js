@@ -1,6 +1,7 @@
 // The Figures tab: precision and recall at the sliders, COCO's figures, overlaps and counts, classes and their thresholds.
 
 import { element } from "./element.js";
+import { formatFigure } from "./number_words.js";
 import { colorOf } from "./palette.js";
 import { ReviewHistogram } from "./review_histogram.js";
 
@@ -20,11 +21,6 @@ const FIGURES = [
   ["ARl", "arl", "AR large", "Average recall on large objects"],
 ];
 const COCO_CAP = 100;
-
-/** A figure with three decimals; a dash when there was nothing to measure (COCO's -1). */
-export function formatFigure(value) {
-  return value === undefined || value < 0 ? "–" : value.toFixed(3);
-}
 
 export class ReviewPanel {
   /**

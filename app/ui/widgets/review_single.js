@@ -4,8 +4,7 @@ import { projectSlug } from "./api.js";
 import { DetectionCanvas } from "./canvas.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
-import { OUTCOMES } from "./review_data.js";
-import { outcomeColors } from "./review_drawing.js";
+import { outcomeColors, OUTCOMES } from "./outcomes.js";
 
 const FOCUS_COLOR = "#ffffff";
 const FOCUS_DASH = [3, 3];

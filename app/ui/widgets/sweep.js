@@ -7,8 +7,8 @@ import { getJSON, getParam, notify, pageURL, projectURL, sendJSON, setParam } fr
 import { LineChart } from "./chart.js";
 import { element } from "./element.js";
 import { JobProgress } from "./job_progress.js";
+import { formatFigure } from "./number_words.js";
 import { colorOf } from "./palette.js";
-import { formatFigure } from "./review_panel.js";
 
 const SPLITS = ["valid", "test"];
 const FIGURES = [
@@ -120,7 +120,7 @@ class AnchorageSweep extends HTMLElement {
     this.dataset.state = "sweeping";
     this.go.disabled = true;
     this.progress?.end();
-    this.progress = new JobProgress(job, { title: `Judging on ${job.payload.split}`, onEnd: () => this._load() });
+    this.progress = new JobProgress([job], { title: `Judging on ${job.payload.split}`, onEnd: () => this._load() });
     this.content.replaceChildren(this.progress.root, ...(this.table?.rows.length ? this._figures() : []));
     this._drawChart();
   }

@@ -4,9 +4,12 @@
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, setParam } from "./api.js";
 import { LineChart, shortNumber, smoothed } from "./chart.js";
 import { element } from "./element.js";
+import { isLive } from "./job_states.js";
 import { openRunCard } from "./model_card.js";
+import { duration, formatFigure } from "./number_words.js";
+import { lineColor } from "./palette.js";
 import { RunForm } from "./train_form.js";
-import { LIVE_STATES, RunTable, duration, lineColor, nextSteps } from "./train_runs.js";
+import { RunTable, nextSteps } from "./train_runs.js";
 import { TimeBar } from "./train_time.js";
 
 const POLL_MS = 1000;
@@ -34,7 +37,7 @@ class History {
   }
 
   async load(run) {
-    const isOver = !LIVE_STATES.includes(run.state); // asked before the numbers: none can come after this answer
+    const isOver = !isLive(run); // asked before the numbers: none can come after this answer
     let answer;
     do {
       answer = await getJSON(projectURL(`/runs/${run.id}/metrics?after=${this.last}`));
@@ -81,7 +84,7 @@ function bestFigures(run) {
     map: [["Best mAP", score], ["its mAP50", map50]],
     map75: [["Best mAP75", score], ["its mAP50", map50]],
   };
-  return (pairs[metric] ?? pairs.map50_f1).map(([title, value]) => [title, value?.toFixed(3) ?? "–"]);
+  return (pairs[metric] ?? pairs.map50_f1).map(([title, value]) => [title, formatFigure(value)]);
 }
 
 class AnchorageTrain extends HTMLElement {
@@ -175,7 +178,7 @@ class AnchorageTrain extends HTMLElement {
   }
 
   started(run) {
-    if (!this.focusRun() || !LIVE_STATES.includes(this.focusRun().state)) this.focus(run.id);
+    if (!this.focusRun() || !isLive(this.focusRun())) this.focus(run.id);
     this.refresh();
   }
 
@@ -222,7 +225,7 @@ class AnchorageTrain extends HTMLElement {
     try {
       const { runs } = await getJSON(projectURL("/runs"));
       this.runs = runs;
-      if (!this.focusRun()) this.focusId = (runs.find((run) => LIVE_STATES.includes(run.state)) ?? runs[0])?.id ?? null;
+      if (!this.focusRun()) this.focusId = (runs.find(isLive) ?? runs[0])?.id ?? null;
       for (const id of this.shown) if (!runs.some((run) => run.id === id)) this.shown.delete(id);
       await Promise.all([...this.drawn().map((run) => this.loadHistory(run)), this.loadLog()]);
       this.dataset.lost = "false";
@@ -239,13 +242,13 @@ class AnchorageTrain extends HTMLElement {
   async loadHistory(run) {
     if (!this.histories.has(run.id)) this.histories.set(run.id, new History());
     const history = this.histories.get(run.id);
-    if (LIVE_STATES.includes(run.state)) history.isComplete = false; // one that was resumed, too
+    if (isLive(run)) history.isComplete = false; // one that was resumed, too
     if (!history.isComplete) await history.load(run);
   }
 
   async loadLog() {
     const run = this.focusRun();
-    if (!run || run.state === "queued" || (this.logText !== null && run.state === this.logState && !LIVE_STATES.includes(this.logState))) return;
+    if (!run || run.state === "queued" || (this.logText !== null && run.state === this.logState && !isLive({ state: this.logState }))) return;
     const state = run.state;
     const { text } = await getJSON(projectURL(`/runs/${run.id}/log`));
     if (run.id !== this.focusId) return;

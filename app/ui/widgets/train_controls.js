@@ -4,6 +4,7 @@
 import { pageURL } from "./api.js";
 import { element } from "./element.js";
 import { modelPicker } from "./model_picker.js";
+import { chainText } from "./option_words.js";
 
 /** The control of an option as GET /config describes it. `context`: {description, values(), onChange(value, node)}. */
 export function makeControl(field, id, context) {
@@ -65,11 +66,6 @@ function chainLink(id) {
     node.title = steps.map((step) => `${step.name} ${step.probability}`).join("\n");
   };
   return { node, show };
-}
-
-export function chainText(steps) {
-  const names = steps.filter((step) => step.is_enabled !== false).map((step) => step.name);
-  return names.length ? `${names.slice(0, 2).join(", ")}${names.length > 2 ? ` and ${names.length - 2} more` : ""}` : "None";
 }
 
 const PARTS = [["rpn", "RPN"], ["heads", "Heads"], ["all", "Everything"]];

@@ -4,10 +4,10 @@ import { AnchorPanel } from "./anchor_panel.js";
 import { ApiError, notify, projectSlug, projectURL, sendJSON } from "./api.js";
 import { LineChart } from "./chart.js";
 import { element } from "./element.js";
+import { roughDuration } from "./number_words.js";
 import { titleOf, valueText } from "./option_words.js";
 import { makeControl } from "./train_controls.js";
 import { Preflight } from "./train_preflight.js";
-import { roughDuration } from "./train_time.js";
 
 const CHECK_AFTER_MS = 250;
 

@@ -2,9 +2,9 @@
 
 import { ApiError, getJSON, notify, poll, projectURL, sendJSON } from "./api.js";
 import { element } from "./element.js";
+import { isLive } from "./job_states.js";
 
 const POLL_MS = 700;
-const LIVE = ["queued", "running", "stopping"];
 const LEVELS = { green: ["✓", "good", "good"], amber: ["!", "note", "notes"], red: ["✕", "problem", "problems"] }; // mark, word, words
 
 export class Preflight {
@@ -20,7 +20,7 @@ export class Preflight {
   }
 
   isLive() {
-    return LIVE.includes(this.job?.state);
+    return Boolean(this.job) && isLive(this.job);
   }
 
   async start() {

@@ -2,29 +2,12 @@
 
 import { notify, pageURL, projectURL, sendJSON } from "./api.js";
 import { element } from "./element.js";
-import { colorOf } from "./palette.js";
+import { isLive } from "./job_states.js";
+import { formatFigure } from "./number_words.js";
+import { lineColor } from "./palette.js";
 
-// The palette's positions that read well as thin lines.
-const LINE_POSITIONS = { light: [6, 4, 2, 5, 1, 7, 8, 0, 9], dark: [0, 4, 2, 5, 1, 7, 8, 3, 9] };
-
-/** Color of line number `index`. */
-export function lineColor(index) {
-  const positions = LINE_POSITIONS[document.documentElement.classList.contains("dark") ? "dark" : "light"];
-  return colorOf(positions[index % positions.length]);
-}
-
-export const LIVE_STATES = ["queued", "running", "stopping"];
 const CAN_GO_ON = { paused: "resume", failed: "retry", cancelled: "retry", interrupted: "resume" };
 const CHIP_OF = { done: "good", failed: "danger", interrupted: "warn", paused: "warn", cancelled: "", running: "live", stopping: "warn", queued: "" };
-
-/** Seconds as "2 h 5 min", "3 min 20 s" or "12 s". */
-export function duration(seconds) {
-  if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
-  const whole = Math.max(0, Math.round(seconds));
-  if (whole >= 3600) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  if (whole >= 60) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${whole} s`;
-}
 
 export class RunTable {
   /** @param {{onFocus, onShow, onChange}} handlers called with a run's id (onShow also with true or false) */
@@ -67,8 +50,8 @@ export class RunTable {
       element("td", { class: "train-name-cell" }, name),
       element("td", {}, this.chip(run)),
       element("td", { class: "train-epochs" }, this.progress(run)),
-      element("td", { class: "a-number" }, run.best.map50 === undefined ? "–" : run.best.map50.toFixed(3)),
-      element("td", { class: "a-number" }, run.best.f1 === undefined ? "–" : run.best.f1.toFixed(3)),
+      element("td", { class: "a-number" }, formatFigure(run.best.map50)),
+      element("td", { class: "a-number" }, formatFigure(run.best.f1)),
       element("td", { class: "train-actions" }, ...this.actions(run)),
     );
     return row;
@@ -97,7 +80,7 @@ export class RunTable {
       waiting.disabled = !isPausing;
       return [rename, waiting];
     }
-    if (LIVE_STATES.includes(run.state)) {
+    if (isLive(run)) {
       const moves = run.canMove ? [go("move-up", "Earlier by one", "↑", { to: "up" }), go("move-front", "Next in the queue", "⇈", { to: "front" })] : [];
       return [...moves, rename, go("pause", "Pause: save and go on later", "Pause"), button("stop", "Stop", "Stop", () => this.stop(run))];
     }

@@ -1,7 +1,7 @@
 // Where the time of a run goes: a bar of its parts, and what would help where something other than training takes much.
 
 import { element } from "./element.js";
-import { lineColor } from "./train_runs.js";
+import { lineColor } from "./palette.js";
 
 const PARTS = [
   ["data", "waiting", "waiting for images"],
@@ -60,13 +60,6 @@ function sharesOfRun(series) {
   const seconds = columns.map((column) => column.value.reduce((sum, share, index) => (index ? sum + share * (first.elapsed_s[index] - first.elapsed_s[index - 1]) : 0), 0));
   const total = seconds.reduce((sum, value) => sum + value, 0);
   return total > 0 ? seconds.map((value) => value / total) : null;
-}
-
-/** Seconds as precise as an estimate is: "40 s", "25 min", "3.5 h", "2.1 days". */
-export function roughDuration(seconds) {
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return seconds < 172_800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86_400).toFixed(1)} days`;
 }
 
 function percent(share) {

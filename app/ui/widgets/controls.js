@@ -1,4 +1,4 @@
-// The small controls of the Review page: a labelled choice, a slider with its value, a card of words.
+// Small controls of the bars above a page: a labelled choice, a slider with its value.
 
 import { element } from "./element.js";
 
@@ -37,10 +37,4 @@ export function slider({ label, name, min, max, step, format = (value) => value.
     write(text ?? format(value));
   };
   return { range, show, field: element("label", { class: "slide" }, label, range, output) };
-}
-
-/** A heading with words, buttons or links under it, in the middle of the page. */
-export function card(title, ...content) {
-  const parts = content.map((item) => (typeof item === "string" ? element("p", {}, item) : item));
-  return element("div", { class: "a-empty" }, element("h3", {}, title), ...parts);
 }
