@@ -9,9 +9,9 @@ const PAGE_SIZE = 200;
 const SLICE_MS = 6; // what is out of sight follows in slices of this length
 
 export const OUTCOMES = {
-  tp: { name: "Found", long: "True positive: a prediction that matches a labelled box", dash: [], mark: null },
-  fp: { name: "False alarm", long: "False positive: a prediction without a labelled box", dash: [6, 4], mark: "cross" },
-  fn: { name: "Missed", long: "False negative: a labelled box that no prediction matches", dash: [2, 3], mark: "ring" },
+  tp: { name: "Found", long: "True positive: a prediction that matches a labeled box", dash: [], mark: null },
+  fp: { name: "False alarm", long: "False positive: a prediction without a labeled box", dash: [6, 4], mark: "cross" },
+  fn: { name: "Missed", long: "False negative: a labeled box that no prediction matches", dash: [2, 3], mark: "ring" },
 };
 
 const byName = (a, b) => a.fileName.localeCompare(b.fileName, undefined, { numeric: true });
@@ -113,7 +113,7 @@ export class ReviewData {
     return images.sort((a, b) => first(a, b) || a.position - b.position);
   }
 
-  /** Images by predictions less labelled boxes: Map of difference -> images, rising. */
+  /** Images by predictions less labeled boxes: Map of difference -> images, rising. */
   byDifference() {
     const groups = new Map();
     for (const image of this.images) {
