@@ -102,6 +102,7 @@ class AnchorageEnsemble extends HTMLElement {
       this.why,
       element("details", { class: "options" }, element("summary", {}, "Other members, method and thresholds"), element("div", { class: "a-field" }, "Members", this._checkpointTable()), ...this._optionFields()),
     );
+    this.sweep.splits = this.run.splits;
     this.sweep.runId = this.run.id;
     this.replaceChildren(element("div", { class: "ensemble" }, choice, this.outcome), this.lab.root, this.sweep);
     this._onChosen();
