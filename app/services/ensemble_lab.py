@@ -272,7 +272,7 @@ def _halves(
     )
     if not all(any((~sample.is_crowd).any() for sample in half) for half in halves):
         raise BadRequest(
-            f"The {split} split has too few labelled images of different sources to tune on one half and judge on the"
+            f"The {split} split has too few labeled images of different sources to tune on one half and judge on the"
             f" other ({len(samples)} images).",
             "Choose another split, or label more images and train again.",
         )

@@ -4,6 +4,7 @@ Colors are those of the screen's light theme; the first of two is blue, the seco
 differ without color too. What is inside the noise is gray.
 """
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -25,12 +26,11 @@ def draw_lines(title: str, x_title: str, y_title: str, series: Sequence[Series])
         return f"{_across(x, 0, right):.1f},{_down(y):.1f}"
 
     parts = []
-    for number in range(5):
-        y, x = number / 4, right * number / 4
+    for y in (0, 0.25, 0.5, 0.75, 1):
         parts.append(_line(_LEFT, _down(y), WIDTH_PX - _RIGHT, _down(y), _GRID))
         parts.append(_text(_LEFT - 8, _down(y) + 4, f"{y:g}", "end"))
-        anchor = "end" if number == 4 else "middle"
-        parts.append(_text(_across(x, 0, right), HEIGHT_PX - _BOTTOM + 18, f"{x:.3g}", anchor))
+    for x in _ticks(right):
+        parts.append(_text(_across(x, 0, right), HEIGHT_PX - _BOTTOM + 18, f"{x:g}", "middle"))
     for number, (_, xs, ys) in enumerate(series):
         points = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
         dash = ' stroke-dasharray="6 4"' if number else ""
@@ -46,10 +46,10 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]]) 
     height = _TOP + ROW_PX * len(rows) + _BOTTOM
     zero = _across(0, -reach, reach)
     parts = [_line(zero, _TOP, zero, height - _BOTTOM, _TEXT)]
-    for number in (-1, -0.5, 0.5, 1):
-        at = _across(number * reach, -reach, reach)
-        parts += [_line(at, _TOP, at, height - _BOTTOM, _GRID)]
-        parts += [_text(at, height - _BOTTOM + 18, f"{number * reach:+.3f}", "end" if number == 1 else "middle")]
+    for tick in sorted({sign * tick for tick in _ticks(reach, 3) for sign in (-1, 1)}):
+        at = _across(tick, -reach, reach)
+        parts += [_line(at, _TOP, at, height - _BOTTOM, _GRID)] if tick else []
+        parts.append(_text(at, height - _BOTTOM + 18, f"{tick:+g}" if tick else "0", "middle"))
     for number, (name, difference, low, high) in enumerate(rows):
         y = _TOP + ROW_PX * (number + 0.5)
         begin, end = (_across(value, -reach, reach) for value in (low, high))
@@ -77,6 +77,13 @@ def draw_bars(title: str, names: tuple[str, str], rows: Sequence[tuple[str, floa
             )
             parts.append(_text(left + width + 6, y + 10, f"{value:.3f}", "start"))
     return _frame(title, parts + _legend(names), height)
+
+
+def _ticks(end: float, most: int = 6) -> list[float]:
+    """Round numbers from 0 up to ``end``, at most ``most`` steps of 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(end / most))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * most >= end)
+    return [round(number * step, 9) for number in range(math.floor(end / step) + 1)]
 
 
 def _across(value: float, low: float, high: float) -> float:

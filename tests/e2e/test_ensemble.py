@@ -32,6 +32,13 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     page.add_init_script(SWEEP)
     page.goto(f"/ensemble?project={project.slug}&run={project.run_id}")
     page.wait_for_selector("anchorage-ensemble[data-state=ready][data-chosen='3']")
+    page.get_by_text("Other members, method and thresholds").click()
+    assert page.get_by_role("slider", name="Boxes overlapping more are one object").is_visible()
+    for number in project.checkpoint_ids[1:3]:
+        page.locator(f"[data-checkpoint='{number}']").uncheck()
+    expect(page.get_by_role("button", name="Fuse checkpoints")).to_be_disabled()
+    for number in project.checkpoint_ids[1:3]:
+        page.locator(f"[data-checkpoint='{number}']").check()
     page.get_by_role("button", name="Fuse the best three").click()
     page.wait_for_selector("anchorage-ensemble[data-state=ready][data-set]", timeout=JOB_MS)
     rows = page.locator("anchorage-ensemble > .ensemble .judged tbody tr")

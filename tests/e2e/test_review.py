@@ -281,3 +281,7 @@ def test_run_that_kept_no_weights_is_named(page, app_server, path):
 def test_nothing_is_cut_off(opened):
     sizes = opened.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert sizes == [1280, 720]
+    opened.set_viewport_size({"width": 820, "height": 720})
+    opened.locator(".review .tile").first.click()
+    bar = opened.locator(".review .single .bar")
+    assert bar.evaluate("bar => bar.scrollWidth - bar.clientWidth") == 0

@@ -63,6 +63,12 @@ def test_sweep_is_followed_stopped_and_shown_with_its_soups(page, app_server):
     page.get_by_label("Images to judge on").select_option("test")
     page.wait_for_selector("anchorage-sweep[data-state=partial][data-split=test][data-rows='0']")
     assert "sweep=test" in page.url
+    # A run without test images offers nothing that it cannot be judged on.
+    page.eval_on_selector(
+        "anchorage-sweep", "sweep => { sweep.splits = { valid: 12, test: 0 }; sweep.runId = sweep.runId; }"
+    )
+    page.wait_for_selector("anchorage-sweep[data-state=ready][data-split=valid]")
+    assert page.get_by_label("Images to judge on").locator("option").all_inner_texts() == ["valid"]
 
 
 def last_name(project):

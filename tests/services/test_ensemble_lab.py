@@ -295,5 +295,5 @@ def test_a_split_of_one_source_cannot_be_halved(tmp_path):
     project = make_review_project(tmp_path, num_valid=4)
     with project.services.database(project.slug).write() as db:
         db.execute("UPDATE image SET source_key = 'one' WHERE split = 'valid'")
-    with pytest.raises(BadRequest, match="too few labelled images of different sources"):
+    with pytest.raises(BadRequest, match="too few labeled images of different sources"):
         request(project)

@@ -5,6 +5,7 @@ import uPlot from "./uplot.js";
 import { element } from "./element.js";
 
 const LINE_PX = 1.6;
+const STEPS = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((factor) => Number(`${factor}e${power - 3}`))).flat();
 
 /** A theme variable's value on an element, read at each draw so that light and dark need nothing else. */
 function themed(node, name) {
@@ -35,6 +36,11 @@ const isNamed = (line) => !line.isFaint && !line.isMark;
 function widened(low, high) {
   const room = (high - low) * 0.04 || 1;
   return [low - room, high + room];
+}
+
+/** Steps between the ticks below: epochs, training steps and seconds are whole, unless little more than one is seen. */
+function stepsX(_plot, _axis, low, high) {
+  return high - low > 2 ? STEPS.filter((step) => step >= 1) : STEPS;
 }
 
 export class LineChart {
@@ -127,7 +133,7 @@ export class LineChart {
       cursor: { points: { size: 6 }, drag: { x: true, y: false } },
       scales: { x: { time: false, ...(this.options.ticksX && { range: (_, low, high) => widened(low, high) }) }, y: this.options.range ? { range: this.options.range } : {} },
       axes: [
-        { ...axis, size: 26, gap: 2, space: 60, values: (_, ticks) => ticks.map(this.options.formatX), ...(this.options.ticksX && { splits: this.options.ticksX }) },
+        { ...axis, size: 26, gap: 2, space: 60, incrs: stepsX, values: (_, ticks) => ticks.map(this.options.formatX), ...(this.options.ticksX && { splits: this.options.ticksX }) },
         { ...axis, size: 46, gap: 4, space: 32, values: (_, ticks) => ticks.map(shortNumber) },
       ],
       series: [{}, ...this.lines.map((line) => this.seriesOf(line))],

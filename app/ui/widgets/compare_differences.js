@@ -3,6 +3,7 @@
 
 import { colorOfSide, letterOf, sideMark } from "./compare_sides.js";
 import { element } from "./element.js";
+import { KINDS } from "./error_kinds.js";
 import { formatFigure, signed } from "./number_words.js";
 import { titleOf, valueText } from "./option_words.js";
 
@@ -12,7 +13,7 @@ const FIGURES = {
   map75: ["mAP75", "Mean average precision at IoU .75: boxes must sit tightly"],
   f1: ["F1", "Best F1 at IoU .50"],
 };
-const KINDS = { classification: "Class", localization: "Place", both: "Class and place", duplicate: "Duplicate", background: "False alarm", missed: "Missed" };
+const KIND_NAMES = Object.fromEntries(KINDS.map(({ key, name }) => [key, name]));
 const NS = "http://www.w3.org/2000/svg";
 const PLOT = { width: 240, height: 26, edge: 8 };
 
@@ -124,7 +125,7 @@ export class DifferenceView {
         bar.style.cssText = `width: ${(100 * kind.d_ap50) / most}%; background: ${colorOfSide(this.pair[side])}`;
         return element("div", { class: "budget-bar", title: `${kind.count} errors` }, element("span", { class: "track" }, bar), element("span", { class: "a-number" }, kind.d_ap50.toFixed(3)));
       });
-      return element("tr", { title: one.advice }, element("td", {}, KINDS[one.kind] ?? one.kind), element("td", { class: "bars" }, ...bars), element("td", { class: "a-number" }, `${values[0].count} / ${values[1].count}`));
+      return element("tr", { title: one.advice }, element("td", {}, KIND_NAMES[one.kind]), element("td", { class: "bars" }, ...bars), element("td", { class: "a-number" }, `${values[0].count} / ${values[1].count}`));
     });
     const head = ["Kind of error", "AP50 that mending it alone would bring", "Errors"].map((text, at) => element("th", { class: at === 2 ? "a-number" : null }, text));
     return element(

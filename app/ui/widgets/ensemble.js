@@ -106,6 +106,7 @@ class AnchorageEnsemble extends HTMLElement {
       this.why,
       element("details", { class: "options" }, element("summary", {}, "Other members, method and thresholds"), element("div", { class: "a-field" }, "Members", this._checkpointTable()), ...this._optionFields()),
     );
+    this.sweep.splits = this.run.splits;
     this.sweep.runId = this.run.id;
     this.replaceChildren(element("div", { class: "ensemble" }, choice, this.outcome), this.lab.root, this.sweep);
     this._onChosen();
@@ -147,7 +148,7 @@ class AnchorageEnsemble extends HTMLElement {
     const count = this.chosen.size;
     const isBest = count === this.best.length && this.best.every((id) => this.chosen.has(id));
     const words = { 2: "two", 3: "three" };
-    this.go.textContent = isBest && count >= 2 ? `Fuse the best ${words[count] ?? count}` : `Fuse ${count} checkpoints`;
+    this.go.textContent = count < 2 ? "Fuse checkpoints" : isBest ? `Fuse the best ${words[count] ?? count}` : `Fuse ${count} checkpoints`;
     this.go.disabled = count < 2 || this.dataset.state === "fusing";
     const missing = this.run.checkpoints.length < 2 ? "This run has kept one checkpoint: train it longer, or fuse it in the lab below with one of another run." : "An ensemble needs two members or more.";
     this.why.textContent = count < 2 ? missing : isBest ? "The checkpoints with the best scores, by weighted boxes fusion." : "";
@@ -258,7 +259,7 @@ function bestOf(run) {
 
 function slider(label, min, max, step, value) {
   const output = element("output", {}, value.toFixed(2));
-  const range = element("input", { type: "range", class: "a-input", min, max, step, value });
+  const range = element("input", { type: "range", class: "a-input", min, max, step, value, "aria-label": label }); // the output is what the field would name
   range.addEventListener("input", () => (output.textContent = Number(range.value).toFixed(2)));
   const field = element("label", { class: "a-field" }, element("span", { class: "with-value" }, label, output), range);
   return { field, value: () => Number(range.value) };

@@ -165,7 +165,7 @@ class ImportDialog {
     const splits = Object.entries(plan.splits).map(([name, count]) => `${name} ${count.toLocaleString("en")}`).join(", ");
     const lines = [`${count(plan.images, "image", "images")}, ${count(plan.annotations, "box", "boxes")}`, splits ? `Splits: ${splits}` : ""];
     if (!plan.splits.valid) lines.push("It has no validation split: one is made, copies of one source kept together.");
-    if (!plan.classes.length) lines.push("There are no labels in it: the pictures come in bare, to be labelled here.");
+    if (!plan.classes.length) lines.push("There are no labels in it: the pictures come in bare, to be labeled here.");
     if (plan.missing) lines.push(`${count(plan.missing, "listed image is", "listed images are")} missing and will be left out.`);
     if (plan.project_images) lines.push(`They are added to the ${count(plan.project_images, "image", "images")} there; pictures that are there already are skipped.`);
     this.problem = element("div", { class: "problem", role: "alert" });

@@ -1,13 +1,13 @@
-// What becomes of a prediction or a labelled box: its words, its kind of line and mark, its color.
+// What becomes of a prediction or a labeled box: its words, its kind of line and mark, its color.
 
 import { element } from "./element.js";
 
 const NS = "http://www.w3.org/2000/svg";
 
 export const OUTCOMES = {
-  tp: { name: "Found", long: "True positive: a prediction that matches a labelled box", dash: [], mark: null },
-  fp: { name: "False alarm", long: "False positive: a prediction without a labelled box", dash: [6, 4], mark: "cross" },
-  fn: { name: "Missed", long: "False negative: a labelled box that no prediction matches", dash: [2, 3], mark: "ring" },
+  tp: { name: "Found", long: "True positive: a prediction that matches a labeled box", dash: [], mark: null },
+  fp: { name: "False alarm", long: "False positive: a prediction without a labeled box", dash: [6, 4], mark: "cross" },
+  fn: { name: "Missed", long: "False negative: a labeled box that no prediction matches", dash: [2, 3], mark: "ring" },
 };
 
 /** The colors of the outcomes as the theme has them now. */

@@ -35,7 +35,7 @@ export class ReviewBar {
     this.iou = slider({ label: "IoU ≥", name: "IoU threshold", min: 0.05, max: 0.95, step: 0.05, onInput: (iou) => onView({ iou }) });
     const nms = { min: 0.05, max: 1, step: 0.05, format: (value) => (value < 1 ? value.toFixed(2) : "off") };
     this.nms = slider({ label: "NMS", name: "NMS threshold", ...nms, onInput: (value) => onView({ nms: value }) });
-    this.iou.field.title = "A prediction finds a labelled box of its class that it overlaps at least this much";
+    this.iou.field.title = "A prediction finds a labeled box of its class that it overlaps at least this much";
     this.nms.field.title = "Strike out a prediction that a surer one of its class overlaps by more than this";
     this.best = element("button", { type: "button", class: "a-button small best", onclick: onBest }, "Best F1");
     this.best.title = "Set the score threshold where F1 is highest at IoU .50: of the chosen class, or of all";

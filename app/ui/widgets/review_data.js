@@ -107,7 +107,7 @@ export class ReviewData {
     return images.sort((a, b) => first(a, b) || a.position - b.position);
   }
 
-  /** Images by predictions less labelled boxes: Map of difference -> images, rising. */
+  /** Images by predictions less labeled boxes: Map of difference -> images, rising. */
   byDifference() {
     const groups = new Map();
     for (const image of this.images) {

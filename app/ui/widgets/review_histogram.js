@@ -1,8 +1,9 @@
-// How many images have more or fewer predictions than labelled boxes, as bars that open their images.
+// How many images have more or fewer predictions than labeled boxes, as bars that open their images.
 
 import { element } from "./element.js";
 
-const MOST = 7; // differences beyond share the last bar of their side
+const MOST = 8; // differences beyond share the last bar of their side
+const MAX_NAMES = 13; // of bars; among more, those with an even difference have one
 
 export class ReviewHistogram {
   /** @param {(detail: {title: string, items: {imageId: number}[]}) => void} onImages a bar was pressed */
@@ -13,7 +14,7 @@ export class ReviewHistogram {
     this.node = element("div", { class: "histogram" }, this.bars, this.mean);
   }
 
-  /** @param {Map<number, Object[]>} groups images by predictions less labelled boxes */
+  /** @param {Map<number, Object[]>} groups images by predictions less labeled boxes */
   show(groups) {
     const bins = new Map();
     let [sum, count] = [0, 0];
@@ -26,13 +27,14 @@ export class ReviewHistogram {
     const [low, high] = [Math.min(-3, ...bins.keys()), Math.max(3, ...bins.keys())];
     const largest = Math.max(1, ...[...bins.values()].map((images) => images.length));
     const range = Array.from({ length: high - low + 1 }, (_, index) => low + index);
-    this.bars.replaceChildren(...range.map((bin) => this._bar(bin, bins.get(bin) ?? [], largest)));
+    const isNamed = (bin) => range.length <= MAX_NAMES || bin % 2 === 0;
+    this.bars.replaceChildren(...range.map((bin) => this._bar(bin, isNamed(bin), bins.get(bin) ?? [], largest)));
     const mean = count ? sum / count : 0;
     this.mean.textContent = `${mean > 0 ? "+" : mean < 0 ? "−" : ""}${Math.abs(mean).toFixed(2)} boxes in an image on average. Press a bar to see its images.`;
   }
 
-  _bar(bin, images, largest) {
-    const label = element("span", { class: "bin" }, nameOf(bin));
+  _bar(bin, isNamed, images, largest) {
+    const label = element("span", { class: "bin" }, isNamed ? nameOf(bin) : "\u00a0");
     if (!images.length) return element("span", { class: "column" }, element("span", { class: "room" }), label);
     const title = describe(bin);
     const bar = element("span", { class: "fill" });
@@ -47,7 +49,7 @@ export class ReviewHistogram {
 const nameOf = (bin) => (bin === MOST ? `≥${bin}` : bin === -MOST ? `≤−${MOST}` : bin > 0 ? `+${bin}` : bin < 0 ? `−${-bin}` : "0");
 
 function describe(bin) {
-  if (bin === 0) return "as many boxes as labelled";
+  if (bin === 0) return "as many boxes as labeled";
   const count = Math.abs(bin);
   return `${count}${count === MOST ? " or more" : ""} box${count === 1 ? "" : "es"} too ${bin > 0 ? "many" : "few"}`;
 }

@@ -42,7 +42,7 @@ export class ReviewPanel {
     root.replaceChildren(
       this._section("At these thresholds", element("div", { class: "live" }, ...live), this.liveNote),
       this.cocoBox,
-      this._section("More or fewer boxes than labelled, by image", this.histogram.node),
+      this._section("More or fewer boxes than labeled, by image", this.histogram.node),
       this._section("Classes", this._classes(), this._thresholdTools()),
     );
     this.markClass(0);
@@ -94,8 +94,8 @@ export class ReviewPanel {
     const best = row ?? { f1: this.evaluation.f1, threshold: this.evaluation.f1_threshold };
     rows.push(["F1", best.f1, "Best F1", "The highest F1 over all score thresholds at IoU .50, and the threshold it has", best.threshold]);
     if (!row) {
-      rows.push(["IoU of predictions", overlap.per_prediction, "IoU of predictions", "Mean best IoU of a prediction with a labelled box of its class, at the score of the best F1"]);
-      rows.push(["IoU of objects", overlap.per_truth, "IoU of objects", "Mean best IoU of a labelled box with a prediction of its class, at the score of the best F1"]);
+      rows.push(["IoU of predictions", overlap.per_prediction, "IoU of predictions", "Mean best IoU of a prediction with a labeled box of its class, at the score of the best F1"]);
+      rows.push(["IoU of objects", overlap.per_truth, "IoU of objects", "Mean best IoU of a labeled box with a prediction of its class, at the score of the best F1"]);
     }
     return element(
       "dl",

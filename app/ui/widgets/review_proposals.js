@@ -97,13 +97,13 @@ export class ReviewProposals {
     return [...proposed.reverse(), ...forgotten.map(({ box }) => ({ bbox: box, color: LABELED_COLOR, dashed: false, label: "no proposal" }))];
   }
 
-  /** Every labeled box, and over it its best anchor with shape and IoU. */
+  /** Every labeled box, and over it its best anchor with IoU and shape: of a label too long for its box the end is cut. */
   _anchorBoxes() {
     const labeled = this.answer.objects.map(({ box }) => ({ bbox: box, color: LABELED_COLOR, dashed: false, label: "" }));
     const anchors = this.answer.objects.map(({ anchor, anchor_iou: iou }) => {
       const [x1, y1, x2, y2] = anchor;
       const [shape, overlap] = [`${Math.round(x2 - x1)}×${Math.round(y2 - y1)}`, (Math.floor(100 * iou) / 100).toFixed(2)];
-      return { bbox: anchor, color: levelOf(iou).color, dashed: [5, 4], label: `${shape} ${overlap}`, fullLabel: `anchor ${shape} pixels, IoU ${overlap}` };
+      return { bbox: anchor, color: levelOf(iou).color, dashed: [5, 4], label: `${overlap} ${shape}`, fullLabel: `anchor ${shape} pixels, IoU ${overlap}` };
     });
     return [...labeled, ...anchors];
   }
@@ -139,7 +139,7 @@ export class ReviewProposals {
       const number = objects.filter((object) => levelOf(object.anchor_iou) === level).length;
       return element("span", { class: "level" }, mark, `${level.text}: ${number}`);
     });
-    return ["The best anchor (dashed: width×height in pixels, IoU) of each labeled box (white): ", ...counts, "Anchors of .7 or more learn to be an object; a box without one learns from its best anchor alone."];
+    return ["The best anchor (dashed: IoU, width×height in pixels) of each labeled box (white): ", ...counts, "Anchors of .7 or more learn to be an object; a box without one learns from its best anchor alone."];
   }
 
   _say(...parts) {

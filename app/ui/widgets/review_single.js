@@ -36,9 +36,13 @@ export class ReviewSingle {
         this.counts,
         element("span", { class: "spacer" }),
         this.tools,
-        button("–", "Zoom out", () => this.canvas?.zoomBy(1 / 1.5)),
-        button("Fit", "Show the whole image", () => this.canvas?.fit()),
-        button("+", "Zoom in", () => this.canvas?.zoomBy(1.5)),
+        element(
+          "span",
+          { class: "zoom" },
+          button("–", "Zoom out", () => this.canvas?.zoomBy(1 / 1.5)),
+          button("Fit", "Show the whole image", () => this.canvas?.fit()),
+          button("+", "Zoom in", () => this.canvas?.zoomBy(1.5)),
+        ),
       ),
       this.stage,
     );

@@ -1,5 +1,6 @@
 // <anchorage-sweep>: every kept checkpoint of a run judged in one table, with two soups of their weights. The property `runId`
-// says which run; the split stands in the address (sweep=).
+// says which run, `splits` (set before it, {name: number of images}) what it can be judged on; the split stands in the
+// address (sweep=).
 //
 // State for tests and styles lies in data-* attributes: state (idle, loading, partial, sweeping, ready, failed), rows, split.
 
@@ -49,14 +50,21 @@ class AnchorageSweep extends HTMLElement {
     if (!this._isStarted) return;
     this.dataset.state = "idle";
     this.hidden = !id;
-    if (id) this._load();
+    if (!id) return;
+    this._offerSplits();
+    this._load();
+  }
+
+  _offerSplits() {
+    const offered = SPLITS.filter((split) => !this.splits || this.splits[split]);
+    if (offered.length && !offered.includes(this.split)) this.split = offered[0];
+    this.picker.replaceChildren(...offered.map((split) => element("option", { value: split, selected: split === this.split }, split)));
   }
 
   _build() {
     const chosen = getParam("sweep");
     this.split = SPLITS.includes(chosen) ? chosen : "valid";
     this.picker = element("select", { class: "a-input", "aria-label": "Images to judge on", onchange: () => this._choose(this.picker.value) });
-    this.picker.append(...SPLITS.map((split) => element("option", { value: split, selected: split === this.split }, split)));
     this.go = element("button", { type: "button", class: "a-button primary", onclick: () => this._sweep() }, "Judge every checkpoint");
     this.content = element("div", { class: "content" });
     this.replaceChildren(
