@@ -19,7 +19,7 @@ const FIGURES = [
   ["f1", "F1", "Best F1 at IoU .50"],
   ["score", "Score", "By the run's selection metric"],
 ];
-const MOST_CLASSES = 8; // in the table; the chart and the page of each checkpoint have all
+const MOST_CLASSES = 8; // in the table and in the chart, where more lines cannot be told apart; a checkpoint's page has all
 
 class AnchorageSweep extends HTMLElement {
   connectedCallback() {
@@ -171,7 +171,7 @@ class AnchorageSweep extends HTMLElement {
     return element("span", {}, link, element("span", { class: "a-muted members", title: row.members.join("\n") }, count === 1 ? " of 1" : ` of ${count}`));
   }
 
-  /** One line a class and one for all, over the epochs; the soups stand behind the last epoch as single points. */
+  /** A line for each class of the table and one for all, over the epochs; the soups stand behind the last epoch as single points. */
   _drawChart() {
     if (!this.chart || !this.chartHost.isConnected) return;
     const trained = this.table.rows.filter((row) => !row.soup).sort((a, b) => a.epoch - b.epoch);
@@ -181,7 +181,7 @@ class AnchorageSweep extends HTMLElement {
     const step = Math.max(1, (last - epochs[0]) / 6);
     this.ticks = [...epochs, ...soups.map((_, index) => last + (index + 1) * step)];
     this.nameOfX = (x) => soups[this.ticks.indexOf(x) - epochs.length]?.soup ?? (epochs.includes(x) ? String(x) : "");
-    const names = this.table.rows[0].per_class.map((entry) => entry.name);
+    const names = this.table.rows[0].per_class.slice(0, MOST_CLASSES).map((entry) => entry.name);
     const color = getComputedStyle(this).getPropertyValue("--a-text").trim();
     const series = [
       { label: "All classes", color, of: (row) => row.map50 },
