@@ -250,10 +250,21 @@ def test_one_image_opens_large_and_arrows_lead_on(opened):
     assert "image=" not in opened.url
 
 
-def test_a_split_without_predictions_offers_to_make_them(opened):
+def test_predictions_that_are_missing_are_offered_and_followed_after_a_reload(opened, project):
     opened.get_by_label("Images of").select_option("test")
     opened.wait_for_selector("anchorage-review[data-state=missing]")
     assert opened.get_by_role("button", name="Predict test images").is_visible()
+    wanted = {"checkpoint_id": project.checkpoint_ids[1], "split": "test"}
+    progress = {"done": 1, "total": 3, "message": "predicting", "eta_s": 65}
+    job = {"id": 77, "kind": "predict", "state": "running", "payload": wanted, "progress": progress, "error": ""}
+    opened.route("**/jobs", lambda route: route.fulfill(json={"jobs": [job]}))
+    opened.route("**/jobs/77", lambda route: route.fulfill(json={"job": job}))
+    opened.reload()
+    opened.wait_for_selector("anchorage-review[data-state=predicting]")
+    opened.get_by_text("1 min 5 s left").wait_for()
+    assert opened.get_by_label("Images of").input_value() == "test"
+    opened.get_by_label("Predictions of").select_option(f"checkpoint-{project.checkpoint_ids[0]}")
+    opened.wait_for_selector("anchorage-review[data-state=missing]")
 
 
 def test_project_without_a_run_says_what_to_do(page, app_server):

@@ -9,10 +9,9 @@ import { suspectCard } from "./audit_card.js";
 import { AuditSummary } from "./audit_summary.js";
 import { fill, select } from "./controls.js";
 import { element } from "./element.js";
-import { emptyState, noPredictions } from "./empty_state.js";
+import { emptyState } from "./empty_state.js";
 import { ImageGrid } from "./image_grid.js";
-import { JobProgress } from "./job_progress.js";
-import { isLive } from "./job_states.js";
+import { Predicting } from "./predicting.js";
 import { splitsOf } from "./run_words.js";
 import { ignoreBody, LabelChanges } from "./suspects.js";
 import { openWithWeights, showFailure } from "./weights_page.js";
@@ -32,7 +31,7 @@ class AnchorageAudit extends HTMLElement {
 
   disconnectedCallback() {
     this._isStarted = false;
-    this.progress?.end();
+    this.predicting?.end();
     this.grid?.clear();
     this.replaceChildren();
   }
@@ -112,40 +111,22 @@ class AnchorageAudit extends HTMLElement {
     setParam("run", this.run.id);
     setParam("checkpoint", this.checkpoint.id);
     setParam("split", this.split);
-    this.progress?.end();
+    this.predicting?.end();
     this.grid?.clear();
-    if (this.set) return this._show();
-    const { jobs } = await getJSON(projectURL("/jobs"));
-    const isOurs = ({ kind, payload }) => kind === "predict" && payload.checkpoint_id === this.checkpoint.id && payload.split === this.split;
-    const job = jobs.find((item) => isLive(item) && isOurs(item));
-    return job ? this._follow(job) : this._offerPredicting();
+    return this.set ? this._show() : this._openPredicting();
   }
 
-  // ---- predicting -------------------------------------------------------------------------------------------------
-
-  _offerPredicting() {
-    this.dataset.state = "missing";
+  _openPredicting() {
     const count = this.run.splits[this.split];
     const images = count === 1 ? "1 image" : `${count} images`;
     const learned = this.split === "train" ? " The model was trained on them, so it has learned many of their faults too." : "";
-    const text = `The model has to look at ${images} first; it goes on in the background if you leave the page.${learned}`;
-    this.body.replaceChildren(noPredictions(this.split, text, () => this._predict()));
-  }
-
-  async _predict() {
-    try {
-      const { job } = await sendJSON("POST", projectURL("/prediction-sets"), { checkpoint_id: this.checkpoint.id, split: this.split });
-      if (job) this._follow(job);
-      else await this._refresh();
-    } catch (error) {
-      notify(error, "error");
-    }
-  }
-
-  _follow(job) {
-    this.dataset.state = "predicting";
-    this.progress = new JobProgress([job], { title: `Predicting ${this.split} images`, onEnd: () => this._refresh().catch((error) => this._fail(error)) });
-    this.body.replaceChildren(this.progress.root);
+    this.predicting = new Predicting(this, this.body, {
+      checkpointId: this.checkpoint.id,
+      split: this.split,
+      text: `The model has to look at ${images} first; it goes on in the background if you leave the page.${learned}`,
+      onEnd: () => this._refresh().catch((error) => this._fail(error)),
+    });
+    return this.predicting.open();
   }
 
   /** Read the list of sets anew, keeping the choice. */

@@ -1,14 +1,13 @@
 // <anchorage-review>: predictions of a checkpoint or an ensemble over ground truth. Which ones stands in the address
-// (run=, set=); what is looked at in a set is SetReview's.
+// (run=, set=, or checkpoint= and split= while there is none); what is looked at in a set is SetReview's.
 //
 // State for tests and styles lies in data-* attributes: state (loading, empty, missing, predicting, ready, failed),
 // set, tp, fp, fn, counted, images, frame-ms (the last slider step: matching, counting and drawing).
 
-import { getJSON, getParam, notify, projectURL, sendJSON, setParam } from "./api.js";
+import { getJSON, getParam, projectURL, setParam } from "./api.js";
 import { fill, select } from "./controls.js";
 import { element } from "./element.js";
-import { noPredictions } from "./empty_state.js";
-import { JobProgress } from "./job_progress.js";
+import { Predicting } from "./predicting.js";
 import { forgetSet, SetReview } from "./review_set.js";
 import { checkpointTitle, setTitle, splitsOf } from "./run_words.js";
 import { openWithWeights, showFailure } from "./weights_page.js";
@@ -57,8 +56,10 @@ class AnchorageReview extends HTMLElement {
     const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted));
     this.run = owner ?? this.runs.find((run) => run.id === Number(getParam("run"))) ?? this.runs[0];
     const set = owner?.sets.find((item) => item.id === wanted);
-    this.split = set?.split ?? splitsOf(this.run)[0] ?? "valid";
-    this.source = set ? sourceOf(set) : this._defaultSource();
+    const splits = splitsOf(this.run);
+    this.split = set?.split ?? splits.find((split) => split === getParam("split")) ?? splits[0] ?? "valid";
+    const checkpoint = this.run.checkpoints.find((item) => item.id === Number(getParam("checkpoint")));
+    this.source = set ? sourceOf(set) : checkpoint ? `checkpoint-${checkpoint.id}` : this._defaultSource();
   }
 
   _defaultSource() {
@@ -132,35 +133,23 @@ class AnchorageReview extends HTMLElement {
     setParam("run", this.run.id);
     setParam("set", this.set?.id ?? null);
     this.results.hidden = !this.set;
-    if (!this.set) return this._offerPredicting();
+    setParam("checkpoint", this.set ? null : this.source.split("-")[1]);
+    setParam("split", this.set ? null : this.split);
+    if (!this.set) return this._openPredicting();
     this.results.href = projectURL(`/prediction-sets/${this.set.id}/results`);
     await this._show(this.set);
   }
 
-  // ---- predicting -------------------------------------------------------------------------------------------------
-
-  _offerPredicting() {
-    this.dataset.state = "missing";
+  /** There are none yet: which ones stands in the address, for a reload while they are made. */
+  _openPredicting() {
     const count = this.run.splits[this.split];
-    const text = `The detector looks at ${count} image${count === 1 ? "" : "s"}; it goes on in the background if you leave the page.`;
-    this.body.replaceChildren(noPredictions(this.split, text, () => this._predict()));
-  }
-
-  async _predict() {
-    const body = { checkpoint_id: Number(this.source.split("-")[1]), split: this.split };
-    try {
-      const { job } = await sendJSON("POST", projectURL("/prediction-sets"), body);
-      if (job) this._follow(job);
-      else await this._refresh();
-    } catch (error) {
-      notify(error, "error");
-    }
-  }
-
-  _follow(job) {
-    this.dataset.state = "predicting";
-    this.progress = new JobProgress([job], { title: `Predicting ${this.split} images`, onEnd: () => this._refresh().catch((error) => this._fail(error)) });
-    this.body.replaceChildren(this.progress.root);
+    this.predicting = new Predicting(this, this.body, {
+      checkpointId: Number(this.source.split("-")[1]),
+      split: this.split,
+      text: `The detector looks at ${count} image${count === 1 ? "" : "s"}; it goes on in the background if you leave the page.`,
+      onEnd: () => this._refresh().catch((error) => this._fail(error)),
+    });
+    return this.predicting.open();
   }
 
   /** Read the list of sets anew, keeping the choice. */
@@ -198,7 +187,7 @@ class AnchorageReview extends HTMLElement {
   // ---- ends -------------------------------------------------------------------------------------------------------
 
   _close() {
-    this.progress?.end();
+    this.predicting?.end();
     this.review?.destroy();
     this.review = null;
   }
