@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from app.pipeline.config import RunConfig, parse_config
-from app.pipeline.machine import Machine, choose_machine
+from app.pipeline.machine import Machine, choose_machine, keep_freed_memory
 from app.pipeline.models.build import build_model
 from app.pipeline.models.forward import Batch, compute_losses, detect, place_model
 from app.pipeline.train.optim import Updater
@@ -58,12 +58,14 @@ def measure_model(
     asked to.
     """
     machine = choose_machine(config.device, config.precision)
+    if machine.device.type == "cpu":
+        keep_freed_memory()  # as a training does, and for both alike
     config = config.model_copy(update={"max_detections": config.max_detections or 100, "pretrained": "none"})
     if config.anchors == "kmeans" and not config.anchor_shapes:
         config = config.model_copy(update={"anchors": "stock"})  # as many operations, to a few percent
     model = place_model(build_model(config, NUM_CATEGORIES), machine)
     updater = Updater(model, config, machine)
-    updater.set_learning_rate(0.0)  # the weights stay random, whatever the boxes
+    updater.set_learning_rate(0.0)  # weights that follow noise get where arithmetic is slow
     batch_size = BATCH_SIZE_ON_GPU if machine.device.type == "cuda" else BATCH_SIZE
     batch = _random_batch(config.image_size, batch_size)
 
@@ -76,7 +78,8 @@ def measure_model(
 
     steps: list[Step] = [train]
     if with_reference:
-        plain = ReferenceLoop(config, NUM_CATEGORIES, Machine(machine.device, torch.float32))
+        at_rest = config.model_copy(update={"learning_rate": 0.0})  # as ours
+        plain = ReferenceLoop(at_rest, NUM_CATEGORIES, Machine(machine.device, torch.float32))
         images = as_float_images(batch, machine.device)
         targets = [{name: value.to(machine.device) for name, value in one.items()} for one in batch.targets]
         steps.append(lambda: plain.step(images, targets))

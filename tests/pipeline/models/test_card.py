@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from app.pipeline.config import parse_config
+from app.pipeline.models import measure
 from app.pipeline.models.build import build_model, freeze_for_finetuning
 from app.pipeline.models.card import describe_config, describe_model, write_card
 from app.pipeline.models.catalogue import find_detector
@@ -94,7 +95,18 @@ def test_measured_seconds_are_those_of_training_and_predicting():
     assert timing.reference_s is None
 
 
-def test_plain_torchvision_step_is_timed_beside_ours():
+def test_plain_torchvision_step_is_timed_beside_ours(monkeypatch):
+    """Neither learns from the noise it is timed on: weights that drift make slow numbers, and an untrue ratio."""
+    plain = []
+
+    class Kept(measure.ReferenceLoop):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            plain.append((self.model, [value.detach().clone() for value in self.model.parameters()]))
+
+    monkeypatch.setattr(measure, "ReferenceLoop", Kept)
     config = parse_config({"image_size": 64, "device": "cpu", "precision": "float32"})
     timing = measure_model(config, with_reference=True, rounds=1, budget_s=0)
     assert timing.reference_s > 0
+    ((model, before),) = plain
+    assert all(torch.equal(value, old) for value, old in zip(model.parameters(), before, strict=True))
