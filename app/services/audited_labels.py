@@ -3,10 +3,8 @@
 Legend: I images, M labelled boxes, D detections, S suspects; frames and dtypes as in ``pipeline/evaluate/columns``.
 """
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sqlite_utils import Database
@@ -20,6 +18,7 @@ from app.pipeline.types import Detections
 from app.records import Annotation, Image, PredictionSet
 from app.services import review
 from app.services.context import Services
+from app.services.lru_cache import LruCache
 from app.store import annotations, categories, images, predictions
 
 
@@ -138,23 +137,7 @@ class Audit:
         return (scores < score) | ((scores == score) & (rows > detection))
 
 
-class _LastAudit:
-    """The audit looked at last: its pages come from one reading, and no more than one is in memory."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._key: Any = None
-        self._audit: Audit | None = None
-
-    def get(self, key: Any, make: Callable[[], Audit]) -> Audit:  # noqa: ANN401 (anything that can be compared)
-        with self._lock:
-            if self._audit is None or self._key != key:
-                self._audit = None  # two of them need not fit into memory
-                self._key, self._audit = key, make()
-            return self._audit
-
-
-_last = _LastAudit()
+_last = LruCache(1)  # pages come from one reading, and the one before is let go first: two need not fit into memory
 
 
 def audit(services: Services, slug: str, set_ids: Sequence[int], min_score: float) -> Audit:

@@ -13,6 +13,7 @@ from app.pipeline.types import Detections
 from app.services.comparing import choose_two
 from app.services.comparison_sides import Side
 from app.services.context import Services
+from app.services.image_entries import detections_entry, image_entry
 from app.services.pair_figures import Pair, judge_pair, load_pair
 from app.store import predictions
 
@@ -55,23 +56,7 @@ def list_images(
 
 
 def _entry(sample: Sample, first: Detections | None, second: Detections | None) -> dict[str, Any]:
-    return {
-        "id": sample.image_id,
-        "file_name": sample.file_name,
-        "width": sample.width,
-        "height": sample.height,
-        "truth": {
-            "boxes": sample.boxes.ravel(),
-            "labels": sample.labels,
-            "is_crowd": sample.is_crowd.astype(np.int64),
-        },
-        "first": _boxes(first or Detections.empty()),
-        "second": _boxes(second or Detections.empty()),
-    }
-
-
-def _boxes(found: Detections) -> dict[str, np.ndarray]:
-    return {"boxes": found.boxes.ravel(), "scores": found.scores, "labels": found.labels}
+    return {**image_entry(sample), "first": detections_entry(first), "second": detections_entry(second)}
 
 
 @lru_cache(maxsize=1)

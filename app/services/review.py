@@ -21,6 +21,7 @@ from app.pipeline.types import Detections
 from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
 from app.services import jobs, label_export
 from app.services.context import Services
+from app.services.image_entries import detections_entry, image_entry
 from app.services.lru_cache import LruCache
 from app.store import jobs as job_store
 from app.store import predictions, runs
@@ -219,7 +220,8 @@ def images(
     return {
         "images": [
             {
-                **_image_entry(sample, page.detections.get(sample.image_id, Detections.empty())),
+                **image_entry(sample),
+                "predictions": detections_entry(page.detections.get(sample.image_id)),
                 "tp": tp,
                 "fp": fp,
                 "fn": fn,
@@ -268,21 +270,6 @@ def _order(samples: Sequence[Sample], sort: str, read: Callable[[Sequence[int]],
         return np.argsort([samples[index].image_id for index in positions], kind="stable")
     pieces = [positions[start : start + MAX_PAGE] for start in range(0, len(samples), MAX_PAGE)]
     return np.argsort(-np.concatenate([read(piece).counts.errors for piece in pieces]), kind="stable")
-
-
-def _image_entry(sample: Sample, found: Detections) -> dict[str, Any]:
-    return {
-        "id": sample.image_id,
-        "file_name": sample.file_name,
-        "width": sample.width,
-        "height": sample.height,
-        "truth": {
-            "boxes": sample.boxes.ravel(),
-            "labels": sample.labels,
-            "is_crowd": sample.is_crowd.astype(np.int64),
-        },
-        "predictions": {"boxes": found.boxes.ravel(), "scores": found.scores, "labels": found.labels},
-    }
 
 
 def evaluate_run(
