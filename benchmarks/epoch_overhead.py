@@ -25,7 +25,7 @@ from app.jobs.recorder import RunRecorder
 from app.pipeline.config import parse_assignments
 from app.pipeline.predict import Detector
 from app.pipeline.train import validation
-from app.pipeline.train.checkpoint import CheckpointKeeper
+from app.pipeline.train.keeper import CheckpointKeeper
 from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.loop import Run
 from app.services import importing, suggestions, training

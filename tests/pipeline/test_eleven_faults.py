@@ -24,10 +24,12 @@ from app.pipeline.models.anchor_generator import ShapedAnchorGenerator
 from app.pipeline.models.build import build_model, constructor_arguments
 from app.pipeline.predict import Detector
 from app.pipeline.train import loader, loop, validation
-from app.pipeline.train.checkpoint import CheckpointKeeper, Scores
+from app.pipeline.train.checkpoint import Scores
+from app.pipeline.train.keeper import CheckpointKeeper
 from app.pipeline.train.loader import DatasetError, TrainLoader
 from app.pipeline.train.loop import Run, train
 from app.pipeline.train.validation import Judge, Judgement
+from app.pipeline.train.write_behind import WriteBehind
 from app.pipeline.types import Detections, PredictionsReady, RunContext
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot, write_tiny_dataset
 
@@ -105,8 +107,11 @@ def test_2_map_and_f1_are_not_swapped_in_checkpoint_names(snapshot, tmp_path, mo
 
     def check(folder):
         scores = judge_of(snapshot).judge(Oracle(1.0)).scores
-        keeper = CheckpointKeeper(tmp_path / folder, CONFIG, snapshot.categories, RunContext())
-        name = keeper.offer(nn.Linear(1, 1), scores, 1, 1)
+        with WriteBehind() as writing:
+            keeper = CheckpointKeeper(tmp_path / folder, CONFIG, snapshot.categories, RunContext(), writing)
+            keeper.offer(nn.Linear(1, 1), scores, 1, 1)
+            writing.finish()
+        name = keeper.kept[0].file_name
         assert re.search(r"map50_([\d.]+)_f1_([\d.]+)\.pt", name).groups() == ("0.750", "0.250")
         assert json.loads(torch.load(tmp_path / folder / name)["metrics_json"])["map50"] == 0.75
 

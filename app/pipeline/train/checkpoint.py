@@ -9,9 +9,11 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +26,6 @@ from app.pipeline.data.categories import CategoryMap
 from app.pipeline.evaluate.selection import selection_score
 from app.pipeline.faults import is_disk_full
 from app.pipeline.models.weights import WeightsError, read_weights
-from app.pipeline.types import CheckpointSaved, RunContext
 
 NUM_BEST = 3
 
@@ -71,96 +72,75 @@ class Checkpoint:
     step: int
 
 
-class CheckpointKeeper:
-    """Keeps the best three checkpoints of a run. All that it remembers is in ``state_dict``."""
-
-    def __init__(self, run_dir: Path, config: RunConfig, categories: CategoryMap, context: RunContext) -> None:
-        self._run_dir = run_dir
-        self._texts = {"config_json": config.model_dump_json(), "categories_json": categories_to_json(categories)}
-        self._context = context
-        self.kept: list[CheckpointSaved] = []  # the best first
-        self.best: dict[str, float] = {}
-
-    def offer(self, model: torch.nn.Module, scores: Scores, epoch: int, step: int) -> str | None:
-        """Save the model if it is among the best three; returns the file's name, or None when it is not."""
-        if len(self.kept) == NUM_BEST and scores.score <= self.kept[-1].score:
-            return None
-        name = f"epoch_{epoch:04d}_map50_{scores.map50:.3f}_f1_{scores.f1:.3f}.pt"
-        sha256 = save_checkpoint(self._run_dir / name, self.contents(model, scores, epoch, step))
-        saved = CheckpointSaved(name, sha256, epoch, step, scores.map50, scores.f1, scores.score, is_last=False)
-        ranked = sorted([*self.kept, saved], key=lambda kept: (-kept.score, kept.epoch))
-        self.kept, beaten = ranked[:NUM_BEST], ranked[NUM_BEST:]
-        for old in beaten:
-            (self._run_dir / old.file_name).unlink(missing_ok=True)
-        if self.kept[0] is saved:
-            self.best = {**scores.to_dict(), "epoch": epoch}
-        self._context.emit(replace(saved, removed=tuple(old.file_name for old in beaten)))
-        return name
-
-    def contents(self, model: torch.nn.Module, scores: Scores | None, epoch: int, step: int) -> dict[str, Any]:
-        """What every checkpoint holds: ``model`` (tensors by name) and what it is, as text and numbers."""
-        metrics = json.dumps(scores.to_dict() if scores else {})
-        return {"model": tensors_of(model), **self._texts, "metrics_json": metrics, "epoch": epoch, "step": step}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values to go on from."""
-        return {"kept": [asdict(kept) for kept in self.kept], "best": self.best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`; what the folder has beyond or without that belongs to steps to be repeated.
-
-        A file that better ones have displaced after the state was saved is missing, and comes to be displaced again.
-        """
-        kept = [CheckpointSaved(**{**values, "removed": ()}) for values in state["kept"]]
-        self.kept = [one for one in kept if (self._run_dir / one.file_name).is_file()]
-        if not any(one.epoch == state["best"].get("epoch") for one in self.kept):
-            best = self.kept[0] if self.kept else None
-            state = {"best": {name: getattr(best, name) for name in ("map50", "f1", "score", "epoch")} if best else {}}
-        self.best = state["best"]
-        self.forget_others()
-
-    def forget_others(self) -> None:
-        """Delete the files of best checkpoints that are not kept."""
-        names = {one.file_name for one in self.kept}
-        for path in self._run_dir.glob("epoch_*.pt"):
-            if path.name not in names:
-                path.unlink()
-
-
 def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
     """A model's state dict as it is written: on the CPU, in the ordinary layout."""
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def save_checkpoint(path: Path, contents: dict[str, Any], before_placing: Callable[[str], None] | None = None) -> str:
-    """Write ``contents`` to ``path`` all or nothing; returns the file's SHA-256. Raises CheckpointError.
+@dataclass(frozen=True)
+class WrittenFile:
+    """A checkpoint that is written, under a ``temporary`` name and perhaps not yet on the disk, to become ``path``."""
 
-    ``before_placing`` is called with the SHA-256 when the file is whole, under another name.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb+") as file, ThreadPoolExecutor(1) as beside:
-            with serialization.patch("save.compute_crc32", False):  # the SHA-256 tells of damage, in half the time
-                torch.save(contents, file)
-            file.flush()
-            syncing = beside.submit(os.fsync, file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            syncing.result()
-        if before_placing is not None:
-            before_placing(digest)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        kind = DiskFull if is_disk_full(error, path.parent) else CheckpointError
-        raise kind(
-            f"{path.name} could not be written to {path.parent} ({error}); "
-            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB are free there. Make room, then let the run go on"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return digest
+    path: Path
+    temporary: Path
+
+    @classmethod
+    def write(cls, path: Path, contents: dict[str, Any]) -> "WrittenFile":
+        """Write ``contents``, which may change afterwards; raises CheckpointError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = cls(path, path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
+        without_crc32 = serialization.patch(
+            "save.compute_crc32", False
+        )  # the SHA-256 tells of damage, in half the time
+        with written._whole_or_gone(), written.temporary.open("wb") as file, without_crc32:
+            torch.save(contents, file)
+        return written
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file."""
+        with self.temporary.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def place(self, before: Callable[[str], None] | None = None) -> str:
+        """Bring it to the disk and into place; returns its SHA-256, with which ``before`` is called in between.
+
+        Raises CheckpointError, and then leaves what was at ``path``.
+        """
+        with self._whole_or_gone():
+            with self.temporary.open("rb+") as file, ThreadPoolExecutor(1) as beside:
+                syncing = beside.submit(os.fsync, file.fileno())
+                digest = self.sha256
+                syncing.result()
+            if before is not None:
+                before(digest)
+            self.temporary.replace(self.path)
+            sync_folder(self.path.parent)
+        return digest
+
+    def discard(self) -> None:
+        """Leave what is at ``path``."""
+        self.temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _whole_or_gone(self) -> Iterator[None]:
+        folder = self.path.parent
+        try:
+            yield
+        except BaseException as error:
+            self.discard()
+            if not isinstance(error, OSError | RuntimeError):  # torch tells of a full disk by a RuntimeError
+                raise
+            kind = DiskFull if is_disk_full(error, folder) else CheckpointError
+            raise kind(
+                f"{self.path.name} could not be written to {folder} ({error}); "
+                f"{shutil.disk_usage(folder).free / 1e6:.0f} MB are free there. Make room, then let the run go on"
+            ) from error
+
+
+def save_checkpoint(path: Path, contents: dict[str, Any]) -> str:
+    """Write ``contents`` to ``path`` all or nothing; returns the file's SHA-256. Raises CheckpointError."""
+    return WrittenFile.write(path, contents).place()
 
 
 def sync_file(file: IO[Any]) -> None:
@@ -183,11 +163,11 @@ def sync_folder(folder: Path) -> None:
 def check_free_space(run_dir: Path, model: torch.nn.Module, is_averaged: bool = False) -> None:
     """Raise CheckpointError when what a run keeps would not fit.
 
-    That is four of the size of the model (three best, one being written) and three with its optimizer, and with the
+    That is five of the size of the model (three best, two being written) and three with its optimizer, and with the
     weights behind the averaged ones (the last, the one before, one being written).
     """
     model_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    needed = model_bytes * (NUM_BEST + 1 + 3 * (3 + is_averaged))
+    needed = model_bytes * (NUM_BEST + 2 + 3 * (3 + is_averaged))
     run_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run_dir).free
     if free < needed:

@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,12 @@ from app.pipeline.models.card import write_card
 from app.pipeline.models.forward import Batch, compute_losses, place_model
 from app.pipeline.models.weights import start_model
 from app.pipeline.predict import Detector
-from app.pipeline.train.checkpoint import (
-    CheckpointError,
-    CheckpointKeeper,
-    DiskFull,
-    Scores,
-    check_free_space,
-    tensors_of,
-)
+from app.pipeline.train.checkpoint import CheckpointError, DiskFull, Scores, check_free_space, tensors_of
 from app.pipeline.train.ema import AveragedModel
 from app.pipeline.train.estimate import MAX_SAVE_SHARE, SAVE_EVERY_S
 from app.pipeline.train.files import LAST_NAME
 from app.pipeline.train.guards import OutOfMemory, Remedies, lower_rate, relieve_memory
+from app.pipeline.train.keeper import CheckpointKeeper
 from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.optim import NonFiniteLoss, Updater, check_losses, check_weights
 from app.pipeline.train.pace import Pace
@@ -57,6 +51,7 @@ from app.pipeline.train.resume import (
 from app.pipeline.train.schedule import learning_rate_at, steps_per_epoch
 from app.pipeline.train.speed import SpeedWatch
 from app.pipeline.train.validation import Judge, Judgement, Patience
+from app.pipeline.train.write_behind import WriteBehind
 from app.pipeline.types import (
     CheckpointDue,
     CheckpointSaved,
@@ -102,11 +97,12 @@ def train(
         remedies: Remedies | None = None
         while True:
             run = ranks.in_turn(partial(start, remedies, pixels_dir, ranks))
-            try:
-                with run.loader:
-                    return _train(run)
-            except Exception as error:
-                remedies = run.find_remedy(error)
+            with run.writing:
+                try:
+                    with run.loader:
+                        return _train(run)
+                except Exception as error:
+                    remedies = run.find_remedy(error)
             del run
             gc.collect()  # its memory is needed for the next one
 
@@ -116,7 +112,7 @@ def _train(run: "Run") -> TrainResult:
     while not run.is_over:
         epoch = run.epoch + 1
         run.begin_epoch(epoch)
-        for batches in run.pace.timeline.waiting(run.ranks.taken_together(run.loader.steps(epoch, run.num_batches))):
+        for batches in run.pace.timeline.waiting(run.ranks.taken_together(run.batches_of(epoch))):
             run.train_step(batches, epoch)
             if run.context.should_stop():
                 return run.stop(epoch)
@@ -142,6 +138,7 @@ class Run:
     average: AveragedModel | None
     judge: Judge
     patience: Patience
+    writing: WriteBehind
     keeper: CheckpointKeeper
     detector: Detector
     pace: Pace
@@ -199,6 +196,7 @@ class Run:
         images = ResizedImages.for_config(config, default_budget_bytes() // ranks.count, folder=pixels_dir)
         train, is_pinned = snapshot.split("train"), machine.device.type == "cuda"
         loader = TrainLoader(train, len(snapshot.categories), config, images, context, is_pinned, ranks)
+        writing = WriteBehind()
         valid = snapshot.split("valid")
         if not valid:
             notes.append("There are no validation images: nothing is scored, and only the last checkpoint is kept.")
@@ -218,7 +216,8 @@ class Run:
                 valid, snapshot.categories, images, config.evaluate_every, context, config.selection_metric, ranks
             ),
             patience=Patience(config.patience),
-            keeper=CheckpointKeeper(run_dir, config, snapshot.categories, context),
+            writing=writing,
+            keeper=CheckpointKeeper(run_dir, config, snapshot.categories, context, writing),
             detector=Detector(average.model if average else model, snapshot.categories, config, machine),
             pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config), mark=machine.mark),
             ranks=ranks,
@@ -237,6 +236,7 @@ class Run:
             run.remedies = remedies
             if state is not None and ranks.is_first:
                 run._write_state()
+                run.writing.finish()
         return run
 
     @property
@@ -261,6 +261,12 @@ class Run:
         if note:
             self.updater.start_over(self.model)
             self.context.emit(Log(note))
+
+    def batches_of(self, epoch: int) -> Iterator[list[Batch | None]]:
+        """What is left of an epoch, a step at a time; raises what went wrong in writing meanwhile."""
+        for batches in self.loader.steps(epoch, self.num_batches):
+            self.writing.collect()
+            yield batches
 
     def train_step(self, batches: Sequence[Batch | None], epoch: int) -> None:
         """One step on the batches of this rank and those of others: losses, gradients, new weights, and their figures.
@@ -348,6 +354,10 @@ class Run:
 
     def find_remedy(self, error: Exception) -> Remedies:
         """What to go on with from the last saved state after ``error``; raises what the run ends with."""
+        try:
+            self.writing.finish()
+        except DiskFull as full:
+            error = full
         if is_out_of_memory(error):
             traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that went wrong
             return self._relieve_memory(error)
@@ -368,7 +378,7 @@ class Run:
         finally:
             if not self.is_updating:
                 self._undo_step()
-                self._save()
+                self._save(is_awaited=True)
         return self.remedies
 
     def _lower_rate(self, error: NonFiniteLoss) -> Remedies:
@@ -398,13 +408,13 @@ class Run:
 
     def stop(self, epoch: int) -> TrainResult:
         self._report_pace(epoch)
-        self._save()
+        self._save(is_awaited=True)
         self.context.emit(Log(f"Stopped in epoch {epoch} after {self.step} steps; the last state is saved."))
         return TrainResult("stopped", self.epoch, self.keeper.best, self.remedies)
 
     def finish(self) -> TrainResult:
         self._report_pace(self.epoch, num_steps=self.step)
-        self._save()
+        self._save(is_awaited=True)
         if self.speed.too_slow:
             self.context.emit(Log(self.speed.too_slow, "warning"))
         elif self.epoch < self.config.epochs:
@@ -434,9 +444,13 @@ class Run:
 
     def _offer(self, judgement: Judgement) -> None:
         """Keep the weights if they are among the best, with what they predict."""
-        name = self.keeper.offer(self.kept_model, judgement.scores, self.epoch, self.step)
-        if name is not None:
-            self.context.emit(PredictionsReady(name, "valid", judgement.detections))
+        self.keeper.offer(
+            self.kept_model,
+            judgement.scores,
+            self.epoch,
+            self.step,
+            then=lambda name: self.context.emit(PredictionsReady(name, "valid", judgement.detections)),
+        )
 
     def _explain_early_end(self) -> None:
         metric, best = TITLES[self.config.selection_metric], self.keeper.best
@@ -447,25 +461,34 @@ class Run:
     def _is_save_due(self) -> bool:
         return self.ranks.agree("save", time.monotonic() - self.last_saved >= self.save_every_s)
 
-    def _save(self) -> None:
-        """Save where the run stands; the next time is due when this one's cost is small against the time between."""
+    def _save(self, is_awaited: bool = False) -> None:
+        """Save where the run stands, beside the steps to come unless it ``is_awaited``."""
         for model in {self.model, self.kept_model}:
             check_weights(model, self.image_names)
         with self.ranks.together():
             if self.ranks.is_first:
                 self._write_state()
+                if is_awaited:
+                    self.writing.finish()
 
     def _write_state(self) -> None:
+        """The next time is due when what this one costs the steps is small against the time between."""
         began = time.monotonic()
         self.context.emit(CheckpointDue())
         contents = self.keeper.contents(self.kept_model, self.scores, self.epoch, self.step) | self._state_dict()
-        digest = save_state(self.run_dir, contents, is_in_place=self.step == self.saved_step)
+        saved = self._last_saved()
+        save_state(
+            self.run_dir,
+            contents,
+            self.writing,
+            then=lambda digest: self.context.emit(replace(saved, sha256=digest)),
+            is_in_place=self.step == self.saved_step,
+        )
         self.saved_step = self.step
-        self.context.emit(self._last_saved(digest))
         self.last_saved = time.monotonic()
         self.save_every_s = max(SAVE_EVERY_S, (self.last_saved - began) / MAX_SAVE_SHARE)
 
-    def _last_saved(self, digest: str) -> CheckpointSaved:
+    def _last_saved(self, digest: str = "") -> CheckpointSaved:
         figures = (self.scores.map50, self.scores.f1, self.scores.score) if self.scores else (None, None, None)
         return CheckpointSaved(LAST_NAME, digest, self.epoch, self.step, *figures, is_last=True)
 

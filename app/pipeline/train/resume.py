@@ -9,7 +9,7 @@ import hashlib
 import logging
 import platform
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from app.pipeline.machine import Machine
-from app.pipeline.train.checkpoint import CheckpointError, save_checkpoint, sync_file, sync_folder
+from app.pipeline.train.checkpoint import CheckpointError, sync_file, sync_folder
 from app.pipeline.train.files import DIGESTS_NAME, LAST_NAME, PREVIOUS_NAME
+from app.pipeline.train.write_behind import WriteBehind
 
 FORMAT = 1  # raised when what is needed to go on changes its form
 _NUM_DIGESTS = 32  # more than are of use: of the files being placed, replaced, and before; old ones do no harm
@@ -26,8 +27,14 @@ _NUM_DIGESTS = 32  # more than are of use: of the files being placed, replaced, 
 logger = logging.getLogger(__name__)
 
 
-def save_state(run_dir: Path, contents: dict[str, Any], is_in_place: bool = False) -> str:
-    """Write ``contents`` as the newest state, keeping the one before; returns its SHA-256. Raises CheckpointError.
+def save_state(
+    run_dir: Path,
+    contents: dict[str, Any],
+    writing: WriteBehind,
+    then: Callable[[str], None],
+    is_in_place: bool = False,
+) -> None:
+    """Have ``contents`` made the newest state by ``writing``, keeping the one before; ``then`` gets its SHA-256.
 
     ``is_in_place``: the newest so far is of the same step, and gives way; the one before is to be of an earlier one.
     """
@@ -37,7 +44,7 @@ def save_state(run_dir: Path, contents: dict[str, Any], is_in_place: bool = Fals
         if (run_dir / LAST_NAME).exists() and not is_in_place:
             (run_dir / LAST_NAME).replace(run_dir / PREVIOUS_NAME)
 
-    return save_checkpoint(run_dir / LAST_NAME, {**contents, "format": FORMAT}, make_room)
+    writing.place(writing.write(run_dir / LAST_NAME, {**contents, "format": FORMAT}), then, make_room)
 
 
 def load_state(run_dir: Path) -> tuple[dict[str, Any], str] | None:

@@ -1,6 +1,7 @@
 """Checkpoint files: the best three, whole or not there, and never a half-written one in place of a good one."""
 
 import os
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,18 +11,23 @@ from app.pipeline.data.categories import CategoryMap
 from app.pipeline.train import checkpoint
 from app.pipeline.train.checkpoint import (
     CheckpointError,
-    CheckpointKeeper,
     Scores,
     check_free_space,
     load_checkpoint,
     save_checkpoint,
 )
+from app.pipeline.train.keeper import CheckpointKeeper
+from app.pipeline.train.write_behind import WriteBehind
 from app.pipeline.types import RunContext
 
 
+@contextmanager
 def keeper_in(folder, events):
+    """A keeper whose files are in place at the end of the block."""
     config = parse_config({"max_detections": 100})
-    return CheckpointKeeper(folder, config, CategoryMap((1,), ("a",)), RunContext(emit=events.append))
+    with WriteBehind() as writing:
+        yield CheckpointKeeper(folder, config, CategoryMap((1,), ("a",)), RunContext(emit=events.append), writing)
+        writing.finish()
 
 
 def scores(map50: float, f1: float) -> Scores:
@@ -30,9 +36,9 @@ def scores(map50: float, f1: float) -> Scores:
 
 def test_best_three_are_kept_and_removed_ones_are_told(tmp_path):
     events, model = [], torch.nn.Linear(1, 1)
-    keeper = keeper_in(tmp_path, events)
-    for epoch, value in enumerate([0.2, 0.5, 0.1, 0.4, 0.05], start=1):
-        keeper.offer(model, scores(value, value), epoch, epoch * 10)
+    with keeper_in(tmp_path, events) as keeper:
+        for epoch, value in enumerate([0.2, 0.5, 0.1, 0.4, 0.05], start=1):
+            keeper.offer(model, scores(value, value), epoch, epoch * 10)
     kept = {path.name for path in tmp_path.iterdir()}
     assert [event.epoch for event in events] == [1, 2, 3, 4]
     assert events[3].removed == (events[2].file_name,)
@@ -42,22 +48,23 @@ def test_best_three_are_kept_and_removed_ones_are_told(tmp_path):
 
 def test_name_holds_map_and_f1_in_the_right_order(tmp_path):
     events = []
-    keeper_in(tmp_path, events).offer(torch.nn.Linear(1, 1), scores(map50=0.75, f1=0.25), 7, 70)
+    with keeper_in(tmp_path, events) as keeper:
+        keeper.offer(torch.nn.Linear(1, 1), scores(map50=0.75, f1=0.25), 7, 70)
     assert events[0].file_name == "epoch_0007_map50_0.750_f1_0.250.pt"
     assert (events[0].map50, events[0].f1, events[0].score) == (0.75, 0.25, 0.5)
 
 
 def test_selection_is_half_map50_and_half_f1(tmp_path):
-    keeper = keeper_in(tmp_path, [])
-    keeper.offer(torch.nn.Linear(1, 1), scores(0.9, 0.1), 1, 1)
-    keeper.offer(torch.nn.Linear(1, 1), scores(0.6, 0.6), 2, 2)
+    with keeper_in(tmp_path, []) as keeper:
+        keeper.offer(torch.nn.Linear(1, 1), scores(0.9, 0.1), 1, 1)
+        keeper.offer(torch.nn.Linear(1, 1), scores(0.6, 0.6), 2, 2)
     assert keeper.best["epoch"] == 2
 
 
 def test_equal_scores_keep_the_earlier_epoch(tmp_path):
-    keeper = keeper_in(tmp_path, [])
-    for epoch in (1, 2, 3, 4):
-        keeper.offer(torch.nn.Linear(1, 1), scores(0.5, 0.5), epoch, epoch)
+    with keeper_in(tmp_path, []) as keeper:
+        for epoch in (1, 2, 3, 4):
+            keeper.offer(torch.nn.Linear(1, 1), scores(0.5, 0.5), epoch, epoch)
     assert keeper.best["epoch"] == 1
     assert sorted(path.name[:10] for path in tmp_path.iterdir()) == ["epoch_0001", "epoch_0002", "epoch_0003"]
 

@@ -5,6 +5,7 @@ Deaths and the comparison of final states are those of test_resume.
 
 import errno
 import json
+import os
 
 import pytest
 import torch
@@ -192,8 +193,8 @@ class Loss:
             self.is_bad = run.step in steps and run.remedies.rate_halvings < halvings
             return train_step(run, *rest)
 
-        def saved(run):
-            save(run)
+        def saved(run, **how):
+            save(run, **how)
             self.saved_at.append(run.step)
 
         monkeypatch.setattr(loop, "compute_losses", spoiled)
@@ -311,6 +312,27 @@ class TestDiskFull:
         assert not list(folder.glob(".*"))
         train(config, snapshot, folder, RunContext(store.emit))
         assert store.begun[1].step == min(at_save - 1, 2)
+        assert final_state(folder) == final_state(tmp_path / "whole")
+
+    @pytest.mark.parametrize("at_sync", [1, 5, 9])
+    def test_found_out_beside_the_steps_it_pauses_the_run_too(self, snapshot, tmp_path, monkeypatch, at_sync):
+        """Some file systems tell of it only when the file is brought to the disk."""
+        config, folder = parse_config(CONFIG), tmp_path / "run"
+        train(config, snapshot, tmp_path / "whole")
+        fsync, syncs = os.fsync, []
+
+        def full(descriptor):
+            syncs.append(1)
+            if len(syncs) >= at_sync:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            fsync(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(RunPaused, match="the disk is full: .* could not be written"):
+                train(config, snapshot, folder)
+        assert not list(folder.glob(".*"))
+        train(config, snapshot, folder)
         assert final_state(folder) == final_state(tmp_path / "whole")
 
     def test_switched_off_it_fails(self, snapshot, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from app.pipeline.predict import Detector
 from app.pipeline.train import checkpoint, loop, resume
 from app.pipeline.train.checkpoint import CheckpointError, load_checkpoint
 from app.pipeline.train.loop import train
+from app.pipeline.train.write_behind import WriteBehind
 from app.pipeline.types import CheckpointDue, CheckpointSaved, Log, Metrics, RunBegun, RunContext
 from tests.pipeline.train.test_staged import STAGED, with_batch_norm
 from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
@@ -34,6 +35,14 @@ VARIANTS = {
     "sizes, bfloat16": {"progressive_sizes": [96, 64], "precision": "bfloat16"},
     "sampled, group": {"sampling": "repeat_factor", "schedule": "onecycle", "evaluate_every": 2, "box_loss": "giou"},
 }
+
+
+def save_state(run_dir, contents, is_in_place=False):
+    digests = []
+    with WriteBehind() as writing:
+        resume.save_state(run_dir, contents, writing, digests.append, is_in_place)
+        writing.finish()
+    return digests[0]
 
 
 class Killed(BaseException):
@@ -159,19 +168,21 @@ def test_killed_inside_a_save_there_is_always_a_whole_state(snapshot, tmp_path, 
 
     def dying(name, function):
         def wrapper(*args, **kwargs):
+            if name == "save" and due:  # no earlier one is under way any more
+                saves.append(due.pop())
+                calls.clear()
             calls.append(name)
-            if saves[0] == 4 and len(calls) == call:
+            if len(saves) == 4 and len(calls) == call:
                 raise Killed
             return function(*args, **kwargs)
 
         return wrapper
 
-    saves = [0]
+    saves, due = [], []
 
     def emit(event):
         if isinstance(event, CheckpointDue):
-            saves[0] += 1
-            calls.clear()
+            due.append(event)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", dying("save", torch.save))
@@ -189,13 +200,13 @@ def test_killed_inside_a_save_there_is_always_a_whole_state(snapshot, tmp_path, 
 
 def test_calls_of_a_save_are_those_that_were_killed_above(tmp_path, monkeypatch):
     """Content first, then its name; the digest is on the disk before the file has its name."""
-    resume.save_state(tmp_path, {"step": 1})
+    save_state(tmp_path, {"step": 1})
     calls = []
     save, fsync, replace = torch.save, os.fsync, Path.replace
     monkeypatch.setattr(torch, "save", lambda *args: calls.append("save") or save(*args))
     monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append("sync") or fsync(descriptor))
     monkeypatch.setattr(Path, "replace", lambda self, to: calls.append(f"-> {Path(to).name}") or replace(self, to))
-    resume.save_state(tmp_path, {"step": 2})
+    save_state(tmp_path, {"step": 2})
     assert calls == ["save", "sync", "sync", "-> last.sha256", "sync", "-> previous.pt", "-> last.pt", "sync"]
 
 
@@ -327,7 +338,7 @@ def test_time_goes_on_where_it_was(snapshot, tmp_path, monkeypatch):
     document, _ = resume.load_state(folder)
     progress = json.loads(document["progress_json"])
     document["progress_json"] = json.dumps({**progress, "elapsed_s": 1000.0})
-    resume.save_state(folder, document)
+    save_state(folder, document)
     store = stopped_after(config, snapshot, folder, 1)
     assert store.begun[0].elapsed_s == 1000.0
     assert json.loads(resume.load_state(folder)[0]["progress_json"])["elapsed_s"] >= 1000
@@ -355,14 +366,14 @@ def test_saving_is_rarer_where_it_is_dear(snapshot, tmp_path, monkeypatch):
 
 def test_state_keeps_two_files_and_only_whole_ones(tmp_path):
     for step in range(4):
-        resume.save_state(tmp_path, {"step": step})
+        save_state(tmp_path, {"step": step})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "last.sha256", "previous.pt"]
     assert resume.load_state(tmp_path)[0]["step"] == 3
 
 
 def test_state_of_the_same_step_gives_way_and_the_one_before_stays(tmp_path):
     for step, is_in_place in [(1, False), (2, False), *[(2, True)] * 5]:
-        resume.save_state(tmp_path, {"step": step}, is_in_place)
+        save_state(tmp_path, {"step": step}, is_in_place)
     spoil(tmp_path / "last.pt")
     assert resume.load_state(tmp_path)[0]["step"] == 1
 
@@ -370,14 +381,14 @@ def test_state_of_the_same_step_gives_way_and_the_one_before_stays(tmp_path):
 @pytest.mark.parametrize(("before", "expected"), [(3, 2), (2, 1), (1, 2), (9, 2)])
 def test_going_back_takes_the_newest_state_that_is_older(tmp_path, before, expected):
     for step in (1, 2):
-        resume.save_state(tmp_path, {"step": step})
+        save_state(tmp_path, {"step": step})
     resume.go_back_before(tmp_path, before)
     assert resume.load_state(tmp_path)[0]["step"] == expected
 
 
 def test_going_back_passes_a_damaged_state_by(tmp_path):
     for step in (1, 2):
-        resume.save_state(tmp_path, {"step": step})
+        save_state(tmp_path, {"step": step})
     spoil(tmp_path / "previous.pt")
     resume.go_back_before(tmp_path, 2)
     assert resume.load_state(tmp_path)[0]["step"] == 2
@@ -385,10 +396,10 @@ def test_going_back_passes_a_damaged_state_by(tmp_path):
 
 def test_full_disk_leaves_both_states(tmp_path, monkeypatch):
     for step in (1, 2):
-        resume.save_state(tmp_path, {"step": step})
+        save_state(tmp_path, {"step": step})
     monkeypatch.setattr(checkpoint.torch, "save", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(CheckpointError, match="Make room"):
-        resume.save_state(tmp_path, {"step": 3})
+        save_state(tmp_path, {"step": 3})
     assert resume.load_state(tmp_path)[0]["step"] == 2
     assert (tmp_path / "previous.pt").is_file()
 
