@@ -9,6 +9,7 @@ pixels are kept and memory is warm, and its share of those epochs.
 
 import argparse
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -37,14 +38,18 @@ PARTS = ("steps", "waiting for images", "predicting", "scoring", "checkpoints", 
 
 
 class Stopwatch:
-    """Seconds by part; what is timed inside another part counts for the inner one alone. One thread."""
+    """Seconds of the main thread by part; what is timed inside another part counts for the inner one alone."""
 
     def __init__(self) -> None:
+        self._thread = threading.current_thread()
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner = [0.0]
 
     @contextmanager
     def timing(self, part: str) -> Iterator[None]:
+        if threading.current_thread() is not self._thread:
+            yield
+            return
         began = time.perf_counter()
         self._inner.append(0.0)
         try:
@@ -81,7 +86,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*")
     parser.add_argument("--train", type=int, default=500)
     parser.add_argument("--valid", type=int, default=50)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
     values = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         services = Services(Workspace(Path(folder)))
@@ -144,8 +149,11 @@ def run_timed(job: JobContext) -> tuple[float, dict[str, float]]:
         begin_epoch(run, epoch)
 
     Run.begin_epoch = note_second
+    job._pulse.start()  # not job.start(), which ends the run with standard input
     handlers.train(job)
-    return time.perf_counter() - began, watch.seconds
+    took = time.perf_counter() - began
+    job.finish("done")
+    return took, watch.seconds
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""From a training's events to the store: gathered for about a second, then written in one fenced transaction."""
+"""From a training's events to the store: gathered for about a second, then written in one fenced transaction.
+
+The training's thread hardly ever waits for the store: the job's pulse writes the numbers, and checkpoints and
+predictions come from the thread that writes the files.
+"""
 
 import logging
 import math
@@ -12,15 +16,15 @@ from app.store import predictions, runs
 
 logger = logging.getLogger(__name__)
 
-FLUSH_EVERY_S = 1.0
+FLUSH_AFTER_S = 3.0  # without a pulse, which flushes about once a second
 
 Point = tuple[int, int, int, str, str, float, float]  # run id, step, epoch, split, name, value, elapsed_s
 
 
 class RunRecorder:
-    """Takes the events of one run. Metrics wait up to a second; checkpoints and predictions are written at once.
+    """Takes the events of one run. Metrics wait for the next pulse; checkpoints and predictions are written at once.
 
-    Used by the training's thread and by the job's pulse, which flushes while the training is busy elsewhere.
+    Used by the training's thread, by the one that writes its checkpoints, and by the job's pulse, which flushes.
     """
 
     def __init__(self, job: JobContext, run_id: int, snapshot_sha256: str) -> None:
@@ -84,7 +88,7 @@ class RunRecorder:
             point = (self.run_id, event.step, event.epoch, event.split, name, float(value), elapsed_s)
             with self._lock:
                 self._points.append(point)
-        if time.monotonic() - self._flushed_at >= FLUSH_EVERY_S:
+        if time.monotonic() - self._flushed_at >= FLUSH_AFTER_S:
             self.flush()
 
     def _save_checkpoint(self, event: CheckpointSaved) -> None:

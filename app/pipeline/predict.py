@@ -25,6 +25,11 @@ from app.pipeline.views import View, show, unflip, views_of
 MAX_BATCH = 8
 
 
+def images_at_once(batch_size: int) -> int:
+    """How many images are predicted together by a model that learns from ``batch_size``: each takes less memory."""
+    return min(2 * batch_size, MAX_BATCH)
+
+
 class Detector:
     """A model with its classes. Nothing is cut off by score; detections come highest score first."""
 
@@ -33,7 +38,7 @@ class Detector:
         self.categories = categories
         self.config = config
         self.machine = machine
-        self.batch_size = min(config.batch_size, MAX_BATCH)
+        self.batch_size = images_at_once(config.batch_size)
         self._images = ResizedImages.for_config(config, budget_bytes=0)
 
     def predict_samples(

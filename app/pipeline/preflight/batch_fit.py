@@ -14,6 +14,7 @@ from app.pipeline.config import RunConfig
 from app.pipeline.data.pixels import ResizedImages, UnreadableImage
 from app.pipeline.data.resize import STRIDE, canvas_for, resized_size
 from app.pipeline.data.snapshot import Sample, Snapshot
+from app.pipeline.predict import images_at_once
 from app.pipeline.preflight.memory import PeakMemory, room_bytes
 from app.pipeline.preflight.verdict import Verdict, working_fix
 from app.pipeline.train.loader import DatasetError, Item, boxes_in_resized_frame, make_batch
@@ -109,8 +110,10 @@ class BatchTrial:
         return memory.num_bytes
 
     def _peak_of_predicting(self, batch_size: int) -> int:
+        detector = self._run.detector
+        detector.batch_size = images_at_once(batch_size)
         with PeakMemory(self._run.machine) as memory:
-            for _ in self._run.detector.predict_samples([self._largest_valid] * min(batch_size, 8)):
+            for _ in detector.predict_samples([self._largest_valid] * detector.batch_size):
                 pass
         return memory.num_bytes
 

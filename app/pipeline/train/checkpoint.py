@@ -9,11 +9,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -77,70 +75,35 @@ def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-@dataclass(frozen=True)
-class WrittenFile:
-    """A checkpoint that is written, under a ``temporary`` name and perhaps not yet on the disk, to become ``path``."""
+def save_checkpoint(path: Path, contents: dict[str, Any], before_placing: Callable[[str], None] | None = None) -> str:
+    """Write ``contents`` to ``path`` all or nothing; returns the file's SHA-256. Raises CheckpointError.
 
-    path: Path
-    temporary: Path
-
-    @classmethod
-    def write(cls, path: Path, contents: dict[str, Any]) -> "WrittenFile":
-        """Write ``contents``, which may change afterwards; raises CheckpointError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written = cls(path, path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
-        without_crc32 = serialization.patch(
-            "save.compute_crc32", False
-        )  # the SHA-256 tells of damage, in half the time
-        with written._whole_or_gone(), written.temporary.open("wb") as file, without_crc32:
-            torch.save(contents, file)
-        return written
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the file."""
-        with self.temporary.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def place(self, before: Callable[[str], None] | None = None) -> str:
-        """Bring it to the disk and into place; returns its SHA-256, with which ``before`` is called in between.
-
-        Raises CheckpointError, and then leaves what was at ``path``.
-        """
-        with self._whole_or_gone():
-            with self.temporary.open("rb+") as file, ThreadPoolExecutor(1) as beside:
-                syncing = beside.submit(os.fsync, file.fileno())
-                digest = self.sha256
-                syncing.result()
-            if before is not None:
-                before(digest)
-            self.temporary.replace(self.path)
-            sync_folder(self.path.parent)
-        return digest
-
-    def discard(self) -> None:
-        """Leave what is at ``path``."""
-        self.temporary.unlink(missing_ok=True)
-
-    @contextmanager
-    def _whole_or_gone(self) -> Iterator[None]:
-        folder = self.path.parent
-        try:
-            yield
-        except BaseException as error:
-            self.discard()
-            if not isinstance(error, OSError | RuntimeError):  # torch tells of a full disk by a RuntimeError
-                raise
-            kind = DiskFull if is_disk_full(error, folder) else CheckpointError
-            raise kind(
-                f"{self.path.name} could not be written to {folder} ({error}); "
-                f"{shutil.disk_usage(folder).free / 1e6:.0f} MB are free there. Make room, then let the run go on"
-            ) from error
-
-
-def save_checkpoint(path: Path, contents: dict[str, Any]) -> str:
-    """Write ``contents`` to ``path`` all or nothing; returns the file's SHA-256. Raises CheckpointError."""
-    return WrittenFile.write(path, contents).place()
+    ``before_placing`` is called with the SHA-256 when the file is whole, under another name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb+") as file, ThreadPoolExecutor(1) as beside:
+            with serialization.patch("save.compute_crc32", False):  # the SHA-256 tells of damage, in half the time
+                torch.save(contents, file)
+            file.flush()
+            syncing = beside.submit(os.fsync, file.fileno())
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            syncing.result()
+        if before_placing is not None:
+            before_placing(digest)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+        kind = DiskFull if is_disk_full(error, path.parent) else CheckpointError
+        raise kind(
+            f"{path.name} could not be written to {path.parent} ({error}); "
+            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB are free there. Make room, then let the run go on"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
 
 
 def sync_file(file: IO[Any]) -> None:

@@ -476,12 +476,13 @@ class Run:
         began = time.monotonic()
         self.context.emit(CheckpointDue())
         contents = self.keeper.contents(self.kept_model, self.scores, self.epoch, self.step) | self._state_dict()
-        saved = self._last_saved()
+        saved, kept = self._last_saved(), [one.file_name for one in self.keeper.kept]
         save_state(
             self.run_dir,
             contents,
             self.writing,
             then=lambda digest: self.context.emit(replace(saved, sha256=digest)),
+            late=lambda: {"kept_sha256": self.keeper.digests_of(kept)},
             is_in_place=self.step == self.saved_step,
         )
         self.saved_step = self.step
@@ -529,7 +530,7 @@ class Run:
         self.phases.resume(progress["phase"])
         self.updater.start_over(self.model)  # over what learns in that phase
         self.updater.load_state_dict(state)
-        self.keeper.load_state_dict(progress["keeper"])
+        self.keeper.load_state_dict(progress["keeper"], state.get("kept_sha256", {}))
         self.patience.load_state_dict(progress["patience"])
         self.judge.load_state_dict(progress["judge"])
         self.pace.go_on(progress["elapsed_s"])

@@ -32,11 +32,13 @@ def save_state(
     contents: dict[str, Any],
     writing: WriteBehind,
     then: Callable[[str], None],
+    late: Callable[[], dict[str, Any]] = dict,
     is_in_place: bool = False,
 ) -> None:
     """Have ``contents`` made the newest state by ``writing``, keeping the one before; ``then`` gets its SHA-256.
 
-    ``is_in_place``: the newest so far is of the same step, and gives way; the one before is to be of an earlier one.
+    ``late``: as in WriteBehind.write. ``is_in_place``: the newest so far is of the same step, and gives way; the one
+    before is to be of an earlier one.
     """
 
     def make_room(digest: str) -> None:
@@ -44,7 +46,7 @@ def save_state(
         if (run_dir / LAST_NAME).exists() and not is_in_place:
             (run_dir / LAST_NAME).replace(run_dir / PREVIOUS_NAME)
 
-    writing.place(writing.write(run_dir / LAST_NAME, {**contents, "format": FORMAT}), then, make_room)
+    writing.write(run_dir / LAST_NAME, {**contents, "format": FORMAT}, then, make_room, late)
 
 
 def load_state(run_dir: Path) -> tuple[dict[str, Any], str] | None:

@@ -40,7 +40,7 @@ VARIANTS = {
 def save_state(run_dir, contents, is_in_place=False):
     digests = []
     with WriteBehind() as writing:
-        resume.save_state(run_dir, contents, writing, digests.append, is_in_place)
+        resume.save_state(run_dir, contents, writing, digests.append, is_in_place=is_in_place)
         writing.finish()
     return digests[0]
 
