@@ -90,6 +90,7 @@ def test_low_scores_are_not_cut_off(detector, snapshot):
 def test_prediction_tells_progress_stops_and_leaves_out_what_cannot_be_read(detector, snapshot):
     samples, events = snapshot.split("valid"), []
     samples[0].path.write_bytes(b"no image")
+    detector.batch_size = 2
     context = RunContext(emit=events.append)
     assert len(dict(detector.predict_samples(samples, context))) == 2
     assert [event.done for event in events if isinstance(event, Progress)] == [2, 3]
