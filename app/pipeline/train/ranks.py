@@ -49,8 +49,8 @@ class Ranks:
         wanted = wanted or int(os.environ.get(NUM_PROCESSES_VARIABLE, "0"))
         if wanted and count != wanted:
             raise MachineError(
-                f"processes is {wanted}{chosen}, but {count} {'was' if count == 1 else 'were'} started: outside a job, start "
-                f"your script with `torchrun --nproc-per-node {wanted}`, or set processes to 1"
+                f"processes is {wanted}{chosen}, but {count} {'was' if count == 1 else 'were'} started: outside a job, "
+                f"start your script with `torchrun --nproc-per-node {wanted}`, or set processes to 1"
             )
         if count == 1:
             yield cls()
