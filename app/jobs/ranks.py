@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from app.jobs.gpus import list_gpus
 from app.jobs.main import LEFT, PEER_DIED
-from app.pipeline.config import RunConfig, load_config
+from app.pipeline.config import NUM_PROCESSES_VARIABLE, RunConfig, load_config
 from app.records import Job
 from app.store.database import ProjectDatabase
 from app.store.files import Workspace
@@ -52,7 +52,7 @@ def run_ranks(workspace: Workspace, slug: str, job_id: int, count: int, module: 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threads = max(1, (os.cpu_count() or 1) // count)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, NUM_PROCESSES_VARIABLE: str(count)}
     code = subprocess.run([*command, "-m", module, *arguments], env=environment, check=False).returncode
     return LEFT if not code and _job(workspace, slug, job_id).state == "queued" else code
 

@@ -354,6 +354,9 @@ class JudgementOptions(_Group):
     )
 
 
+NUM_PROCESSES_VARIABLE = "ANCHORAGE_PROCESSES"  # tells the processes of a job what ``processes`` came to
+
+
 class MachineOptions(_Group):
     """Machine"""
 

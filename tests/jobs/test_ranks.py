@@ -64,7 +64,7 @@ def test_the_waiting_process_tells_how_the_others_ended(lab, monkeypatch, code, 
     commands = []
 
     def run(command, env, check):
-        commands.append((command, env["OMP_NUM_THREADS"]))
+        commands.append((command, env["OMP_NUM_THREADS"], env["ANCHORAGE_PROCESSES"]))
         return subprocess.CompletedProcess(command, code)
 
     monkeypatch.setattr(ranks.subprocess, "run", run)
@@ -72,10 +72,10 @@ def test_the_waiting_process_tells_how_the_others_ended(lab, monkeypatch, code, 
     monkeypatch.setattr(ranks.os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert ranks.run_ranks(lab.workspace, "demo", job.id, 2, "a.module", ["job", "--x"]) == expected
-    (command, threads) = commands[0]
+    command, threads, told = commands[0]
     assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
     assert command[-6:] == ["--nproc-per-node", "2", "-m", "a.module", "job", "--x"]
-    assert threads == "4"
+    assert (threads, told) == ("4", "2")  # what each of them asserts, also where the config leaves it open
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from app.pipeline.train.checkpoint import CheckpointError, DiskFull, Scores, che
 from app.pipeline.train.ema import AveragedModel
 from app.pipeline.train.estimate import MAX_SAVE_SHARE, SAVE_EVERY_S
 from app.pipeline.train.files import LAST_NAME
+from app.pipeline.train.gradients import GradientSum
 from app.pipeline.train.guards import (
     MAX_SKIPPED_STEPS,
     OutOfMemory,
@@ -153,6 +154,7 @@ class Run:
     detector: Detector
     pace: Pace
     ranks: Ranks
+    gradients: GradientSum
     speed: SpeedWatch
     skipped_steps: SkippedSteps
     run_dir: Path
@@ -240,6 +242,7 @@ class Run:
             detector=Detector(average.model if average else model, snapshot.categories, config, machine),
             pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config), mark=machine.mark),
             ranks=ranks,
+            gradients=GradientSum(model, ranks),
             speed=SpeedWatch(config.min_images_per_s, config.hint_when_slow),
             skipped_steps=SkippedSteps(updater.scaler),
             run_dir=run_dir,
@@ -301,13 +304,15 @@ class Run:
             return None
         values: dict[str, float] = {}
         self.step_start.note()
-        with self.ranks.together():
+        with self.ranks.together(), self.gradients.of_step():
             for index, (place, batch) in enumerate(parts):
                 if index and self.ranks.count == 1 and self.context.should_stop():
                     return self._undo_step()  # half of a step is none
                 self._throw_dice_for(place)
                 share = len(batch) / num_images
-                _add_up(values, {name: value * share for name, value in self._add_gradients(batch, share).items()})
+                with self.gradients.of_part(is_last=index == len(parts) - 1):
+                    losses = self._add_gradients(batch, share)
+                _add_up(values, {name: value * share for name, value in losses.items()})
         if self.ranks.count > 1:
             values = self._join_ranks(values)
         self.pace.timeline.enter("optimizer")
@@ -348,8 +353,7 @@ class Run:
         torch.manual_seed(int.from_bytes(digest) >> 1)
 
     def _join_ranks(self, values: dict[str, float]) -> dict[str, float]:
-        """Add up gradients and figures of all ranks, and even out the statistics of batch norm."""
-        self.ranks.add_up([parameter for parameter in self.model.parameters() if parameter.requires_grad])
+        """Add up the figures of all ranks, and even out the statistics of batch norm."""
         self.ranks.average_statistics(self.model)
         total: dict[str, float] = {}
         for part in self.ranks.gather("losses", values):
@@ -364,7 +368,7 @@ class Run:
     def _add_gradients(self, batch: Batch, share: float) -> dict[str, float]:
         """Forward and backward on a batch that is ``share`` of a step; returns its losses by name, and their sum."""
         self.pace.timeline.enter("forward")
-        losses = compute_losses(self.model, batch, self.machine, self.phases.part)
+        losses = self.gradients.losses(partial(compute_losses, self.model, batch, self.machine, self.phases.part))
         loss = torch.stack(list(losses.values())).sum()
         numbers = torch.stack([*losses.values(), loss]).detach().float().tolist()
         values = dict(zip([*losses, "loss"], numbers, strict=True))

@@ -1,13 +1,13 @@
 """Processes that train one model together, one per GPU: each takes its share of the batches of every step.
 
-``torch.distributed.run`` starts them and tells each its rank. All hold the same weights: after the batches of a step
-the gradients are added up, and everything else that is decided (to stop, to judge, what a validation found) is the word
-of rank 0, which alone emits events and writes files. With one process nothing of this happens.
+``torch.distributed.run`` starts them and tells each its rank. All hold the same weights: the gradients of a step are
+added up (``gradients.py``). Everything else that is decided (to stop, to judge, what a validation found) is the word of
+rank 0, which alone emits events and writes files. With one process nothing of this happens.
 """
 
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from app.pipeline.config import NUM_PROCESSES_VARIABLE
 from app.pipeline.machine import MachineError
 from app.pipeline.types import Event, Log, RunContext
 
@@ -39,19 +40,24 @@ class Ranks:
     @classmethod
     @contextmanager
     def joined(cls, wanted: int) -> Iterator["Ranks"]:
-        """The processes that were started; raises MachineError unless they are ``wanted`` (0 takes any number)."""
+        """The processes that were started; raises MachineError unless they are ``wanted``.
+
+        0 stands for as many as a job has started, and outside a job for any number.
+        """
         count = int(os.environ.get("WORLD_SIZE", "1"))
+        chosen = "" if wanted else " (chosen for 0)"
+        wanted = wanted or int(os.environ.get(NUM_PROCESSES_VARIABLE, "0"))
         if wanted and count != wanted:
             raise MachineError(
-                f"processes is {wanted}, but {count} {'was' if count == 1 else 'were'} started: outside a job, start "
-                f"your script with `torchrun --nproc-per-node {wanted}`, or set processes to 1"
+                f"processes is {wanted}{chosen}, but {count} {'was' if count == 1 else 'were'} started: outside a job, "
+                f"start your script with `torchrun --nproc-per-node {wanted}`, or set processes to 1"
             )
         if count == 1:
             yield cls()
             return
         if torch.cuda.is_available():
             _take_own_gpu()
-        _meet(_meet_the_others)
+        meet(_meet_the_others)
         is_whole = True
         try:
             yield cls(dist.get_rank(), count)
@@ -110,7 +116,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
-        _meet(lambda: dist.all_gather_object(found, (what, value)))
+        meet(lambda: dist.all_gather_object(found, (what, value)))
         if any(name != what for name, _ in found):
             raise PeerLost(f"the processes of this run are not at one place: {[name for name, _ in found]}")
         return [one for _, one in found]
@@ -118,20 +124,6 @@ class Ranks:
     def agree(self, what: str, value: T) -> T:
         """The value of rank 0."""
         return self.gather(what, value)[0]
-
-    def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace the gradients by their sum over all processes; one that nobody has stays None."""
-        if self.count == 1 or not parameters:
-            return
-        has_one = torch.tensor([parameter.grad is not None for parameter in parameters])
-        pieces = [_gradient_of(parameter).flatten() for parameter in parameters]
-        flat = torch.cat([has_one.to(pieces[0]), *pieces])
-        _meet(lambda: dist.all_reduce(flat))
-        counts, *sums = flat.split([len(parameters), *(len(piece) for piece in pieces)])
-        for parameter, count, piece in zip(parameters, counts.tolist(), sums, strict=True):
-            if count:
-                parameter.grad = _gradient_of(parameter)
-                parameter.grad.copy_(piece.view(parameter.shape))
 
     def average_statistics(self, model: nn.Module) -> None:
         """Give the running statistics of batch norm their mean over all processes."""
@@ -141,7 +133,7 @@ class Ranks:
         found: list[Tensor] = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         if found:
             flat = torch.cat(found)
-            _meet(lambda: dist.all_reduce(flat))
+            meet(lambda: dist.all_reduce(flat))
             for buffer, mean in zip(found, flat.div_(self.count).split([len(one) for one in found]), strict=True):
                 buffer.copy_(mean)
 
@@ -180,15 +172,12 @@ def _meet_the_others() -> None:
     dist.init_process_group(backend, store=store, rank=rank, world_size=count)
 
 
-def _meet(collective: Callable[[], Any]) -> None:
+def meet(collective: Callable[[], Any]) -> None:
+    """Do what every process takes part in; raises PeerLost where one of them is gone."""
     try:
         collective()
     except RuntimeError as error:  # torch's DistError is one
         raise PeerLost(f"another process of this run has died ({str(error)[:200]})") from error
-
-
-def _gradient_of(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _portable(error: Exception | None) -> Exception | None:

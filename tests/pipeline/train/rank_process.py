@@ -1,6 +1,6 @@
 """One of several processes that train the tiny detector; started by torch.distributed.run.
 
-    rank_process.py FOLDER [what goes wrong]
+    rank_process.py FOLDER MODEL [what goes wrong]
 
 Rank 0 writes the events that it emits, one a line, to FOLDER/events.
 """
@@ -17,12 +17,15 @@ from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.models import build
 from app.pipeline.train import loop
 from app.pipeline.types import Log, Metrics, RunContext
-from tests.pipeline.train.tiny_dataset import construct_tiny
+from tests.pipeline.train.broken import Broken
+from tests.pipeline.train.tiny_dataset import construct_tiny, construct_tiny_with_batch_norm
+
+MODELS = {"plain": construct_tiny, "batch norm": construct_tiny_with_batch_norm}
 
 
-def main(folder: Path, fault: str) -> None:
+def main(folder: Path, model: str, fault: str) -> None:
     torch.set_num_threads(1)
-    build.construct = construct_tiny
+    build.construct = MODELS[model]
     loop.SAVE_EVERY_S = 0.0
     rank = int(os.environ["RANK"])
     events = (folder / "events").open("a")
@@ -42,7 +45,7 @@ def main(folder: Path, fault: str) -> None:
                 (folder / "killed").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             if fault == "broken":
-                raise RuntimeError("no such layer")
+                return {name: Broken.apply(value) for name, value in compute(*args).items()}
             if fault == "not finite":
                 return {name: value * float("nan") for name, value in compute(*args).items()}
         return compute(*args)
@@ -58,4 +61,4 @@ def main(folder: Path, fault: str) -> None:
         (folder / f"ended {rank}").write_text(f"{type(error).__name__}: {error}")
 
 
-main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
+main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

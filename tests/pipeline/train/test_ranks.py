@@ -18,7 +18,13 @@ from app.pipeline.train.checkpoint import load_checkpoint
 from app.pipeline.train.loop import train
 from app.pipeline.train.ranks import Ranks
 from app.pipeline.types import Log, Metrics, RunContext
-from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot, write_tiny_dataset
+from tests.pipeline.train.tiny_dataset import (
+    TINY,
+    construct_tiny,
+    construct_tiny_with_batch_norm,
+    tiny_snapshot,
+    write_tiny_dataset,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = {
@@ -33,14 +39,12 @@ NUM_TRAIN = 5  # the last step of an epoch has one batch: rank 1 has none
 NUM_VALID = 5
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def train_alone(folder: Path, construct) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Weights and events of one process."""
-    folder = tmp_path_factory.mktemp("alone")
     snapshot = tiny_snapshot(folder, num_train=NUM_TRAIN, num_valid=NUM_VALID)
     events, threads = [], torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "construct", construct_tiny)
+        patch.setattr(build, "construct", construct)
         torch.set_num_threads(1)
         try:
             train(parse_config(CONFIG), snapshot, folder / "run", RunContext(events.append))
@@ -50,16 +54,29 @@ def alone(tmp_path_factory):
     return load_checkpoint(folder / "run" / "last.pt").tensors, shown
 
 
-def start(folder: Path, fault: str = "", restarts: int = 0) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return train_alone(tmp_path_factory.mktemp("alone"), construct_tiny)
+
+
+def start(folder: Path, fault: str = "", restarts: int = 0, model: str = "plain", processes: int = 2) -> dict[str, str]:
     """Train in two processes; returns how each ended."""
     write_tiny_dataset(folder, num_train=NUM_TRAIN, num_valid=NUM_VALID)
-    (folder / "config.json").write_text(parse_config({**CONFIG, "processes": 2}).model_dump_json())
+    (folder / "config.json").write_text(parse_config({**CONFIG, "processes": processes}).model_dump_json())
+    run_in_two_processes("rank_process.py", str(folder), model, fault, restarts=restarts)
+    return {path.name: path.read_text() for path in folder.glob("ended *")}
+
+
+def run_in_two_processes(script: str, *arguments: str, restarts: int = 0) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["--max-restarts", str(restarts), str(Path(__file__).with_name("rank_process.py")), str(folder), fault]
+    command += ["--max-restarts", str(restarts), str(Path(__file__).with_name(script)), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {path.name: path.read_text() for path in folder.glob("ended *")}
+
+
+def shown_by(folder: Path) -> list[str]:
+    return [line for line in (folder / "events").read_text().splitlines() if line.startswith("Metrics")]
 
 
 def assert_same_weights(folder: Path, weights: dict) -> None:
@@ -73,8 +90,23 @@ def test_two_processes_equal_the_accumulation_of_their_batches_to_the_bit(alone,
     weights, events = alone
     assert start(tmp_path) == {"ended 0": "done", "ended 1": "done"}
     assert_same_weights(tmp_path, weights)
-    ours = [line for line in (tmp_path / "events").read_text().splitlines() if line.startswith("Metrics")]
-    assert ours == events  # losses, and what all validation images together score; each only once
+    assert shown_by(tmp_path) == events  # losses, and what all validation images together score; each only once
+
+
+def test_batch_norm_differs_in_its_running_statistics_only(tmp_path):
+    """They follow from the batches one after the other, which ranks do not see; no weight follows from them."""
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "ranks").mkdir()
+    weights, events = train_alone(tmp_path / "alone", construct_tiny_with_batch_norm)
+    assert start(tmp_path / "ranks", model="batch norm", processes=0) == {"ended 0": "done", "ended 1": "done"}
+    tensors = load_checkpoint(tmp_path / "ranks" / "run" / "last.pt").tensors
+    assert tensors.keys() == weights.keys()
+    differing = {name for name, value in weights.items() if not torch.equal(tensors[name], value)}
+    of_norms = ("running_mean", "running_var", "num_batches_tracked")
+    assert differing == {name for name in weights if name.endswith(of_norms)}
+    assert [line for line in shown_by(tmp_path / "ranks") if "'train'" in line] == [
+        line for line in events if "'train'" in line
+    ]
 
 
 def test_killed_process_takes_the_others_along_and_all_go_on_to_the_same_weights(alone, tmp_path):
@@ -109,6 +141,10 @@ def test_other_number_of_processes_than_asked_for_is_refused(tmp_path, monkeypat
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(MachineError, match="processes is 1, but 2 were started"):
         train(parse_config(CONFIG), snapshot, tmp_path / "run")
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setenv("ANCHORAGE_PROCESSES", "2")  # what a job has made of 0
+    with pytest.raises(MachineError, match=r"processes is 2 \(chosen for 0\), but 1 was started"):
+        train(parse_config({**CONFIG, "processes": 0}), snapshot, tmp_path / "run")
 
 
 def test_batches_of_a_step_must_be_shared_evenly():
@@ -116,16 +152,8 @@ def test_batches_of_a_step_must_be_shared_evenly():
         parse_config({"processes": 2, "accumulate_batches": 3})
 
 
-def test_gradients_are_added_up_and_one_that_nobody_has_stays_away(monkeypatch):
-    first, second, third = (nn.Parameter(torch.zeros(2, 3)) for _ in range(3))
-    first.grad = torch.ones(2, 3)
-    # The other has a gradient of 2 for the first and 5 for the second; none for the third.
-    other = torch.cat([torch.tensor([1.0, 1, 0]), torch.full((6,), 2.0), torch.full((6,), 5.0), torch.zeros(6)])
-    monkeypatch.setattr("app.pipeline.train.ranks.dist.all_reduce", lambda flat: flat.add_(other))
-    Ranks(0, 2).add_up([first, second, third])
-    assert first.grad.tolist() == [[3.0] * 3] * 2
-    assert second.grad.tolist() == [[5.0] * 3] * 2
-    assert third.grad is None
+def test_gradients_are_those_of_one_process_whatever_parts_of_the_model_each_uses():
+    run_in_two_processes("gradient_process.py")
 
 
 def test_statistics_of_batch_norm_become_their_mean_and_frozen_ones_stay(monkeypatch):

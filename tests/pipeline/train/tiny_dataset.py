@@ -74,3 +74,11 @@ def construct_tiny(name: str, arguments: dict) -> FasterRCNN:
     others = {key: value for key, value in arguments.items() if key != "num_classes"}
     predictor = FastRCNNPredictor(32, arguments["num_classes"])
     return FasterRCNN(backbone, box_head=TwoMLPHead(16 * 49, 32), box_predictor=predictor, **others)
+
+
+def construct_tiny_with_batch_norm(name: str, arguments: dict) -> FasterRCNN:
+    """The same with batch norm, as networks from scratch have it."""
+    model = construct_tiny(name, arguments)
+    for stage in model.backbone.body.values():
+        stage.insert(1, nn.BatchNorm2d(8))
+    return model
