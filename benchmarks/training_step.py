@@ -248,19 +248,12 @@ def kept_bytes(model: FasterRCNN, forward: Callable[[], object]) -> int:
 
 
 def measure_curves(arguments: argparse.Namespace) -> None:
-    """Both loops from the same weights on the same batches, with several seeds for what is drawn.
-
-    Without clipping and decay: the references do not clip, and our optimizer spares biases and norms the decay.
-    """
+    """Both loops with the same recipe from the same weights on the same batches, with several seeds for what is drawn."""
     from benchmarks.first_run import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         options = ["model=fasterrcnn_resnet18_fpn", "image_size=96", "batch_size=4", "augmentation=[]"]
         options += ["optimizer=sgd", "learning_rate=0.01", "pretrained=none", "roi_batch_size=64", "rpn_batch_size=64"]
-        options += [
-            "clip_gradient_norm=0",
-            "weight_decay=0",
-        ]  # of these our optimizer makes more than the references do
         config, snapshot = prepare(arguments.export, Path(folder), options)
         config = config.model_copy(update={"max_detections": 100})
         curves = {
@@ -287,8 +280,8 @@ def run_curve(whose: str, config: RunConfig, snapshot: Any, seed: int, num_steps
     torch.manual_seed(100)  # the same weights for all
     machine = choose_machine("cpu", "float32")
     ours = OurLoop(config, len(snapshot.categories), machine)
-    reference = ReferenceLoop(config, len(snapshot.categories), machine)
-    reference.model.load_state_dict(ours.model.state_dict())
+    reference = ReferenceLoop(config, len(snapshot.categories), machine, max_norm=config.clip_gradient_norm)
+    reference.start_from(ours.model)
     loader = TrainLoader(
         snapshot.split("train"), len(snapshot.categories), config, ResizedImages.for_config(config), RunContext()
     )

@@ -104,14 +104,18 @@ def _explain(what: str, value: float, image_names: list[str]) -> str:
 
 
 def build_optimizer(model: nn.Module, config: RunConfig, machine: Machine) -> torch.optim.Optimizer:
-    """AdamW or SGD over what is trainable; biases and norms are not pulled towards zero."""
+    """AdamW or SGD over what is trainable."""
+    # Fused: one pass over the weights; on CPU 3.4 (SGD) to 5.4 times (AdamW) faster than the loop over tensors.
+    return make_optimizer(model, config, fused=machine.device.type in ("cpu", "cuda"))
+
+
+def make_optimizer(model: nn.Module, config: RunConfig, **how: bool) -> torch.optim.Optimizer:
+    """torch's optimizer of the config's name; biases and norms are not pulled towards zero."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    # Fused: one pass over the weights; on CPU 3.4 (SGD) to 5.4 times (AdamW) faster than the loop over tensors.
-    is_fused = machine.device.type in ("cpu", "cuda")
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate, fused=is_fused)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=is_fused)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, **how)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, **how)
