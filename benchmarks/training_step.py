@@ -248,7 +248,7 @@ def kept_bytes(model: FasterRCNN, forward: Callable[[], object]) -> int:
 
 
 def measure_curves(arguments: argparse.Namespace) -> None:
-    """Both loops with the same recipe from the same weights on the same batches, with several seeds for what is drawn."""
+    """Both loops by one recipe, from the same weights, on the same batches, with several seeds for what is drawn."""
     from benchmarks.first_run import prepare
 
     with tempfile.TemporaryDirectory() as folder:

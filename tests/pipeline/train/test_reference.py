@@ -19,17 +19,20 @@ CPU = Machine(torch.device("cpu"), torch.float32)
 RECIPE = {"rpn_batch_size": 4096, "roi_batch_size": 4096, "max_detections": 20, "clip_gradient_norm": 0.1}
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "weight_decay": 0.5}], ids=["adamw", "sgd"])
-def test_plain_loop_with_the_recipe_of_a_run_comes_to_its_weights(monkeypatch, changes):
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [({}, 3e-4), ({"optimizer": "sgd", "weight_decay": 0.5}, 1e-6)],
+    ids=["adamw, which makes much of gradients near zero", "sgd"],
+)
+def test_plain_loop_with_the_recipe_of_a_run_comes_to_its_weights(monkeypatch, changes, tolerance):
     for module in (build, reference):
         monkeypatch.setattr(module, "construct", construct_tiny)
     config = parse_config({**TINY, **RECIPE, **changes})
+    torch.manual_seed(0)
     ours = build_model(config, 2).train()
     updater, plain = Updater(ours, config, CPU), ReferenceLoop(config, 2, CPU, max_norm=config.clip_gradient_norm)
+    frozen = next(iter(ours.parameters())).requires_grad_(False)
     plain.start_from(ours)
-    frozen = next(iter(plain.model.parameters())).requires_grad_(False)
-    next(iter(ours.parameters())).requires_grad_(False)
-    kept = frozen.clone()
     batch = Batch(
         torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)),
         [(64, 64)] * 2,
@@ -42,9 +45,9 @@ def test_plain_loop_with_the_recipe_of_a_run_comes_to_its_weights(monkeypatch, c
         updater.add(sum(compute_losses(ours, batch, CPU).values()))
         updater.apply(batch.names)
         plain.step(as_float_images(batch), batch.targets)
-    assert torch.equal(frozen, kept)
+    assert torch.equal(frozen, next(iter(plain.model.parameters())))
     for own, other in zip(ours.parameters(), plain.model.parameters(), strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=tolerance)
 
 
 @pytest.mark.parametrize(
