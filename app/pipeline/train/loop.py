@@ -345,8 +345,7 @@ class Run:
         self.pace.timeline.enter("forward")
         losses = compute_losses(self.model, batch, self.machine, self.phases.part)
         loss = torch.stack(list(losses.values())).sum()
-        numbers = torch.stack([*losses.values(), loss]).detach().float().tolist()
-        values = dict(zip([*losses, "loss"], numbers, strict=True))
+        values = dict(zip([*losses, "loss"], self.updater.read([*losses.values(), loss]), strict=True))
         check_losses(values, batch.names)
         self.pace.timeline.enter("backward")
         self.updater.add(loss, share)
@@ -383,14 +382,15 @@ class Run:
 
     def _lower_rate(self, error: NonFiniteLoss) -> Remedies:
         """Go back to the last state before the weights that ``error`` came from; raises it when that helps no more."""
-        remedies = lower_rate(self.remedies, self.config, self.step)
+        step = self.step - error.is_late
+        remedies = lower_rate(self.remedies, self.config, step)
         if remedies is None:
             raise error
         if self.ranks.is_first:
-            go_back_before(self.run_dir, self.step)
+            go_back_before(self.run_dir, step)
         self.context.emit(
             Log(
-                f"After step {self.step} {error.what}: going back to the last good checkpoint, and on from there with "
+                f"After step {step} {error.what}: going back to the last good checkpoint, and on from there with "
                 f"{remedies.rate_factor:g} of the learning rate.",
                 "warning",
             )
@@ -425,6 +425,7 @@ class Run:
         """Judge the finished epoch if that is still to be done; asked to stop in the middle, it stays to be done."""
         if not self.is_judgement_due:
             return
+        self.updater.read()
         check_weights(self.kept_model, self.image_names)
         self.pace.timeline.enter("evaluation")
         with random_states_kept(self.machine):
@@ -463,6 +464,7 @@ class Run:
 
     def _save(self, is_awaited: bool = False) -> None:
         """Save where the run stands, beside the steps to come unless it ``is_awaited``."""
+        self.updater.read()
         for model in {self.model, self.kept_model}:
             check_weights(model, self.image_names)
         with self.ranks.together():
