@@ -55,7 +55,7 @@ class OurLoop:
 
     def step(self, batch: Batch) -> float:
         """One update; returns the loss."""
-        losses = compute_losses(self.model, batch, self.machine)
+        losses = compute_losses(self.model, batch, self.machine, waits=self.machine.waits_are_free)
         loss = torch.stack(list(losses.values())).sum()
         numbers = self.updater.read([*losses.values(), loss])
         check_losses(dict(zip([*losses, "loss"], numbers, strict=True)), batch.names)
@@ -194,6 +194,7 @@ def as_on_a_gpu() -> Iterator[None]:
         patch.object(proposals, "suppress", proposals.suppress_together),
         patch.object(LossyRoIHeads, "_drops_empty_places", lambda self, device: False),
         patch.object(Updater, "reads_late", True),
+        patch.object(Machine, "waits_are_free", False),
     ):
         yield
 

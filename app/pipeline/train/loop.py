@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import math
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from app.pipeline.faults import is_out_of_memory
 from app.pipeline.machine import Machine, choose_machine, keep_freed_memory
 from app.pipeline.models.build import resolve_max_detections
 from app.pipeline.models.card import write_card
-from app.pipeline.models.forward import Batch, compute_losses, place_model
+from app.pipeline.models.forward import Batch, compute_losses, place_model, statistics_kept
 from app.pipeline.models.weights import start_model
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import CheckpointError, DiskFull, Scores, check_free_space, tensors_of
@@ -285,9 +286,9 @@ class Run:
             for index, (place, batch) in enumerate(parts):
                 if index and self.ranks.count == 1 and self.context.should_stop():
                     return self._undo_step()  # half of a step is none
-                self._throw_dice_for(place)
                 share = len(batch) / num_images
-                _add_up(values, {name: value * share for name, value in self._add_gradients(batch, share).items()})
+                losses = self._add_gradients(place, batch, share)
+                _add_up(values, {name: value * share for name, value in losses.items()})
         if self.ranks.count > 1:
             values = self._join_ranks(values)
         self.pace.timeline.enter("optimizer")
@@ -340,16 +341,28 @@ class Run:
         self.step_start.restore()
         self.updater.forget()
 
-    def _add_gradients(self, batch: Batch, share: float) -> dict[str, float]:
-        """Forward and backward on a batch that is ``share`` of a step; returns its losses by name, and their sum."""
+    def _add_gradients(self, place: int, batch: Batch, share: float) -> dict[str, float]:
+        """Forward and backward on a batch that is ``share`` of a step; returns its losses by name, and their sum.
+
+        The one wait of a step is for these numbers. Where they tell that NMS was not settled, all is done once more.
+        """
         self.pace.timeline.enter("forward")
-        losses = compute_losses(self.model, batch, self.machine, self.phases.part)
-        loss = torch.stack(list(losses.values())).sum()
-        values = dict(zip([*losses, "loss"], self.updater.read([*losses.values(), loss]), strict=True))
+        loss, values = self._losses_of(place, batch, self.machine.waits_are_free)
+        if not (self.machine.waits_are_free or all(map(math.isfinite, values.values()))):
+            del loss  # and with it what it keeps for the backward pass
+            with statistics_kept(self.model):
+                loss, values = self._losses_of(place, batch, waits=True)
         check_losses(values, batch.names)
         self.pace.timeline.enter("backward")
         self.updater.add(loss, share)
         return values
+
+    def _losses_of(self, place: int, batch: Batch, waits: bool) -> tuple[torch.Tensor, dict[str, float]]:
+        """The sum of a batch's losses, to go back from, and the numbers: each by its name, and "loss"."""
+        self._throw_dice_for(place)
+        losses = compute_losses(self.model, batch, self.machine, self.phases.part, waits)
+        loss = torch.stack(list(losses.values())).sum()
+        return loss, dict(zip([*losses, "loss"], self.updater.read([*losses.values(), loss]), strict=True))
 
     def find_remedy(self, error: Exception) -> Remedies:
         """What to go on with from the last saved state after ``error``; raises what the run ends with."""
