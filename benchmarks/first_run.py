@@ -1,31 +1,48 @@
 """How good a newcomer's first run gets, in how long: a dataset, the settings the app suggests, nothing else.
 
     python -m benchmarks.first_run EXPORT [key=value ...]     mAP50 and F1 by seconds of training
-    python -m benchmarks.first_run EXPORT --plain             the same of a plain torchvision loop on the same batches
+    python -m benchmarks.first_run EXPORT --plain             the same beside a plain torchvision loop
     python -m benchmarks.first_run EXPORT --steps 10          seconds of the same steps in both, interleaved
 
 EXPORT is a Roboflow-style COCO export (folder or zip); ``key=value`` lays options over the suggested ones.
+
+The plain loop has the recipe of the run: its first weights, the learning rate of each step, weight decay, clipping,
+anchors, batches and augmented images, and it is judged by the same code. What is left to differ is the step. The two
+take turns, one validation each, so that what else the machine does meets both; seconds are those of one's own turns,
+validation included, of the run its checkpoints too. The plain loop computes in the precision of the run, or in that of
+``--plain-precision``.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from app.pipeline.config import RunConfig, parse_assignments, parse_config
 from app.pipeline.data.snapshot import Snapshot, load_snapshot
+from app.pipeline.machine import Machine, choose_machine
+from app.pipeline.models.build import resolve_norm
 from app.pipeline.train.loop import Run, train
 from app.pipeline.train.reference import ReferenceLoop, as_float_images
-from app.pipeline.types import Event, Log, Metrics, RunContext
+from app.pipeline.train.schedule import learning_rate_at
+from app.pipeline.types import Event, Log, Metrics, RunBegun, RunContext
 from app.services import dataset, importing, suggestions
 from app.services.context import Services
 from app.store.files import Workspace
 from benchmarks.training_step import seconds
+
+# What the plain loop cannot do: with one of these changed, the two would not have the same recipe.
+OURS_ALONE = (
+    *("resize", "progressive_sizes", "channels", "pooler_size", "processes", "accumulate_batches", "ema_decay"),
+    *("phases", "rpn_box_loss", "box_loss", "class_loss", "class_weights"),
+)
 
 
 def main() -> None:
@@ -34,6 +51,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--plain-precision", default="same", choices=["same", "float32", "bfloat16"])
     arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         config, snapshot = prepare(arguments.export, Path(folder), arguments.options)
@@ -42,7 +60,7 @@ def main() -> None:
         if arguments.steps:
             compare_steps(config, snapshot, Path(folder) / "run", arguments.steps)
         elif arguments.plain:
-            train_plain(config, snapshot, Path(folder) / "run", score_printer())
+            race(config, snapshot, Path(folder), arguments.plain_precision)
         else:
             train(config, snapshot, Path(folder) / "run", RunContext(emit=score_printer()))
 
@@ -91,16 +109,119 @@ def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_step
         print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds)")
 
 
-def train_plain(config: RunConfig, snapshot: Snapshot, run_dir: Path, emit: Callable[[Event], None]) -> None:
-    """The plain loop through all epochs at one learning rate, judged as ours is."""
-    run = Run.start(config, snapshot, run_dir, RunContext())
-    plain = ReferenceLoop(run.config, len(snapshot.categories), run.machine)
-    for epoch in range(1, config.epochs + 1):
-        for batch in run.loader.epoch(epoch):
-            plain.step(as_float_images(batch), batch.targets)
-        run.model.load_state_dict(plain.model.state_dict())
-        judgement = run.judge.judge(run.detector)
-        emit(Metrics(epoch * run.loader.batches_per_epoch, epoch, "valid", judgement.scores.to_dict()))
+# --- mAP50 by seconds, ours and plain ---
+
+
+class Point(NamedTuple):
+    """What a side has come to in so many seconds of its own: one validation."""
+
+    wall_s: float
+    cpu_s: float
+    map50: float
+
+
+class PlainTraining:
+    """The plain loop with the recipe of a run. ``run`` never trains: its weights, batches and judge are used."""
+
+    def __init__(self, config: RunConfig, snapshot: Snapshot, run_dir: Path, precision: str) -> None:
+        changed = [name for name in OURS_ALONE if getattr(config, name) != getattr(RunConfig(), name)]
+        changed += ["norm"] if config.norm == "group" else []
+        if changed:
+            raise SystemExit(f"The plain loop has no {', '.join(changed)}: leave them as they are.")
+        self.run = Run.start(config, snapshot, run_dir, RunContext())
+        dtype = self.run.machine.dtype if precision == "same" else choose_machine("cpu", precision).dtype
+        machine = Machine(self.run.machine.device, dtype)
+        clipping = config.clip_gradient_norm
+        self.loop = ReferenceLoop(self.run.config, len(snapshot.categories), machine, resolve_norm(config), clipping)
+        self.loop.start_from(self.run.model)
+        self._step = self._epoch = 0
+
+    def train_until(self, epoch: int) -> float:
+        """Train to the end of an epoch; returns mAP50."""
+        for number in range(self._epoch + 1, epoch + 1):
+            torch.manual_seed(number)  # whatever the other side has drawn
+            for batch in self.run.loader.epoch(number):
+                rate = learning_rate_at(self._step, self.run.num_steps, self.run.config)
+                self.loop.set_learning_rate(rate)
+                device = self.run.machine.device
+                targets = [{name: value.to(device) for name, value in one.items()} for one in batch.targets]
+                self.loop.step(as_float_images(batch, device), targets)
+                self._step += 1
+            self._epoch = number
+        self.run.model.load_state_dict(self.loop.model.state_dict())
+        return self.run.judge.judge(self.run.detector).scores.map50
+
+
+class Turns:
+    """Takes in the events of a run: each time it is judged, the plain loop trains as far, on a clock of its own."""
+
+    def __init__(self, plain: PlainTraining) -> None:
+        self._plain = plain
+        self.ours: list[Point] = []
+        self.theirs: list[Point] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Log):
+            print(event.text)
+        if isinstance(event, RunBegun):
+            self._began = time.perf_counter(), time.process_time()
+        if isinstance(event, Metrics) and event.split == "valid":
+            wall, cpu = self._began
+            spent = time.perf_counter() - wall, time.process_time() - cpu
+            self.ours.append(_next_point(self.ours, spent, event.values["map50"]))
+            found: list[float] = []
+            spent = seconds(lambda: found.append(self._plain.train_until(event.epoch)))
+            self.theirs.append(_next_point(self.theirs, spent, found[0]))
+            ends = [f"{end.wall_s:9.0f}{end.cpu_s:8.0f}{end.map50:8.3f}" for end in (self.ours[-1], self.theirs[-1])]
+            print(f"{event.epoch:5d}{'  '.join(ends)}", flush=True)
+            self._began = time.perf_counter(), time.process_time()
+
+
+def _next_point(before: Sequence[Point], spent: tuple[float, float], map50: float) -> Point:
+    wall, cpu = (before[-1].wall_s, before[-1].cpu_s) if before else (0.0, 0.0)
+    return Point(wall + spent[0], cpu + spent[1], map50)
+
+
+def race(config: RunConfig, snapshot: Snapshot, folder: Path, precision: str) -> None:
+    """Train both by turns; prints mAP50 by seconds, and the ratio of the seconds to the same mAP50."""
+    plain = PlainTraining(config, snapshot, folder / "plain", precision)
+    machines = f"{plain.run.machine.describe()}; plain in {str(plain.loop.machine.dtype).removeprefix('torch.')}"
+    print(f"ours on {machines}; {config.optimizer}, {config.schedule} from {config.learning_rate}, seed {config.seed}")
+    print(f"{'':5}{'ours: s':>9}{'CPU s':>8}{'mAP50':>8}  {'plain: s':>9}{'CPU s':>8}{'mAP50':>8}")
+    turns = Turns(plain)
+    with plain.run.loader:
+        train(config, snapshot, folder / "run", RunContext(emit=turns))
+    print_ratios(turns.ours, turns.theirs)
+
+
+def print_ratios(ours: Sequence[Point], theirs: Sequence[Point]) -> None:
+    """Seconds to each mAP50 that both have reached, and of a turn."""
+    print(f"{'mAP50':>8}{'ours s':>9}{'plain s':>9}{'ratio':>8}{'CPU':>8}   seconds until it was reached")
+    both = min(max(point.map50 for point in side) for side in (ours, theirs))
+    for level in [*(step / 10 for step in range(1, 10) if step / 10 < both), both] if both else []:
+        (wall, cpu), (their_wall, their_cpu) = seconds_to_reach(ours, level), seconds_to_reach(theirs, level)
+        print(f"{level:8.3f}{wall:9.1f}{their_wall:9.1f}{their_wall / wall:8.2f}{their_cpu / cpu:8.2f}")
+    for index, kind in enumerate(("wall", "CPU")):
+        turns = [[after[index] - before[index] for before, after in pairwise(side)] for side in (ours, theirs)]
+        ratios = [their / own for own, their in zip(*turns, strict=True)]
+        if ratios:  # without the first turn, which plans kernels
+            rounds = f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds)"
+            print(f"{kind:>5} seconds of a turn, validation included: ratio {statistics.median(ratios):.2f} {rounds}")
+
+
+def seconds_to_reach(curve: Sequence[Point], level: float) -> tuple[float, float]:
+    """Wall and processor seconds until the best mAP50 so far got to ``level``, on straight lines from point to point.
+
+    Raises ValueError when it never did.
+    """
+    before = Point(0.0, 0.0, 0.0)
+    for point in curve:
+        if point.map50 >= level:
+            share = (level - before.map50) / (point.map50 - before.map50)
+            wall = before.wall_s + share * (point.wall_s - before.wall_s)
+            return wall, before.cpu_s + share * (point.cpu_s - before.cpu_s)
+        before = point._replace(map50=max(point.map50, before.map50))
+    raise ValueError(f"mAP50 {level:.3f} was never reached")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from app.pipeline.train.reference import ReferenceLoop, as_float_images
 NUM_CLASSES = 3
 CALLS_PX = 64  # operations are as many at any size
 WAITS = ("nonzero", "_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nms", "_unique2", "unique_dim")
+READS = ("tolist", "cpu")  # of a whole tensor: on the CPU no operation
 
 
 class OurLoop:
@@ -54,9 +55,9 @@ class OurLoop:
 
     def step(self, batch: Batch) -> float:
         """One update; returns the loss."""
-        losses = compute_losses(self.model, batch, self.machine)
+        losses = compute_losses(self.model, batch, self.machine, waits=self.machine.waits_are_free)
         loss = torch.stack(list(losses.values())).sum()
-        numbers = torch.stack([*losses.values(), loss]).detach().tolist()
+        numbers = self.updater.read([*losses.values(), loss])
         check_losses(dict(zip([*losses, "loss"], numbers, strict=True)), batch.names)
         self.updater.add(loss)
         self.updater.apply(batch.names)
@@ -156,6 +157,23 @@ class CallCounter(TorchDispatchMode):
         super().__init__()
         self.num_kernels = 0
         self.waits: list[str] = []
+        self._reading = contextlib.ExitStack()
+
+    def __enter__(self) -> "CallCounter":
+        for name in READS:
+            self._reading.enter_context(patch.object(Tensor, name, self._noting(name, getattr(Tensor, name))))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._reading.close()
+        super().__exit__(*error)
+
+    def _noting(self, name: str, read: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **named: Any) -> Any:
+            self.waits.append(name)
+            return read(*arguments, **named)
+
+        return noted
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         self.num_kernels += not func.is_view
@@ -175,6 +193,8 @@ def as_on_a_gpu() -> Iterator[None]:
     with (
         patch.object(proposals, "suppress", proposals.suppress_together),
         patch.object(LossyRoIHeads, "_drops_empty_places", lambda self, device: False),
+        patch.object(Updater, "reads_late", True),
+        patch.object(Machine, "waits_are_free", False),
     ):
         yield
 
@@ -196,19 +216,13 @@ def measure_calls(arguments: argparse.Namespace) -> None:
         batch = random_batch(CALLS_PX, num_images)
         images = as_float_images(batch)
         with as_on_a_gpu():
-            print_calls("ours", num_images, count_calls(lambda batch=batch: ours.step(batch)), reads=1)
-        print_calls(
-            "torchvision", num_images, count_calls(lambda b=batch, i=images: theirs.step(i, b.targets)), reads=0
-        )
+            print_calls("ours", num_images, count_calls(lambda batch=batch: ours.step(batch)))
+        print_calls("torchvision", num_images, count_calls(lambda b=batch, i=images: theirs.step(i, b.targets)))
 
 
-def print_calls(whose: str, num_images: int, counter: CallCounter, reads: int) -> None:
-    """``reads``: losses that are read as a list, which on the CPU is no operation."""
-    kinds = {name: counter.waits.count(name) for name in sorted(set(counter.waits))}
-    if reads:
-        kinds["losses read"] = reads
-    named = ", ".join(f"{count} {name}" for name, count in kinds.items())
-    print(f"{whose:<14}{num_images:>6}{counter.num_kernels:>9}{len(counter.waits) + reads:>7}   {named}", flush=True)
+def print_calls(whose: str, num_images: int, counter: CallCounter) -> None:
+    named = ", ".join(f"{counter.waits.count(name)} {name}" for name in sorted(set(counter.waits)))
+    print(f"{whose:<14}{num_images:>6}{counter.num_kernels:>9}{len(counter.waits):>7}   {named}", flush=True)
 
 
 # --- memory ---
@@ -248,19 +262,12 @@ def kept_bytes(model: FasterRCNN, forward: Callable[[], object]) -> int:
 
 
 def measure_curves(arguments: argparse.Namespace) -> None:
-    """Both loops from the same weights on the same batches, with several seeds for what is drawn.
-
-    Without clipping and decay: the references do not clip, and our optimizer spares biases and norms the decay.
-    """
+    """Both loops by one recipe, from the same weights, on the same batches, with several seeds for what is drawn."""
     from benchmarks.first_run import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         options = ["model=fasterrcnn_resnet18_fpn", "image_size=96", "batch_size=4", "augmentation=[]"]
         options += ["optimizer=sgd", "learning_rate=0.01", "pretrained=none", "roi_batch_size=64", "rpn_batch_size=64"]
-        options += [
-            "clip_gradient_norm=0",
-            "weight_decay=0",
-        ]  # of these our optimizer makes more than the references do
         config, snapshot = prepare(arguments.export, Path(folder), options)
         config = config.model_copy(update={"max_detections": 100})
         curves = {
@@ -287,8 +294,8 @@ def run_curve(whose: str, config: RunConfig, snapshot: Any, seed: int, num_steps
     torch.manual_seed(100)  # the same weights for all
     machine = choose_machine("cpu", "float32")
     ours = OurLoop(config, len(snapshot.categories), machine)
-    reference = ReferenceLoop(config, len(snapshot.categories), machine)
-    reference.model.load_state_dict(ours.model.state_dict())
+    reference = ReferenceLoop(config, len(snapshot.categories), machine, max_norm=config.clip_gradient_norm)
+    reference.start_from(ours.model)
     loader = TrainLoader(
         snapshot.split("train"), len(snapshot.categories), config, ResizedImages.for_config(config), RunContext()
     )

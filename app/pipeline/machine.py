@@ -49,6 +49,11 @@ class Machine:
         """float16 gradients underflow without loss scaling."""
         return self.dtype == torch.float16
 
+    @property
+    def waits_are_free(self) -> bool:
+        """Whether the host knows every number at once; any other device must first do all that it was given."""
+        return self.device.type == "cpu"
+
     def memory_mb(self) -> float:
         """Memory in use, in MB: the peak on a GPU, else that of this process."""
         if self.device.type == "cuda":

@@ -4,13 +4,15 @@ The images come resized and padded, so torchvision's transform is not used; the 
 B images, H x W the padded size; boxes are xyxy pixels of the resized image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
@@ -68,21 +70,39 @@ def _to_float(module: nn.Module, inputs: Any, outputs: Any) -> Any:
     return type(outputs)(_to_float(module, inputs, item) for item in outputs)
 
 
-def compute_losses(model: FasterRCNN, batch: Batch, machine: Machine, part: Part = "all") -> dict[str, Tensor]:
+def compute_losses(
+    model: FasterRCNN, batch: Batch, machine: Machine, part: Part = "all", waits: bool = True
+) -> dict[str, Tensor]:
     """The four losses by torchvision's names: loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg.
 
     For a ``part`` only its two: for the RPN the box head is not run, for the heads what comes before has no gradients.
+    Unless it ``waits`` a GPU is asked for nothing; the head's losses are NaN then where its proposals took longer to
+    find than is usual. A head with batch norm always waits: it would count regions that are none.
     """
+    waits = waits or any(isinstance(module, _BatchNorm) for module in model.roi_heads.modules())
     targets = pad_targets(batch.targets, machine.device)
     images = _to_images(model, batch, machine)
     with machine.autocast():
         with torch.set_grad_enabled(torch.is_grad_enabled() and part != "heads"):
             features = model.backbone(images.tensors)
-            proposals, rpn_losses = model.rpn(images, features, targets)
+            proposals, rpn_losses = model.rpn(images, features, targets, waits)
         if part == "rpn":
             return rpn_losses
         _, roi_losses = model.roi_heads(features, proposals, batch.sizes, targets)
     return roi_losses if part == "heads" else {**rpn_losses, **roi_losses}
+
+
+@contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """A batch that is seen a second time: batch norm takes it as it did, and does not count it again."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def detect(model: FasterRCNN, batch: Batch, machine: Machine) -> list[dict[str, Tensor]]:

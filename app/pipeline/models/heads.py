@@ -40,16 +40,20 @@ class LossyRPN(RegionProposalNetwork):
         self.box_coder = BatchedBoxCoder(self.box_coder.weights)
 
     def forward(
-        self, images: ImageList, features: dict[str, Tensor], targets: PaddedTargets | None = None
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        targets: PaddedTargets | None = None,
+        waits: bool = True,
     ) -> tuple[Proposals, dict[str, Tensor]]:
-        """Proposals within each image, and in training the two losses."""
+        """Proposals within each image (see :func:`select_proposals` for ``waits``), and in training the two losses."""
         maps = list(features.values())
         objectness, offsets = self.head(maps)
         anchors = self.anchor_generator(images, maps)[0]
         num_per_level = [level[0].numel() for level in objectness]
         scores, offsets = concat_box_prediction_layers(objectness, offsets)
         scores, offsets = scores.view(-1, len(anchors)), offsets.view(-1, len(anchors), 4)
-        proposals = self._select(scores.detach(), offsets.detach(), anchors, num_per_level, images)
+        proposals = self._select(scores.detach(), offsets.detach(), anchors, num_per_level, images, waits)
         if not self.training:
             return proposals, {}
         if targets is None:
@@ -57,13 +61,19 @@ class LossyRPN(RegionProposalNetwork):
         return proposals, self._losses(scores, offsets, anchors, targets)
 
     def _select(
-        self, scores: Tensor, offsets: Tensor, anchors: Tensor, num_per_level: Sequence[int], images: ImageList
+        self,
+        scores: Tensor,
+        offsets: Tensor,
+        anchors: Tensor,
+        num_per_level: Sequence[int],
+        images: ImageList,
+        waits: bool,
     ) -> Proposals:
         """They are the starting boxes of the second stage: no gradient goes back through them."""
         frames = upload(torch.tensor(images.image_sizes, dtype=torch.float32).flip(1), scores.device)
         limits = Limits(self.pre_nms_top_n(), self.post_nms_top_n(), self.nms_thresh, self.score_thresh, self.min_size)
         canvas = (images.tensors.shape[-2], images.tensors.shape[-1])
-        return select_proposals(scores, offsets, anchors, num_per_level, frames, self.box_coder, limits, canvas)
+        return select_proposals(scores, offsets, anchors, num_per_level, frames, self.box_coder, limits, canvas, waits)
 
     def _losses(self, scores: Tensor, offsets: Tensor, anchors: Tensor, targets: PaddedTargets) -> dict[str, Tensor]:
         """Both divided by the number of sampled anchors, as in torchvision; 0 where none could be sampled."""
@@ -116,7 +126,10 @@ class LossyRoIHeads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: PaddedTargets | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Detections (boxes, labels, scores) of each image in eval mode, the two losses in training."""
+        """Detections (boxes, labels, scores) of each image in eval mode, the two losses in training.
+
+        Losses of proposals that are not settled are NaN.
+        """
         if self.training:
             if targets is None:
                 raise ValueError("the box head needs targets in training mode, got None")
@@ -142,7 +155,10 @@ class LossyRoIHeads(RoIHeads):
             used = torch.where(labels != IGNORED)[0]
             boxes, labels, truth, images = boxes[used], labels[used], truth[used], images[used]
         logits, offsets = self._predict(features, boxes, images, proposals.canvas)
-        return self._losses(logits, offsets, boxes, labels, truth)
+        losses = self._losses(logits, offsets, boxes, labels, truth)
+        if proposals.is_settled is None:
+            return losses
+        return {name: torch.where(proposals.is_settled, loss, torch.nan) for name, loss in losses.items()}
 
     def _drops_empty_places(self, device: torch.device) -> bool:
         """Whether to ask how many regions there are: free on a CPU; batch norm would count empty places as regions."""

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import math
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from app.pipeline.faults import is_out_of_memory
 from app.pipeline.machine import Machine, choose_machine, keep_freed_memory
 from app.pipeline.models.build import resolve_max_detections
 from app.pipeline.models.card import write_card
-from app.pipeline.models.forward import Batch, compute_losses, place_model
+from app.pipeline.models.forward import Batch, compute_losses, place_model, statistics_kept
 from app.pipeline.models.weights import start_model
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import CheckpointError, DiskFull, Scores, check_free_space, tensors_of
@@ -308,10 +309,9 @@ class Run:
             for index, (place, batch) in enumerate(parts):
                 if index and self.ranks.count == 1 and self.context.should_stop():
                     return self._undo_step()  # half of a step is none
-                self._throw_dice_for(place)
                 share = len(batch) / num_images
                 with self.gradients.of_part(is_last=index == len(parts) - 1):
-                    losses = self._add_gradients(batch, share)
+                    losses = self._add_gradients(place, batch, share)
                 _add_up(values, {name: value * share for name, value in losses.items()})
         if self.ranks.count > 1:
             values = self._join_ranks(values)
@@ -365,13 +365,17 @@ class Run:
         self.step_start.restore()
         self.updater.forget()
 
-    def _add_gradients(self, batch: Batch, share: float) -> dict[str, float]:
-        """Forward and backward on a batch that is ``share`` of a step; returns its losses by name, and their sum."""
+    def _add_gradients(self, place: int, batch: Batch, share: float) -> dict[str, float]:
+        """Forward and backward on a batch that is ``share`` of a step; returns its losses by name, and their sum.
+
+        The one wait of a step is for these numbers. Where they tell that NMS was not settled, all is done once more.
+        """
         self.pace.timeline.enter("forward")
-        losses = self.gradients.losses(partial(compute_losses, self.model, batch, self.machine, self.phases.part))
-        loss = torch.stack(list(losses.values())).sum()
-        numbers = torch.stack([*losses.values(), loss]).detach().float().tolist()
-        values = dict(zip([*losses, "loss"], numbers, strict=True))
+        loss, values = self._losses_of(place, batch, self.machine.waits_are_free)
+        if not (self.machine.waits_are_free or all(map(math.isfinite, values.values()))):
+            del loss  # and with it what it keeps for the backward pass
+            with statistics_kept(self.model):
+                loss, values = self._losses_of(place, batch, waits=True)
         check_losses(values, batch.names)
         self.pace.timeline.enter("backward")
         self.updater.add(loss, share)
@@ -384,6 +388,14 @@ class Run:
             raise StepsSkipped(
                 f"the gradient was not finite in {MAX_SKIPPED_STEPS} steps in a row, the last on a batch of {names}"
             )
+
+    def _losses_of(self, place: int, batch: Batch, waits: bool) -> tuple[torch.Tensor, dict[str, float]]:
+        """The sum of a batch's losses, to go back from, and the numbers: each by its name, and "loss"."""
+        self._throw_dice_for(place)
+        compute = partial(compute_losses, self.model, batch, self.machine, self.phases.part, waits)
+        losses = self.gradients.losses(compute)
+        loss = torch.stack(list(losses.values())).sum()
+        return loss, dict(zip([*losses, "loss"], self.updater.read([*losses.values(), loss]), strict=True))
 
     def find_remedy(self, error: Exception) -> Remedies:
         """What to go on with from the last saved state after ``error``; raises what the run ends with."""
@@ -428,15 +440,16 @@ class Run:
 
     def _lower_rate(self, error: NonFiniteLoss) -> Remedies:
         """Go back to the last state before the weights that ``error`` came from; raises it when that helps no more."""
-        remedies = lower_rate(self.remedies, self.config, self.step)
+        step = self.step - error.is_late
+        remedies = lower_rate(self.remedies, self.config, step)
         if remedies is None:
             raise error
         if self.ranks.is_first:
             skipped = MAX_SKIPPED_STEPS if isinstance(error, StepsSkipped) else 0  # they left the weights as they were
-            go_back_before(self.run_dir, self.step - skipped)
+            go_back_before(self.run_dir, step - skipped)
         self.context.emit(
             Log(
-                f"After step {self.step} {error.what}: going back to the last good checkpoint, and on from there with "
+                f"After step {step} {error.what}: going back to the last good checkpoint, and on from there with "
                 f"{remedies.rate_factor:g} of the learning rate.",
                 "warning",
             )
@@ -471,6 +484,7 @@ class Run:
         """Judge the finished epoch if that is still to be done; asked to stop in the middle, it stays to be done."""
         if not self.is_judgement_due:
             return
+        self.updater.read()
         check_weights(self.kept_model, self.image_names)
         self.pace.timeline.enter("evaluation")
         with random_states_kept(self.machine):
@@ -509,6 +523,7 @@ class Run:
 
     def _save(self, is_awaited: bool = False) -> None:
         """Save where the run stands, beside the steps to come unless it ``is_awaited``."""
+        self.updater.read()
         for model in {self.model, self.kept_model}:
             check_weights(model, self.image_names)
         with self.ranks.together():

@@ -7,33 +7,48 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from app.pipeline.config import RunConfig
 from app.pipeline.machine import Machine
+from app.pipeline.models.anchor_generator import build_anchor_generator
 from app.pipeline.models.build import construct, constructor_arguments
 from app.pipeline.models.catalogue import pyramid_strides
 from app.pipeline.models.forward import Batch
+from app.pipeline.train.optim import make_optimizer
 
 
 class ReferenceLoop:
     """torchvision's detector and the loop of its detection references: its transform, its pooler, its losses.
 
-    Images are float lists made before the clock starts, as its data loader makes them. ``norm``: "batch" or "frozen".
+    Images are float lists, as its data loader makes them. ``norm``: "batch" or "frozen". ``max_norm`` clips gradients
+    as a run does; the references do not (0).
     """
 
-    def __init__(self, config: RunConfig, num_categories: int, machine: Machine, norm: str = "batch") -> None:
+    def __init__(
+        self, config: RunConfig, num_categories: int, machine: Machine, norm: str = "batch", max_norm: float = 0.0
+    ) -> None:
         arguments = constructor_arguments(config, num_categories)
-        if len(pyramid_strides(config.model)) == len(_default_anchorgen().sizes):
-            arguments["rpn_anchor_generator"] = _default_anchorgen()
+        strides = pyramid_strides(config.model)
+        is_default = config.anchors == "stock" and len(strides) == len(_default_anchorgen().sizes)
+        arguments["rpn_anchor_generator"] = (
+            _default_anchorgen() if is_default else build_anchor_generator(config, strides)
+        )
         self.model = construct(config.model, arguments)
         if norm == "frozen":
             _use_torchvisions_frozen_norm(self.model.backbone.body)
         self.model.to(machine.device).train()
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        rate, decay = config.learning_rate, config.weight_decay
-        self.optimizer = (
-            torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-            if config.optimizer == "adamw"
-            else torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay)
-        )
+        self.optimizer = make_optimizer(self.model, config)
         self.machine = machine
+        self.max_norm = max_norm
+
+    def start_from(self, model: nn.Module) -> None:
+        """Begin with the weights of ``model``, and leave alone what does not learn there."""
+        self.model.load_state_dict(model.state_dict())
+        learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(learns[name])
+
+    def set_learning_rate(self, value: float) -> None:
+        """For the steps from here on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = value
 
     def step(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> float:
         """One update; returns the loss."""
@@ -41,6 +56,8 @@ class ReferenceLoop:
         value = loss.item()  # the references look whether it is finite
         self.optimizer.zero_grad()
         loss.backward()
+        if self.max_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
         self.optimizer.step()
         return value
 

@@ -18,7 +18,11 @@ def random_anchors(count: int, spread: float = 200) -> torch.Tensor:
     return torch.cat([corners, corners + 10 + 60 * torch.rand(count, 2)], 1)
 
 
-@pytest.mark.parametrize("suppress", [suppress_in_turn, suppress_together])
+def in_turn(boxes, counts, threshold, waits=True):
+    return suppress_in_turn(boxes, counts, threshold), None
+
+
+@pytest.mark.parametrize("suppress", [in_turn, suppress_together])
 @pytest.mark.parametrize("min_score", [0.0, 0.5])
 def test_proposals_are_torchvisions(monkeypatch, suppress, min_score):
     monkeypatch.setattr(proposals, "suppress", suppress)
@@ -79,13 +83,19 @@ def test_nms_at_once_is_nms_in_turn(monkeypatch, spread, threshold):
     torch.manual_seed(0)
     boxes = torch.stack([random_anchors(sum(LEVELS), spread) for _ in range(3)])
     boxes[1, ::3] = 0  # what is too small, or empty
-    in_turn, at_once = (how(boxes, LEVELS, threshold) for how in (suppress_in_turn, suppress_together))
-    assert torch.equal(in_turn, at_once)
-    assert in_turn.any()
+    expected, (found, _) = suppress_in_turn(boxes, LEVELS, threshold), suppress_together(boxes, LEVELS, threshold)
+    assert torch.equal(expected, found)
+    assert expected.any()
 
 
-def test_a_chain_of_boxes_that_hang_on_each_other_is_settled():
+@pytest.mark.parametrize(("rounds", "is_settled"), [(32, False), (99, False), (101, True)])
+def test_a_chain_of_boxes_that_hang_on_each_other_is_settled(monkeypatch, rounds, is_settled):
     """Each box overlaps the next only: greedy NMS keeps every other one, known only from the first on."""
+    monkeypatch.setattr(proposals, "ROUNDS_AT_ONCE", rounds)
     starts = torch.arange(100.0) * 5
     boxes = torch.stack([starts, torch.zeros(100), starts + 10, torch.full((100,), 10.0)], dim=1)[None]
-    assert suppress_together(boxes, [100], 0.3).tolist() == [[index % 2 == 0 for index in range(100)]]
+    every_other = [[index % 2 == 0 for index in range(100)]]
+    assert suppress_together(boxes, [100], 0.3)[0].tolist() == every_other
+    found, told = suppress_together(boxes, [100], 0.3, waits=False)
+    assert told.item() == is_settled
+    assert (found.tolist() == every_other) or not is_settled

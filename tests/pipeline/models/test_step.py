@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from app.pipeline.models import build
+from app.pipeline.models import build, proposals
 from app.pipeline.models.build import build_model
 from app.pipeline.models.forward import compute_losses, place_model
 from benchmarks.training_step import as_on_a_gpu, count_calls
@@ -21,9 +21,9 @@ def placed_model():
     return place_model(build_model(config_of(), 2), CPU).train()
 
 
-def step_of(model, batch):
+def step_of(model, batch, waits=False):
     def step():
-        losses = compute_losses(model, batch, CPU)
+        losses = compute_losses(model, batch, CPU, "all", waits)
         torch.stack(list(losses.values())).sum().backward()
         for parameter in model.parameters():
             parameter.grad = None
@@ -32,13 +32,27 @@ def step_of(model, batch):
     return step
 
 
-def test_a_larger_batch_takes_as_many_operations_and_one_wait():
+def test_a_larger_batch_takes_as_many_operations_and_no_wait():
     """torchvision's step takes 46 waits for two images and 152 for eight."""
     model = placed_model()
     with as_on_a_gpu():
         two, eight = (count_calls(step_of(model, batch_of(*boxes))) for boxes in (BOXES, BOXES * 4))
     assert two.num_kernels == eight.num_kernels > 100
-    assert two.waits == eight.waits == ["equal"]
+    assert two.waits == eight.waits == []
+
+
+def test_losses_of_proposals_that_are_not_settled_are_no_numbers(monkeypatch):
+    monkeypatch.setattr(proposals, "ROUNDS_AT_ONCE", 1)
+    found = []
+    for waits in (True, False):
+        torch.manual_seed(3)
+        with as_on_a_gpu():
+            found.append(compute_losses(placed_model(), batch_of(*BOXES), CPU, "all", waits))
+    settled, unsettled = found
+    of_head = {"loss_classifier", "loss_box_reg"}
+    assert {name for name in NAMES if unsettled[name].isnan()} == of_head
+    assert all(torch.equal(settled[name], unsettled[name]) for name in set(NAMES) - of_head)
+    assert all(settled[name].isfinite() for name in of_head)
 
 
 def test_padding_takes_no_part_in_what_is_learned():

@@ -262,6 +262,36 @@ class TestNotFinite:
             train(parse_config({**self.CONFIG, **changes}), snapshot, tmp_path / "run", RunContext(store.emit))
         assert len(store.begun) == 1
 
+    @pytest.mark.parametrize("at", [0, 3, 4, 7], ids=["the first", "one that is saved", "another", "the last"])
+    def test_gradient_that_is_read_late_ends_as_one_that_is_read_at_once(self, snapshot, tmp_path, monkeypatch, at):
+        """A GPU is not asked before the losses of the next step, or before something is saved or judged."""
+        Loss(monkeypatch, set())
+        train_step, apply, step_of = loop.Run.train_step, Updater.apply, {}
+
+        def noted(run, *rest):
+            step_of["bad"] = run.step == at and not run.remedies.rate_halvings
+            return train_step(run, *rest)
+
+        def spoil(updater, names):
+            if step_of["bad"]:
+                updater._parameters[-1].grad.fill_(float("nan"))
+            apply(updater, names)
+
+        monkeypatch.setattr(loop.Run, "train_step", noted)
+        monkeypatch.setattr(Updater, "apply", spoil)
+        ends = []
+        for reads_late in (False, True):
+            monkeypatch.setattr(Updater, "reads_late", reads_late)
+            folder, store = tmp_path / str(reads_late), Store()
+            try:
+                train(parse_config(self.CONFIG), snapshot, folder, RunContext(store.emit))
+                told = [text for text in store.logs if "going back" in text]
+                ends.append((final_state(folder), *told, [event.step for event in store.begun]))
+            except NonFiniteLoss as error:
+                ends.append(("", error.what, [path.name for path in folder.glob("*.pt")]))
+        assert ends[0] == ends[1]
+        assert "the gradient became nan on a batch of train_" in ends[1][1]
+
     def test_weights_that_are_not_finite_are_neither_saved_nor_judged(self, snapshot, tmp_path, monkeypatch):
         """Without clipping nobody looks at the gradient: the weights of step 4 are the first to show it."""
         config = parse_config({**self.CONFIG, "clip_gradient_norm": 0, "ema_decay": 0})

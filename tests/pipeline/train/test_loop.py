@@ -7,7 +7,7 @@ import torch
 
 from app.pipeline.augment.chain import Chain
 from app.pipeline.config import parse_config
-from app.pipeline.models import build
+from app.pipeline.models import build, proposals
 from app.pipeline.models.build import build_model
 from app.pipeline.timeline import PARTS
 from app.pipeline.train import loop
@@ -16,6 +16,8 @@ from app.pipeline.train.loader import DatasetError
 from app.pipeline.train.loop import train
 from app.pipeline.train.optim import NonFiniteLoss
 from app.pipeline.types import CheckpointSaved, Log, Metrics, PredictionsReady, Progress, RunContext
+from benchmarks.training_step import as_on_a_gpu, count_calls
+from tests.pipeline.train.test_resume import final_state
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 
 LOSSES = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
@@ -152,15 +154,47 @@ def test_loss_that_is_not_finite_is_seen_before_the_weights_change(snapshot, tmp
     compute = loop.compute_losses
     models = []
 
-    def broken(model, batch, machine, part):
+    def broken(model, *others):
         models.append({name: tensor.clone() for name, tensor in model.named_parameters()} | {"": model})
-        return {**compute(model, batch, machine, part), "loss_box_reg": torch.tensor(value, requires_grad=True)}
+        return {**compute(model, *others), "loss_box_reg": torch.tensor(value, requires_grad=True)}
 
     monkeypatch.setattr(loop, "compute_losses", broken)
     with pytest.raises(NonFiniteLoss, match=r"loss_box_reg became (nan|inf) .*train_\d\.png, train_\d\.png"):
         train(parse_config(TINY), snapshot, tmp_path / "run")
     model = models[0].pop("")
     assert all(torch.equal(models[0][name], tensor) for name, tensor in model.named_parameters())
+
+
+def test_a_step_waits_for_the_device_once(snapshot, tmp_path):
+    """For its losses, with which all else that is asked of the device comes along."""
+    with as_on_a_gpu():
+        run = loop.Run.start(parse_config(TINY), snapshot, tmp_path / "run", RunContext())
+        with run.loader:
+            batches = next(run.loader.steps(1))
+            counter = count_calls(lambda: run.train_step(batches, 1))
+    assert run.step == 2
+    assert counter.waits == ["tolist"]
+
+
+def test_step_whose_nms_was_not_settled_is_done_again_to_the_same_bits(snapshot, tmp_path, monkeypatch):
+    """With the same dice, and batch norm does not count its images twice."""
+
+    def with_norm(name, arguments):
+        model = construct_tiny(name, arguments)
+        model.backbone.body.layer1.append(torch.nn.BatchNorm2d(8))
+        return model
+
+    monkeypatch.setattr(build, "construct", with_norm)
+    computed, compute = [], loop.compute_losses
+    monkeypatch.setattr(loop, "compute_losses", lambda *others: computed.append(others[-1]) or compute(*others))
+    states = []
+    for rounds in (proposals.ROUNDS_AT_ONCE, 1):
+        monkeypatch.setattr(proposals, "ROUNDS_AT_ONCE", rounds)
+        with as_on_a_gpu():
+            train(parse_config(TINY), snapshot, tmp_path / str(rounds))
+        states.append(final_state(tmp_path / str(rounds)))
+    assert computed == [False] * 2 + [False, True] * 2
+    assert states[0] == states[1]
 
 
 def test_gradients_are_clipped_in_every_step_of_every_epoch(snapshot, tmp_path, monkeypatch):

@@ -75,6 +75,26 @@ def test_infinite_gradient_is_told_before_the_weights_change(model):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_gradient_that_is_read_late_changes_nothing_and_is_told_with_the_next_losses(monkeypatch, model, optimizer):
+    """A GPU is not asked at once: its optimizer leaves the update out by itself, momenta and counters included."""
+    monkeypatch.setattr(Updater, "reads_late", True)
+    updater = Updater(model, parse_config({**CONFIG, "optimizer": optimizer, "momentum": 0.9}), CPU)
+    inputs, wanted = data()
+    loss = nn.functional.mse_loss(model(inputs), wanted)
+    updater.add(loss)
+    updater.apply(["a.png"])
+    assert updater.read([loss, loss * 2]) == [loss.item(), loss.item() * 2]
+    before = copy.deepcopy([model.state_dict(), updater.state_dict()])
+    updater.add(model(torch.full((1, 3), 1e38)).sum() * 1e38)
+    updater.apply(["b.png"])
+    torch.testing.assert_close([model.state_dict(), updater.state_dict()], before, rtol=0, atol=0)
+    with pytest.raises(NonFiniteLoss, match=r"gradient became .* b\.png") as told:
+        updater.read([loss])
+    assert told.value.is_late
+    assert updater.read() == []
+
+
 def test_gradients_that_were_dropped_leave_no_trace(model):
     inputs, wanted = data()
     updater = Updater(model, parse_config(CONFIG), CPU)
@@ -143,9 +163,11 @@ def test_one_number_among_the_weights_that_is_not_finite_is_found(value):
         check_weights(model, ["a.png"])
 
 
+@pytest.mark.parametrize("reads_late", [False, True])
 @pytest.mark.parametrize("share", [0.5, 0.9999, 1.0, 1.5, 30.0])
-def test_clipping_is_torchs_to_the_bit_on_both_sides_of_the_limit(model, share):
+def test_clipping_is_torchs_to_the_bit_on_both_sides_of_the_limit(monkeypatch, model, share, reads_late):
     """Where nothing is clipped the gradients are left alone, in place of being multiplied by one."""
+    monkeypatch.setattr(Updater, "reads_late", reads_late)
     plain = copy.deepcopy(model)
     inputs, wanted = data()
     for one in (model, plain):
