@@ -3,7 +3,8 @@
 Legend: I images, M labelled boxes, D detections, S suspects; frames and dtypes as in ``pipeline/evaluate/columns``.
 """
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +12,10 @@ from sqlite_utils import Database
 
 from app.errors import BadRequest, NotFound
 from app.pipeline.data.categories import CategoryMap
-from app.pipeline.data.snapshot import Sample
-from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth, position_in_image
+from app.pipeline.data.snapshot import Sample, Samples
+from app.pipeline.evaluate.columns import IMAGES_AT_ONCE, DetectionColumns, GroundTruth, position_in_image
 from app.pipeline.evaluate.label_audit import Suspects, find_suspects
-from app.pipeline.types import Detections
-from app.records import Annotation, Image, PredictionSet
+from app.records import Image, PredictionSet
 from app.services import review
 from app.services.context import Services
 from app.services.lru_cache import LruCache
@@ -23,28 +23,20 @@ from app.store import annotations, categories, images, predictions
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
-    """An image as one of the sets predicted it; ``is_seen``: the set's run had it in training."""
-
-    sample: Sample
-    found: Detections
-    is_seen: bool
-    record: PredictionSet
-
-
-@dataclass(frozen=True, eq=False)
 class AuditedLabels:
     """Labels as they are now with what was predicted, and labels as they were when the runs began.
 
-    annotation_ids: int64 [M], of ``now``. predicted: one an image, in the order of the columns. skipped: how many
-    images were left out because they were deleted or turned since.
+    annotation_ids: int64 [M], of ``now``. set_ids: int64 [I], whose predictions each image is judged by; is_seen: bool
+    [I], whether the set's run had it in training. skipped: how many images were left out because they were deleted or
+    turned since.
     """
 
     now: GroundTruth
     frozen: GroundTruth
     annotation_ids: np.ndarray
     detections: DetectionColumns
-    predicted: list[Predicted]
+    set_ids: np.ndarray
+    is_seen: np.ndarray
     skipped: int
 
     @classmethod
@@ -52,51 +44,48 @@ class AuditedLabels:
         """The images that still are what was predicted; classes that came since stay under their own names.
 
         With several sets each image is judged by the first one whose run did not train on it, where there is one.
-        Raises NotFound, BadRequest.
+        Images come set by set. Raises NotFound, BadRequest.
         """
+        database = services.database(slug)
         learned, chosen = _choose_predictions(services, slug, set_ids)
-        with services.database(slug).read() as db:
-            known = images.of_ids(db, list(chosen))
-            predicted = [one for image_id, one in chosen.items() if _is_unchanged(one.sample, known.get(image_id))]
-            if not predicted:
+        with database.read() as db:
+            parts = [(record, samples.select(_are_unchanged(db, samples))) for record, samples in chosen]
+            parts = [(record, samples) for record, samples in parts if len(samples)]
+            if not parts:
                 raise BadRequest("None of the predicted images is in the project any more.", "Predict again.")
-            classes = _with_newer(learned, db)
-            by_image = annotations.of_images(db, [one.sample.image_id for one in predicted])
-        rows = [by_image[one.sample.image_id] for one in predicted]
-        boxes = [annotation for row in rows for annotation in row]
-        now = _truth_of(predicted, rows, boxes, classes)
-        found = {one.sample.image_id: one.found for one in predicted}
+            frozen = [GroundTruth.from_samples(samples, learned) for _, samples in parts]
+            image_ids = np.concatenate([truth.image_ids for truth in frozen])
+            now, annotation_ids = _read_labels(db, image_ids, _with_newer(learned, db))
+        found = [
+            predictions.read_columns(database, record.id, truth, are_others_left_out=True)
+            for (record, _), truth in zip(parts, frozen, strict=True)
+        ]
+        counts = [len(samples) for _, samples in parts]
         return cls(
             now=now,
-            frozen=GroundTruth.from_samples([one.sample for one in predicted], learned),
-            annotation_ids=np.array([box.id for box in boxes], np.int64),
-            detections=DetectionColumns.from_detections(now, found),
-            predicted=predicted,
-            skipped=len(chosen) - len(predicted),
+            frozen=GroundTruth.joined(frozen),
+            annotation_ids=annotation_ids,
+            detections=DetectionColumns.joined(found, counts),
+            set_ids=np.repeat([record.id for record, _ in parts], counts),
+            is_seen=np.repeat([record.split == "train" for record, _ in parts], counts),
+            skipped=sum(len(samples) for _, samples in chosen) - len(image_ids),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class AuditedImage:
-    """What is kept of an image of an audit."""
-
-    image_id: int
-    is_seen: bool
-    set_id: int
 
 
 @dataclass(frozen=True, eq=False)
 class Audit:
     """Suspects, with the detections of at least the smallest score and the labels that they name.
 
-    place: int64 [D], where a detection stands among all those of its image. annotation_ids: int64 [M].
+    place: int64 [D], where a detection stands among all those of its image. annotation_ids: int64 [M]. set_ids,
+    is_seen: as in AuditedLabels.
     """
 
     truth: GroundTruth
     annotation_ids: np.ndarray
     detections: DetectionColumns
     place: np.ndarray
-    images: list[AuditedImage]
+    set_ids: np.ndarray
+    is_seen: np.ndarray
     suspects: Suspects
     skipped: int
 
@@ -110,22 +99,24 @@ class Audit:
             annotation_ids=labels.annotation_ids,
             detections=detections,
             place=position_in_image(labels.detections.image_index)[sure],
-            images=[AuditedImage(one.sample.image_id, one.is_seen, one.record.id) for one in labels.predicted],
+            set_ids=labels.set_ids,
+            is_seen=labels.is_seen,
             suspects=find_suspects(labels.now, detections, min_score),
             skipped=labels.skipped,
         )
 
     def key_of(self, detection: int) -> str:
         """What a suspect is called: its image and the place of its detection there, whatever the labels become."""
-        image = self.images[int(self.detections.image_index[detection])]
-        return f"{image.image_id}-{int(self.place[detection])}"
+        image_id = self.truth.image_ids[self.detections.image_index[detection]]
+        return f"{image_id}-{int(self.place[detection])}"
 
     def row_of(self, key: str) -> int:
         """The detection that a key names; raises NotFound."""
         image_id, _, place = key.partition("-")
-        index = next((index for index, image in enumerate(self.images) if str(image.image_id) == image_id), -1)
-        rows = np.flatnonzero(self.detections.image_index == index)
-        found = rows[self.place[rows] == int(place)] if place.isdecimal() else rows[:0]
+        is_named = image_id.isdecimal() and place.isdecimal()
+        index = np.flatnonzero(self.truth.image_ids == int(image_id)) if is_named else np.zeros(0, np.int64)
+        rows = np.flatnonzero(np.isin(self.detections.image_index, index))
+        found = rows[self.place[rows] == int(place)] if is_named else rows
         if not len(found):
             raise NotFound(f"There is no suspect {key!r} in this audit.", "Open the audit anew.")
         return int(found[0])
@@ -152,27 +143,29 @@ def audit(services: Services, slug: str, set_ids: Sequence[int], min_score: floa
 
 def _choose_predictions(
     services: Services, slug: str, set_ids: Sequence[int]
-) -> tuple[CategoryMap, dict[int, Predicted]]:
-    """The classes that the models know, and for each image the predictions to judge it by."""
+) -> tuple[CategoryMap, list[tuple[PredictionSet, Samples]]]:
+    """The classes that the models know, and the images to judge by each set's predictions."""
     database = services.database(slug)
-    chosen: dict[int, Predicted] = {}
-    learned: CategoryMap | None = None
-    for set_id in set_ids:
-        record = predictions.get_set(database, set_id)
-        snapshot = review.load_truth(services, slug, record.run_id)
-        if learned is None:
-            learned = snapshot.categories
-        if snapshot.categories != learned:
-            raise BadRequest("The sets were predicted by models of different classes.", "Audit with one at a time.")
-        found = predictions.read_detections(database, set_id)
+    records = [predictions.get_set(database, set_id) for set_id in set_ids]
+    snapshots = [review.load_truth(services, slug, record.run_id) for record in records]
+    if any(snapshot.categories != snapshots[0].categories for snapshot in snapshots):
+        raise BadRequest("The sets were predicted by models of different classes.", "Audit with one at a time.")
+    chosen: dict[int, int] = {}  # the set of each image
+    for number, (record, snapshot) in enumerate(zip(records, snapshots, strict=True)):
         is_seen = record.split == "train"
-        for sample in snapshot.split(record.split):
-            before = chosen.get(sample.image_id)
-            if sample.image_id in found and (before is None or (before.is_seen and not is_seen)):
-                chosen[sample.image_id] = Predicted(sample, found[sample.image_id], is_seen, record)
-    if learned is None or not chosen:
+        known = set(snapshot.split(record.split).image_ids.tolist())
+        for image_id in predictions.list_image_ids(database, record.id):
+            before = chosen.get(image_id)
+            if image_id in known and (before is None or (records[before].split == "train" and not is_seen)):
+                chosen[image_id] = number
+    if not chosen:
         raise BadRequest("There is no image to audit.", "Choose a set of predictions that has some.")
-    return learned, chosen
+    parts = []
+    for number, (record, snapshot) in enumerate(zip(records, snapshots, strict=True)):
+        samples = snapshot.split(record.split)
+        is_chosen = [chosen.get(image_id) == number for image_id in samples.image_ids.tolist()]
+        parts.append((record, samples.select(np.array(is_chosen, bool))))
+    return snapshots[0].categories, parts
 
 
 def _with_newer(learned: CategoryMap, db: Database) -> CategoryMap:
@@ -183,24 +176,44 @@ def _with_newer(learned: CategoryMap, db: Database) -> CategoryMap:
     )
 
 
-def _truth_of(
-    predicted: Sequence[Predicted],
-    rows: Sequence[Sequence[Annotation]],
-    boxes: Sequence[Annotation],
-    classes: CategoryMap,
-) -> GroundTruth:
-    return GroundTruth(
+def _read_labels(db: Database, image_ids: np.ndarray, classes: CategoryMap) -> tuple[GroundTruth, np.ndarray]:
+    """The labels of images as they are now, and the ids of the annotations; some hundred images are read at a time."""
+    counts, labels, is_crowd, boxes, ids = array("q"), array("q"), array("b"), array("d"), array("q")
+    for part in _parts(image_ids):
+        for rows in annotations.of_images(db, part).values():
+            counts.append(len(rows))
+            for row in rows:
+                labels.append(classes.label_of(row.category_id))
+                is_crowd.append(row.is_crowd)
+                boxes.extend(row.bbox)
+                ids.append(row.id)
+    truth = GroundTruth(
         categories=classes,
-        image_ids=np.array([one.sample.image_id for one in predicted], np.int64),
-        image_index=np.repeat(np.arange(len(rows)), [len(row) for row in rows]),
-        boxes=np.array([item.bbox for item in boxes], np.float64).reshape(-1, 4),
-        labels=np.array([classes.label_of(item.category_id) for item in boxes], np.int64),
-        is_crowd=np.array([item.is_crowd for item in boxes], bool),
+        image_ids=image_ids,
+        image_index=np.repeat(np.arange(len(image_ids)), counts),
+        boxes=np.array(boxes).reshape(-1, 4),
+        labels=np.array(labels, np.int64),
+        is_crowd=np.array(is_crowd, bool),
     )
+    return truth, np.array(ids, np.int64)
+
+
+def _are_unchanged(db: Database, samples: Samples) -> np.ndarray:
+    """bool [I], whether boxes found in the images then still mean the same places."""
+    is_unchanged = []
+    for start in range(0, len(samples), IMAGES_AT_ONCE):
+        part = samples[start : start + IMAGES_AT_ONCE]
+        known = images.of_ids(db, part.image_ids.tolist())
+        is_unchanged += [_is_unchanged(sample, known.get(sample.image_id)) for sample in part]
+    return np.array(is_unchanged, bool)
+
+
+def _parts(image_ids: np.ndarray) -> Iterator[list[int]]:
+    for start in range(0, len(image_ids), IMAGES_AT_ONCE):
+        yield image_ids[start : start + IMAGES_AT_ONCE].tolist()
 
 
 def _is_unchanged(sample: Sample, image: Image | None) -> bool:
-    """Whether boxes found in the image then still mean the same place."""
     if image is None or image.problem:
         return False
     return (image.rotation, image.width, image.height) == (sample.rotation, sample.width, sample.height)

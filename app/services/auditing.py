@@ -1,7 +1,7 @@
 """Looking for faults in the labels: where a model that is sure disagrees with them, as they are now."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from app.errors import BadRequest
 from app.pipeline.evaluate.coco_numbers import evaluate_columns
+from app.pipeline.evaluate.columns import GroundTruth
 from app.pipeline.evaluate.label_audit import KINDS
 from app.pipeline.evaluate.matching import box_ious
 from app.records import IgnoredSuspect, Image, Job
@@ -97,8 +98,8 @@ def audit_sets(
     left = max(len(rows) - limit, 0)
     return {
         "min_score": min_score,
-        "images": len(found.images),
-        "in_sample": sum(one.is_seen for one in found.images),
+        "images": found.truth.num_images,
+        "in_sample": int(found.is_seen.sum()),
         "skipped": found.skipped,
         "counts": counts,
         "ignored": int(is_ignored.sum()),
@@ -146,7 +147,7 @@ def judge_again(services: Services, slug: str, set_ids: Sequence[int]) -> dict[s
     return {
         "before": {name: getattr(before, name) for name in FIGURES},
         "after": {name: getattr(after, name) for name in FIGURES},
-        "images": len(labels.predicted),
+        "images": labels.now.num_images,
         "changed": _count_changed(labels),
     }
 
@@ -270,17 +271,17 @@ def _describe(services: Services, slug: str, found: Audit, numbers: Sequence[int
     """Suspects for a screen or a script."""
     at = found.detections.image_index[found.suspects.detection[list(numbers)]]
     with services.database(slug).read() as db:
-        known = images.of_ids(db, [found.images[index].image_id for index in set(at.tolist())])
+        known = images.of_ids(db, found.truth.image_ids[np.unique(at)].tolist())
         names = {item.id: item.name for item in categories.all_of(db)}
     return [
-        _describe_one(found, number, known[found.images[index].image_id], names)
+        _describe_one(found, number, known[int(found.truth.image_ids[index])], names)
         for number, index in zip(numbers, at.tolist(), strict=True)
     ]
 
 
 def _describe_one(found: Audit, number: int, image: Image, names: dict[int, str]) -> dict[str, Any]:
     detection, row = int(found.suspects.detection[number]), int(found.suspects.truth[number])
-    one = found.images[int(found.detections.image_index[detection])]
+    index = int(found.detections.image_index[detection])
     ids = found.truth.categories
     predicted_id = ids.id_of(int(found.detections.labels[detection]))
     labeled_id = ids.id_of(int(found.truth.labels[row])) if row >= 0 else None
@@ -300,15 +301,15 @@ def _describe_one(found: Audit, number: int, image: Image, names: dict[int, str]
         "predicted": names.get(predicted_id, str(predicted_id)),
         "predicted_id": predicted_id,
         "nearby": _nearby(found, detection, row),
-        "in_sample": one.is_seen,
-        "set": one.set_id,
+        "in_sample": bool(found.is_seen[index]),
+        "set": int(found.set_ids[index]),
     }
 
 
 def _nearby(found: Audit, detection: int, labeled: int) -> list[list[float]]:
     """Labeled boxes around a suspect, without the one it is about: x1, y1, x2, y2, category id."""
     index, truth = found.detections.image_index[detection], found.truth
-    x1, y1, x2, y2 = found.detections.boxes[detection]
+    x1, y1, x2, y2 = found.detections.boxes[detection].tolist()
     margin = NEARBY_MARGIN * max(x2 - x1, y2 - y1)
     start, end = np.searchsorted(truth.image_index, [index, index + 1])
     boxes = truth.boxes[start:end]
@@ -349,14 +350,17 @@ def _describe_ignored(database: ProjectDatabase, rows: Sequence[IgnoredSuspect])
 
 def _count_changed(labels: AuditedLabels) -> int:
     """Images whose boxes, classes or crowds are other ones now, in whatever order they are stored."""
-    first = np.searchsorted(labels.now.image_index, np.arange(len(labels.predicted) + 1))
     changed = 0
-    for index, one in enumerate(labels.predicted):
-        rows = slice(first[index], first[index + 1])
-        now = np.column_stack([labels.now.boxes[rows], labels.now.labels[rows], labels.now.is_crowd[rows]])
-        then = np.column_stack([one.sample.boxes, one.sample.labels, one.sample.is_crowd])
+    for now, then in zip(_boxes_by_image(labels.now), _boxes_by_image(labels.frozen), strict=True):
         changed += not (now.shape == then.shape and np.allclose(_sorted(now), _sorted(then), rtol=0, atol=0.005))
     return changed
+
+
+def _boxes_by_image(truth: GroundTruth) -> Iterator[np.ndarray]:
+    """The boxes of each image with label and crowd, float64 [N, 6]."""
+    ends = np.searchsorted(truth.image_index, np.arange(truth.num_images + 1)).tolist()
+    for rows in map(slice, ends[:-1], ends[1:]):
+        yield np.column_stack([truth.boxes[rows], truth.labels[rows], truth.is_crowd[rows]])
 
 
 def _sorted(rows: np.ndarray) -> np.ndarray:

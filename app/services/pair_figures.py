@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from app.errors import BadRequest, Cancelled
-from app.pipeline.data.snapshot import Sample
+from app.pipeline.data.snapshot import Sample, Samples
 from app.pipeline.evaluate.coco_numbers import evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.error_budget import spend_errors
@@ -41,7 +41,7 @@ class Pair:
     num_left_out: images that only one of them has there. num_relabeled: images whose boxes differ between the datasets.
     """
 
-    samples: tuple[Sample, ...]
+    samples: Samples
     truth: GroundTruth
     first: DetectionColumns
     second: DetectionColumns
@@ -209,19 +209,15 @@ def _load_pair(services: Services, slug: str, first: tuple[int, float], second: 
             "Train one of them again on the classes as they are now.",
         )
     split = records[1].split
-    known = {sample.image_id: sample for sample in earlier.split(split)}
-    newer = later.split(split)
-    samples = tuple(sample for sample in newer if sample.image_id in known)
-    if not samples:
+    older, newer = earlier.split(split), later.split(split)
+    samples = newer.select(np.isin(newer.image_ids, older.image_ids))
+    if not len(samples):
         raise BadRequest(f"The two share no image of the {split} split.", "Choose another split.")
     truth = GroundTruth.from_samples(samples, later.categories)
-    columns = []
-    for record in records:
-        found = predictions.read_detections(database, record.id)
-        shared = {sample.image_id: found[sample.image_id] for sample in samples if sample.image_id in found}
-        columns.append(DetectionColumns.from_detections(truth, shared))
-    num_relabeled = sum(not _has_same_labels(sample, known[sample.image_id]) for sample in samples)
-    return Pair(samples, truth, *columns, len(known) + len(newer) - 2 * len(samples), num_relabeled)
+    columns = [predictions.read_columns(database, record.id, truth, are_others_left_out=True) for record in records]
+    before = older.of_images(samples.image_ids)
+    num_relabeled = sum(not _has_same_labels(*pair) for pair in zip(samples, before, strict=True))
+    return Pair(samples, truth, *columns, len(older) + len(newer) - 2 * len(samples), num_relabeled)
 
 
 def _has_same_labels(one: Sample, other: Sample) -> bool:

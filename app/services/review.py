@@ -13,7 +13,7 @@ from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import JudgementOptions, TestTimeAugmentation
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.data.snapshot import Sample, Snapshot, load_snapshot
-from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate
+from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns
 from app.pipeline.evaluate.matching import ErrorCounts, count_errors, match_columns
 from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
@@ -165,7 +165,7 @@ def judge(services: Services, slug: str, set_id: int) -> Judged:
 
     def compute() -> Evaluation:
         truth = GroundTruth.from_samples(snapshot.split(record.split), snapshot.categories)
-        return evaluate(truth, predictions.read_detections(database, set_id))
+        return evaluate_columns(truth, predictions.read_columns(database, set_id, truth))
 
     return Judged(record, snapshot, _evaluations.get(set_key(database, record, snapshot), compute))
 
@@ -379,7 +379,7 @@ def images_left_out(services: Services, slug: str, set_id: int) -> int:
     """How many judged images have left the split since the run began: results cannot name them any more."""
     judged = judge(services, slug, set_id)
     image_ids = label_export.coco_image_ids(services, slug, judged.record.split)
-    return len(predictions.read_detections(services.database(slug), set_id).keys() - image_ids.keys())
+    return len(set(predictions.list_image_ids(services.database(slug), set_id)) - image_ids.keys())
 
 
 def write_results(services: Services, slug: str, set_id: int, path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.pipeline.data.snapshot import Sample
+from app.pipeline.data.snapshot import Samples
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.records import PredictionSet
 from app.services import review
@@ -15,7 +15,7 @@ class StoredSet:
     """A set of predictions, the samples of its split as they were when its run started, and both as columns."""
 
     record: PredictionSet
-    samples: tuple[Sample, ...]
+    samples: Samples
     truth: GroundTruth
     detections: DetectionColumns
 
@@ -27,5 +27,4 @@ def load_set(services: Services, slug: str, set_id: int) -> StoredSet:
     snapshot = review.load_truth(services, slug, record.run_id)
     samples = snapshot.split(record.split)
     truth = GroundTruth.from_samples(samples, snapshot.categories)
-    detections = DetectionColumns.from_detections(truth, predictions.read_detections(database, set_id))
-    return StoredSet(record, samples, truth, detections)
+    return StoredSet(record, samples, truth, predictions.read_columns(database, set_id, truth))

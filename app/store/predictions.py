@@ -7,12 +7,14 @@ Every score is kept; thresholds belong to whoever reads.
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sqlite_utils import Database
 
 from app.errors import NotFound
+from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth, refuse_unknown_images
 from app.pipeline.types import Detections
 from app.records import PredictionSet
 from app.store.database import ProjectDatabase, row_of, rows_of
@@ -109,16 +111,41 @@ def read_detections(
 ) -> dict[int, Detections]:
     """Detections by image id: of all images of the set, or of those in ``image_ids`` that it has."""
     with database.read() as db:
-        if image_ids is None:
-            rows = rows_of(db, "SELECT * FROM prediction WHERE set_id = ?", [set_id])
-        else:
-            rows = [row for part in _parts(image_ids) for row in _rows_of_images(db, set_id, part)]
-    return {row["image_id"]: _from_blobs(row) for row in rows}
+        return _of_images(db, set_id, _image_ids(db, set_id) if image_ids is None else image_ids)
 
 
-def _rows_of_images(db: Database, set_id: int, image_ids: Sequence[int]) -> list[Any]:
-    marks = ", ".join("?" * len(image_ids))
-    return rows_of(db, f"SELECT * FROM prediction WHERE set_id = ? AND image_id IN ({marks})", [set_id, *image_ids])
+def read_columns(
+    database: ProjectDatabase, set_id: int, truth: GroundTruth, *, are_others_left_out: bool = False
+) -> DetectionColumns:
+    """Detections of the images of ``truth`` as columns, some hundred images at a time: no more is held than they take.
+
+    Raises EvaluationError for a label beyond the classes of ``truth``, and for an image that it does not list unless
+    ``are_others_left_out``.
+    """
+    with database.read() as db:
+        if not are_others_left_out:
+            refuse_unknown_images(truth, _image_ids(db, set_id))
+        return DetectionColumns.read(truth, partial(_of_images, db, set_id))
+
+
+def list_image_ids(database: ProjectDatabase, set_id: int) -> list[int]:
+    """The images that a set has predictions of, those without a detection too."""
+    with database.read() as db:
+        return _image_ids(db, set_id)
+
+
+def _image_ids(db: Database, set_id: int) -> list[int]:
+    query = "SELECT image_id FROM prediction WHERE set_id = ? ORDER BY image_id"
+    return [row[0] for row in db.execute(query, [set_id])]
+
+
+def _of_images(db: Database, set_id: int, image_ids: Sequence[int]) -> dict[int, Detections]:
+    found = {}
+    for part in _parts(image_ids):
+        marks = ", ".join("?" * len(part))
+        query = f"SELECT * FROM prediction WHERE set_id = ? AND image_id IN ({marks})"
+        found |= {row["image_id"]: _from_blobs(row) for row in db.execute(query, [set_id, *part])}
+    return found
 
 
 def _parts(image_ids: Sequence[int]) -> list[Sequence[int]]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from app.errors import BadRequest, NotFound
+from app.pipeline.data.snapshot import Samples
 from app.pipeline.types import Detections
 from app.services import audited_labels, auditing, jobs
 from app.services.auditing import AuditFilter
@@ -74,7 +75,7 @@ def test_of_several_sets_the_one_that_did_not_train_on_an_image_is_asked(project
     """As with the folds of a cross-validation: an image is in training of one run, and held out by another."""
     image_id = project.image_ids["valid"][0]
     held_out = store(project, "valid", {image_id: ([[0, 0, 3, 3]], [0.9], [1])})
-    trained = store(project, "train", {project.image_ids["train"][0]: ([[0, 0, 3, 3]], [0.9], [1])})
+    trained = store(project, "train", {image_id: ([[0, 0, 3, 3]], [0.9], [1])})
     original = audited_labels.review.load_truth
 
     def load(services, slug, run_id):
@@ -87,14 +88,11 @@ def test_of_several_sets_the_one_that_did_not_train_on_an_image_is_asked(project
 
             @staticmethod
             def split(name):
-                return (sample,)
+                return Samples.of([sample])
 
         return Both
 
     monkeypatch.setattr(audited_labels.review, "load_truth", load)
-    monkeypatch.setattr(
-        audited_labels.predictions, "read_detections", lambda *_: {image_id: Detections([[0, 0, 3, 3]], [0.9], [1])}
-    )
     for order in ([held_out, trained], [trained, held_out]):
         audited = auditing.audit_sets(project.services, project.slug, order, AuditFilter(min_score=0.5))
         assert (audited["in_sample"], audited["suspects"][0]["set"]) == (0, held_out)

@@ -107,8 +107,8 @@ def test_a_split_without_images_is_refused(tmp_path, monkeypatch):
 
 def test_figures_are_computed_once_and_again_after_new_predictions(project, monkeypatch):
     calls = []
-    original = review.evaluate
-    monkeypatch.setattr(review, "evaluate", lambda *given: calls.append(1) or original(*given))
+    original = review.evaluate_columns
+    monkeypatch.setattr(review, "evaluate_columns", lambda *given: calls.append(1) or original(*given))
     first = review.evaluation(project.services, project.slug, project.set_ids[0])
     assert review.evaluation(project.services, project.slug, project.set_ids[0]) == first
     assert len(calls) == 1

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-PIECE = 1 << 20  # characters
+PIECE = 1 << 17  # characters
 
 
 def stream_entries(path: Path) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ CategoryMap).
 
 import hashlib
 import os
+import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,29 @@ class Samples(Sequence[Sample]):
             return Samples(self._table, self._rows[index])
         return self._table.sample(int(self._rows[index]))
 
+    @property
+    def image_ids(self) -> np.ndarray:
+        """int64 [I]"""
+        return self._table.image_ids[self._rows]
+
+    def boxes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All boxes, image by image: float64 [M, 4] xyxy pixels, their labels int64 [M], is_crowd bool [M]."""
+        counts = self.num_boxes
+        if len(self) and (np.diff(self._rows) == 1).all():  # a split that was imported in one go: no copy is needed
+            whole = slice(self._table.first_box[self._rows[0]], self._table.first_box[self._rows[-1] + 1])
+            return self._table.boxes[whole], self._table.labels[whole], self._table.is_crowd[whole]
+        before = np.cumsum(counts) - counts
+        rows = np.repeat(self._table.first_box[self._rows] - before, counts) + np.arange(counts.sum())
+        return self._table.boxes[rows], self._table.labels[rows], self._table.is_crowd[rows]
+
+    def of_images(self, image_ids: np.ndarray) -> "Samples":
+        """The samples of these images, in their order; raises ValueError for one that is not here."""
+        return Samples(self._table, self._rows[_places_of(image_ids, self.image_ids, "there is no image")])
+
+    def select(self, keep: np.ndarray) -> "Samples":
+        """Those picked by ``keep`` (bool [I])."""
+        return Samples(self._table, self._rows[keep])
+
     def find(self, image_id: int) -> Sample | None:
         """The sample of an image, or None."""
         places = np.flatnonzero(self._table.image_ids[self._rows] == image_id)
@@ -123,10 +147,14 @@ class Snapshot:
 class _Texts:
     """Many short texts in one piece of memory."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        encoded = [text.encode() for text in texts]
-        self._ends = np.cumsum([0, *map(len, encoded)])
-        self._bytes = b"".join(encoded)
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._ends, self._bytes = array("q", [0]), bytearray()
+        for text in texts:
+            self.add(text)
+
+    def add(self, text: str) -> None:
+        self._bytes += text.encode()
+        self._ends.append(len(self._bytes))
 
     def __getitem__(self, index: int) -> str:
         return self._bytes[self._ends[index] : self._ends[index + 1]].decode()
@@ -211,18 +239,16 @@ class _ImageRows:
 
     def __init__(self) -> None:
         self.ids, self.sizes = array("q"), array("l")
-        self.paths: list[str] = []
-        self.file_names: list[str] = []
-        self.hashes: list[str] = []
+        self.paths, self.file_names, self.hashes = _Texts(), _Texts(), _Texts()
         self.splits: list[str] = []
 
     def add(self, image: dict[str, Any]) -> None:
         self.ids.append(image["id"])
         self.sizes.extend((image["width"], image["height"], image.get("rotation", 0)))
-        self.paths.append(image["path"])
-        self.file_names.append(image["file_name"])
-        self.hashes.append(image.get("sha256", ""))
-        self.splits.append(image["split"])
+        self.paths.add(image["path"])
+        self.file_names.add(image["file_name"])
+        self.hashes.add(image.get("sha256", ""))
+        self.splits.append(sys.intern(image["split"]))  # a few names, each kept once
 
 
 class _BoxRows:
@@ -258,9 +284,9 @@ def _build_table(path: Path, images: _ImageRows, boxes: _BoxRows, categories: Ca
     return _Table(
         folder=str(path.parent.resolve()),
         image_ids=image_ids,
-        paths=_Texts(images.paths),
-        file_names=_Texts(images.file_names),
-        hashes=_Texts(images.hashes),
+        paths=images.paths,
+        file_names=images.file_names,
+        hashes=images.hashes,
         splits=_Names(images.splits),
         sizes=np.array(images.sizes, np.int32).reshape(-1, 3),
         first_box=np.cumsum(np.append(0, np.bincount(image_index, minlength=len(image_ids)))),

@@ -13,15 +13,12 @@ import numpy as np
 
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.curves import BestF1, ThresholdCurve
-from app.pipeline.evaluate.engine import PrecisionRecall, compute_precision_recall
-from app.pipeline.evaluate.matching import match_columns
 from app.pipeline.evaluate.overlaps import mean_best_iou
+from app.pipeline.evaluate.precision_recall import PrecisionRecall, measure, sort_by_label
 from app.pipeline.types import Detections
 
 __all__ = ["Evaluation", "GroundTruth", "evaluate"]
 
-COCO_CAPS = (1, 10, 100)
-F1_IOU = 0.5
 _IOU_50, _IOU_75 = 0, 5
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _SIZES = (("s", _SMALL), ("m", _MEDIUM), ("l", _LARGE))
@@ -76,17 +73,17 @@ def evaluate(truth: GroundTruth, detections: Mapping[int, Detections]) -> Evalua
 
 def evaluate_columns(truth: GroundTruth, columns: DetectionColumns) -> Evaluation:
     """As :func:`evaluate`, for detections in columns."""
-    caps = _choose_caps(truth, columns)
-    numbers = compute_precision_recall(truth, columns, caps)
-    matches = match_columns(truth, columns, F1_IOU)
-    # Sorted once: all that is made of these rows is then in order of score already.
-    counted = np.argsort(-columns.scores, kind="stable")
-    counted = counted[~matches.is_ignored[counted]]
-    outcomes = _Counted(columns.scores[counted], matches.is_true_positive[counted], columns.labels[counted])
-    curve = ThresholdCurve.from_outcomes(outcomes.scores, outcomes.is_right, int((~truth.is_crowd).sum()))
-    best = curve.best()
-    is_kept = (columns.scores >= best.threshold) & ~matches.is_ignored
-    coco = _coco_figures(numbers, caps)
+    by_score = np.argsort(-columns.scores, kind="stable").astype(np.int32)
+    by_class = sort_by_label(columns, by_score, len(truth.categories))
+    numbers = measure(truth, columns, by_class)
+    rows = _class_rows(truth, columns, numbers, by_class)
+    del by_class  # here and below: what is sorted takes as much memory as what it is sorted from
+    is_ignored = numbers.matches.is_ignored
+    curve = _pooled_curve(truth, columns, numbers, by_score)
+    best, sampled = curve.best(), curve.sampled()
+    del curve, by_score
+    is_kept = (columns.scores >= best.threshold) & ~is_ignored
+    coco = _coco_figures(numbers)
     return Evaluation(
         map=coco["AP"],
         map50=coco["AP50"],
@@ -95,43 +92,45 @@ def evaluate_columns(truth: GroundTruth, columns: DetectionColumns) -> Evaluatio
         f1_threshold=best.threshold,
         precision_at=best.precision,
         recall_at=best.recall,
-        per_class=_class_rows(truth, outcomes, numbers),
+        per_class=rows,
         coco=coco,
         mean_best_iou=asdict(mean_best_iou(truth, columns, is_kept)),
         count_difference=_count_differences(truth, columns, is_kept),
         curves={
             "recall": np.linspace(0, 1, 101).tolist(),
             "precision": {
-                str(label): numbers.precision[_IOU_50, :, label - 1, _ALL, -1].tolist() for label in _labels(truth)
+                str(label): numbers.precision[_IOU_50, :, label - 1, _ALL].tolist() for label in _labels(truth)
             },
-            "threshold": curve.sampled(),
+            "threshold": sampled,
         },
-        max_detections=caps[-1],
+        max_detections=numbers.caps[-1],
     )
+
+
+def _pooled_curve(
+    truth: GroundTruth, columns: DetectionColumns, numbers: PrecisionRecall, by_score: np.ndarray
+) -> ThresholdCurve:
+    """Of all classes together."""
+    counted = by_score[~numbers.matches.is_ignored[by_score]]
+    scores, is_right = columns.scores[counted], numbers.matches.truth_of[counted] >= 0
+    del counted
+    return ThresholdCurve.from_sorted(scores, is_right, int((~truth.is_crowd).sum()))
 
 
 def _labels(truth: GroundTruth) -> range:
     return range(1, len(truth.categories) + 1)
 
 
-def _choose_caps(truth: GroundTruth, columns: DetectionColumns) -> list[int]:
-    """COCO's caps, and one that cuts nothing off when an image has more than 100 boxes of a class."""
-    num_labels = len(truth.categories) + 1
-    groups = (source.image_index * num_labels + source.labels for source in (truth, columns))
-    most = max((int(np.unique(group, return_counts=True)[1].max()) for group in groups if len(group)), default=0)
-    return [*COCO_CAPS, most] if most > COCO_CAPS[-1] else list(COCO_CAPS)
-
-
-def _coco_figures(numbers: PrecisionRecall, caps: list[int]) -> dict[str, float]:
+def _coco_figures(numbers: PrecisionRecall) -> dict[str, float]:
     def ap(iou: slice | int = slice(None), area: int = _ALL) -> float:
-        return _mean(numbers.precision[iou][..., area, -1])
+        return _mean(numbers.precision[iou][..., area])
 
     def ar(cap: int = -1, area: int = _ALL) -> float:
         return _mean(numbers.recall[:, :, area, cap])
 
     figures = {"AP": ap(), "AP50": ap(_IOU_50), "AP75": ap(_IOU_75)}
     figures |= {"APs": ap(area=_SMALL), "APm": ap(area=_MEDIUM), "APl": ap(area=_LARGE)}
-    figures |= {f"AR{cap}": ar(index) for index, cap in enumerate(caps)}
+    figures |= {f"AR{cap}": ar(index) for index, cap in enumerate(numbers.caps)}
     return figures | {"ARs": ar(area=_SMALL), "ARm": ar(area=_MEDIUM), "ARl": ar(area=_LARGE)}
 
 
@@ -151,23 +150,17 @@ def _count_differences(truth: GroundTruth, columns: DetectionColumns, is_kept: n
     return {"difference": values.tolist(), "images": images.tolist(), "mean": float(difference.mean())}
 
 
-@dataclass(frozen=True, eq=False)
-class _Counted:
-    """Detections that count, by falling score: scores float64, is_right bool and labels int64, [S] each."""
-
-    scores: np.ndarray
-    is_right: np.ndarray
-    labels: np.ndarray
-
-
-def _class_rows(truth: GroundTruth, outcomes: _Counted, numbers: PrecisionRecall) -> list[dict[str, Any]]:
-    by_label = np.argsort(outcomes.labels, kind="stable")
-    ends = np.searchsorted(outcomes.labels[by_label], np.arange(1, len(truth.categories) + 2))
+def _class_rows(
+    truth: GroundTruth, columns: DetectionColumns, numbers: PrecisionRecall, by_class: np.ndarray
+) -> list[dict[str, Any]]:
+    counted = by_class[~numbers.matches.is_ignored[by_class]]
+    ends = np.cumsum(np.bincount(columns.labels[counted], minlength=len(truth.categories) + 1))
     num_truth = np.bincount(truth.labels[~truth.is_crowd], minlength=len(truth.categories) + 1)
     rows = []
     for label in _labels(truth):
-        chosen = by_label[ends[label - 1] : ends[label]]
-        curve = ThresholdCurve.from_outcomes(outcomes.scores[chosen], outcomes.is_right[chosen], int(num_truth[label]))
+        chosen = counted[ends[label - 1] : ends[label]]
+        is_right = numbers.matches.truth_of[chosen] >= 0
+        curve = ThresholdCurve.from_sorted(columns.scores[chosen], is_right, int(num_truth[label]))
         rows.append(_class_row(truth, curve, numbers, label))
     return rows
 
@@ -179,13 +172,13 @@ def _class_row(truth: GroundTruth, curve: ThresholdCurve, numbers: PrecisionReca
         "label": label,
         "name": truth.categories.name_of(label),
         "category_id": truth.categories.id_of(label),
-        "ap": _mean(precision[:, :, _ALL, -1]),
-        "ap50": _mean(precision[_IOU_50, :, _ALL, -1]),
-        "ap75": _mean(precision[_IOU_75, :, _ALL, -1]),
+        "ap": _mean(precision[:, :, _ALL]),
+        "ap50": _mean(precision[_IOU_50, :, _ALL]),
+        "ap75": _mean(precision[_IOU_75, :, _ALL]),
         "num_truth": curve.num_truth,
         "f1": best.f1,
         "threshold": best.threshold,
         "ar": _mean(recall[:, _ALL, -1]),
-        **{f"ap{size}": _mean(precision[:, :, area, -1]) for size, area in _SIZES},
+        **{f"ap{size}": _mean(precision[:, :, area]) for size, area in _SIZES},
         **{f"ar{size}": _mean(recall[:, area, -1]) for size, area in _SIZES},
     }

@@ -20,7 +20,7 @@ class BestF1:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """Counts at every distinct score, falling. scores: float64 [S]; tp, fp: int64 [S], of all scores >= it."""
+    """Counts at every distinct score, falling. scores: float64 [S]; tp, fp: int32 [S], of all scores >= it."""
 
     scores: np.ndarray
     tp: np.ndarray
@@ -31,10 +31,15 @@ class ThresholdCurve:
     def from_outcomes(cls, scores: np.ndarray, is_true_positive: np.ndarray, num_truth: int) -> "ThresholdCurve":
         """From each detection's score (float [D]) and outcome (bool [D]); leave ignored detections out before."""
         order = np.argsort(-scores, kind="stable")
-        ordered = scores[order]
-        tp = np.cumsum(is_true_positive[order])
-        is_last = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
-        return cls(ordered[is_last], tp[is_last], (np.arange(1, len(tp) + 1) - tp)[is_last], num_truth)
+        return cls.from_sorted(scores[order], is_true_positive[order], num_truth)
+
+    @classmethod
+    def from_sorted(cls, scores: np.ndarray, is_true_positive: np.ndarray, num_truth: int) -> "ThresholdCurve":
+        """As :meth:`from_outcomes`, of detections by falling score."""
+        is_last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]
+        tp = np.cumsum(is_true_positive, dtype=np.int32)[is_last]
+        seen = np.arange(1, len(scores) + 1, dtype=np.int32)[is_last]
+        return cls(scores[is_last], tp, seen - tp, num_truth)
 
     @property
     def f1(self) -> np.ndarray:

@@ -52,7 +52,7 @@ class ErrorBudget:
 
     ap50: the mAP50 they are measured from. gains: kind -> AP50 gained by mending that kind alone, at least 0.
     false_positives, false_negatives: AP50 gained if every false detection came last, if nothing was missed.
-    kind_of: int8 [D], index into KINDS, NO_ERROR for detections that are right or left out. concerns: int64 [D], the
+    kind_of: int8 [D], index into KINDS, NO_ERROR for detections that are right or left out. concerns: int32 [D], the
     labelled box that a detection's error lies on, -1 without. missed, not_found: int64, rows of the missed boxes, and
     of all boxes that nobody took.
     """
@@ -96,6 +96,7 @@ def spend_errors(truth: GroundTruth, detections: DetectionColumns) -> ErrorBudge
     overlaps = best_overlaps(truth, detections)
     kind_of = _sort_into_kinds(matches, overlaps)
     concerns = _concerned_boxes(kind_of, overlaps)
+    del overlaps
     is_taken = np.zeros(len(truth.labels), bool)
     is_taken[matches.truth_of[matches.is_true_positive]] = True
     is_reachable = np.zeros(len(truth.labels), bool)
@@ -136,14 +137,14 @@ def _sort_into_kinds(matches: Matches, overlaps: BestOverlaps) -> np.ndarray:
         own >= FOREGROUND_IOU,
         np.maximum(own, other) <= BACKGROUND_IOU,
     ]
-    kinds = np.select(tests, [_LOCALIZATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND], _BOTH)
-    return np.where(matches.truth_of < 0, kinds, NO_ERROR).astype(np.int8)
+    *kinds, both = np.array([_LOCALIZATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND, _BOTH], np.int8)
+    return np.where(matches.truth_of < 0, np.select(tests, kinds, both), np.int8(NO_ERROR))
 
 
 def _concerned_boxes(kind_of: np.ndarray, overlaps: BestOverlaps) -> np.ndarray:
     lies_on_own = (kind_of == _LOCALIZATION) | (kind_of == _DUPLICATE)
     lies_on_other = (kind_of == _CLASSIFICATION) | (kind_of == _BOTH)
-    return np.select([lies_on_own, lies_on_other], [overlaps.own, overlaps.other], -1)
+    return np.select([lies_on_own, lies_on_other], [overlaps.own, overlaps.other], np.int32(-1))
 
 
 def _surest_on_each_free_box(
@@ -167,7 +168,7 @@ class _Ledger:
         self._truth_labels = truth.labels
         self._labels = detections.labels
         self._scores = detections.scores
-        self._by_score = np.argsort(-detections.scores, kind="stable")
+        self._by_score = np.argsort(-detections.scores, kind="stable").astype(np.int32)
         self.is_right = matches.is_true_positive
         self.is_counted = ~matches.is_ignored
         self.num_truth = self.count_boxes(np.flatnonzero(~truth.is_crowd))
@@ -208,7 +209,8 @@ class _Ledger:
     ) -> float:
         """The mean; a class that lost all its boxes counts 0 while it has detections, and else leaves the mean."""
         order = order[is_counted[order]]
-        order = order[np.argsort(labels[order], kind="stable")]
+        narrow = labels[order].astype(np.min_scalar_type(self._num_classes))  # sorted in linear time
+        order = order[np.argsort(narrow, kind="stable")]
         ends = np.searchsorted(labels[order], np.arange(1, self._num_classes + 2))
         values = []
         for label in np.flatnonzero(self.num_truth) + 1:

@@ -12,7 +12,7 @@ a threshold answers for every threshold.
 Legend: I images, M labelled boxes, D detections; frames and dtypes as in ``columns``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,18 +22,28 @@ from app.pipeline.types import Detections
 
 # As pycocotools: an overlap of exactly 1 must still count when the threshold is 1.
 LARGEST_THRESHOLD = 1 - 1e-10
-PAIRS_AT_ONCE = 1 << 20  # keeps memory flat where images hold hundreds of boxes and a thousand detections
+# Small enough for a processor's cache: memory stays flat, and time with it.
+ROWS_AT_ONCE = 1 << 13
+PAIRS_AT_ONCE = 1 << 13
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
     """The box that each detection took, whatever its score.
 
-    truth_of: int64 [D], row in the GroundTruth, -1 without. is_ignored: bool [D], fell into a crowd box.
+    truth_of: int32 [D], row in the GroundTruth, -1 without. is_ignored: bool [D], fell into a crowd box.
     """
 
     truth_of: np.ndarray
     is_ignored: np.ndarray
+
+    @classmethod
+    def of(cls, num_detections: int, candidates: np.ndarray, taken: np.ndarray, is_crowd: np.ndarray) -> "Matches":
+        """From what the candidates took (rows of both, -1 for nothing)."""
+        truth_of, is_ignored = np.full(num_detections, -1, np.int32), np.zeros(num_detections, bool)
+        truth_of[candidates] = taken
+        is_ignored[candidates[taken >= 0]] = is_crowd[taken[taken >= 0]]
+        return cls(truth_of, is_ignored)
 
     @property
     def is_true_positive(self) -> np.ndarray:
@@ -115,12 +125,11 @@ def match_columns_at(
     truth: GroundTruth, detections: DetectionColumns, iou_thresholds: Sequence[float]
 ) -> list[Matches]:
     """Match all images at once, without a score threshold, at each of the IoU thresholds."""
-    num_labels = len(truth.categories) + 1
     return _match_groups(
-        truth.image_index * num_labels + truth.labels,
+        truth.group,
         truth.boxes,
         truth.is_crowd,
-        detections.image_index * num_labels + detections.labels,
+        truth.group_of(detections),
         detections.boxes,
         detections.scores,
         iou_thresholds,
@@ -156,6 +165,7 @@ def count_errors(
 
 def box_ious(first: np.ndarray, second: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
     """IoU of corresponding rows, float64 [P]; with a crowd box the union is the first box alone. 0 without area."""
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     width = np.minimum(first[:, 2], second[:, 2]) - np.maximum(first[:, 0], second[:, 0])
     height = np.minimum(first[:, 3], second[:, 3]) - np.maximum(first[:, 1], second[:, 1])
     intersection = np.maximum(width, 0) * np.maximum(height, 0)  # by columns: np.prod over two is five times slower
@@ -175,25 +185,14 @@ def _match_groups(
     iou_thresholds: Sequence[float],
 ) -> list[Matches]:
     """Match rows of equal group (an image and a class), once for each threshold."""
+
+    def overlap(detection: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+        return box_ious(boxes[detection], truth_boxes[candidate], is_crowd[candidate])
+
     lowest = min((*iou_thresholds, LARGEST_THRESHOLD))
-    parts = []
-    for detection, candidate in pairs_of_equal_group(group, truth_group):
-        iou = box_ious(boxes[detection], truth_boxes[candidate], is_crowd[candidate])
-        keep = iou >= lowest
-        parts.append((detection[keep], candidate[keep], iou[keep]))
-    detection, candidate, iou = (np.concatenate(column) for column in zip(*parts, strict=True))
-    # Each detection's wishes lie together, the dearest first: no crowd, large overlap, later box.
-    order = np.lexsort((-candidate, -iou, is_crowd[candidate], detection))
-    detection, candidate, iou = detection[order], candidate[order], iou[order]
-    turn = np.empty(len(scores), np.int64)
-    turn[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
-    matches = []
-    for threshold in iou_thresholds:
-        reaches = iou >= min(threshold, LARGEST_THRESHOLD)
-        truth_of = _assign(detection[reaches], candidate[reaches], turn, is_crowd)
-        is_ignored = (truth_of >= 0) & is_crowd[truth_of] if len(is_crowd) else np.zeros(len(scores), bool)
-        matches.append(Matches(truth_of, is_ignored))
-    return matches
+    wishes = Wishes.of(group, truth_group, overlap, np.argsort(-scores, kind="stable"), lowest)
+    turns = wishes.take_turns(iou_thresholds, is_crowd, is_last=is_crowd)
+    return [Matches.of(len(scores), wishes.rows, taken, is_crowd) for taken in turns]
 
 
 def pairs_of_equal_group(group: np.ndarray, truth_group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -203,42 +202,97 @@ def pairs_of_equal_group(group: np.ndarray, truth_group: np.ndarray) -> Iterator
     """
     by_group = np.argsort(truth_group, kind="stable")
     sorted_group = truth_group[by_group]
-    first = np.searchsorted(sorted_group, group, side="left")
-    length = np.searchsorted(sorted_group, group, side="right") - first
-    piece = np.cumsum(length) // PAIRS_AT_ONCE
-    for rows in np.split(np.arange(len(group)), np.flatnonzero(np.diff(piece)) + 1):
-        lengths = length[rows]
-        detection = np.repeat(rows, lengths)
-        offset = np.arange(len(detection)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        yield detection, by_group[np.repeat(first[rows], lengths) + offset]
+    for start in range(0, max(len(group), 1), ROWS_AT_ONCE):
+        here = group[start : start + ROWS_AT_ONCE]
+        first = np.searchsorted(sorted_group, here, side="left")
+        length = np.searchsorted(sorted_group, here, side="right") - first
+        piece = np.cumsum(length) // PAIRS_AT_ONCE
+        for rows in np.split(np.arange(len(here)), np.flatnonzero(np.diff(piece)) + 1):
+            lengths = length[rows]
+            detection = np.repeat(rows, lengths)
+            offset = np.arange(len(detection)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            yield start + detection, by_group[np.repeat(first[rows], lengths) + offset]
 
 
-def _assign(detection: np.ndarray, wish: np.ndarray, turn: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
-    """The wish that each detection gets when they choose in turn; int64 [D], -1 for none.
+@dataclass(frozen=True, eq=False)
+class Wishes:
+    """The labelled boxes that detections overlap enough to take, in pairs; N candidates: detections that have any.
 
-    All ask at once and a box keeps the one whose turn is first, the others ask for their next wish (Gale and Shapley
-    1962). Boxes that all prefer by the same turn make this equal to choosing one after the other, in few rounds.
+    rows: int32 [N], the candidates in the order in which they take their turns. candidate: int32 [P] ascending, place
+    in ``rows``. truth: int32 [P], row of the labelled box. iou: float64 [P]. A candidate's pairs come by falling IoU,
+    of equal ones the later box first.
     """
-    num_detections = len(turn)
-    truth_of = np.full(num_detections, -1, np.int64)
-    end = np.searchsorted(detection, np.arange(num_detections), side="right")
-    position = np.searchsorted(detection, np.arange(num_detections), side="left")
-    holder_turn = np.full(len(is_crowd), num_detections, np.int64)
-    detection_at = np.empty(num_detections + 1, np.int64)
-    detection_at[turn] = np.arange(num_detections)
-    asking = np.flatnonzero(position < end)
+
+    rows: np.ndarray
+    candidate: np.ndarray
+    truth: np.ndarray
+    iou: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        group: np.ndarray,
+        truth_group: np.ndarray,
+        overlap: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        turns: np.ndarray,
+        lowest: float,
+    ) -> "Wishes":
+        """Pairs of equal group whose ``overlap`` (of rows of both) is at least ``lowest``; turns: int [D], all rows."""
+        parts = []
+        for detection, truth in pairs_of_equal_group(group, truth_group):
+            iou = overlap(detection, truth)
+            keep = iou >= lowest
+            parts.append((detection[keep].astype(np.int32), truth[keep].astype(np.int32), iou[keep]))
+        detection, truth, iou = (np.concatenate(column) for column in zip(*parts, strict=True))
+        has_any = np.zeros(len(group), bool)
+        has_any[detection] = True
+        rows = turns[has_any[turns]].astype(np.int32)
+        number = np.empty(len(group), np.int32)
+        number[rows] = np.arange(len(rows))
+        candidate = number[detection]
+        order = np.lexsort((-truth, -iou, candidate))
+        return cls(rows, candidate[order], truth[order], iou[order])
+
+    def take_turns(
+        self, iou_thresholds: Sequence[float], is_crowd: np.ndarray, is_last: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """What the candidates take at each threshold, int64 [N], rows of labelled boxes, -1 for nothing.
+
+        Any number can fall into a box with ``is_crowd``; boxes with ``is_last`` (bool [M]) are taken only by those for
+        whom nothing else is free.
+        """
+        order = np.argsort(2 * self.candidate + is_last[self.truth], kind="stable")
+        candidate, truth, iou = self.candidate[order], self.truth[order], self.iou[order]
+        for threshold in iou_thresholds:
+            reaches = iou >= min(threshold, LARGEST_THRESHOLD)
+            yield _assign(candidate[reaches], truth[reaches], len(self.rows), is_crowd)
+
+
+def _assign(candidate: np.ndarray, wish: np.ndarray, num_candidates: int, is_crowd: np.ndarray) -> np.ndarray:
+    """The wish that each candidate gets when they choose in turn; int64 [N], -1 for none.
+
+    candidate: int [P] ascending, numbered by turn; wish: int [P], a candidate's dearest first. All ask at once and a
+    box keeps the one whose turn is first, the others ask for their next wish (Gale and Shapley 1962). Boxes that all
+    prefer by the same turn make this equal to choosing one after the other, in few rounds.
+    """
+    taken = np.full(num_candidates, -1, np.int64)
+    num_wishes = np.bincount(candidate, minlength=num_candidates)
+    end = np.cumsum(num_wishes)
+    position = end - num_wishes
+    holder = np.full(len(is_crowd), num_candidates, np.int64)
+    asking = np.flatnonzero(num_wishes)
     while len(asking):
         asked = wish[position[asking]]
         is_free = is_crowd[asked]
-        truth_of[asking[is_free]] = asked[is_free]
+        taken[asking[is_free]] = asked[is_free]
         asking, asked = asking[~is_free], asked[~is_free]
-        before = holder_turn[asked]
-        np.minimum.at(holder_turn, asked, turn[asking])
-        got_it = holder_turn[asked] == turn[asking]
-        truth_of[asking[got_it]] = asked[got_it]
-        displaced = detection_at[before[got_it & (before < num_detections)]]
-        truth_of[displaced] = -1
+        before = holder[asked]
+        np.minimum.at(holder, asked, asking)
+        got_it = holder[asked] == asking
+        taken[asking[got_it]] = asked[got_it]
+        displaced = before[got_it & (before < num_candidates)]
+        taken[displaced] = -1
         rejected = np.concatenate([asking[~got_it], displaced])
         position[rejected] += 1
         asking = rejected[position[rejected] < end[rejected]]
-    return truth_of
+    return taken

@@ -17,7 +17,7 @@ from app.pipeline.evaluate.matching import box_ious, pairs_of_equal_group
 class BestOverlaps:
     """The labelled box that each detection overlaps most: one of its own class, and one of any other.
 
-    own_iou, other_iou: float64 [D], 0 without. own, other: int64 [D], row in the GroundTruth, -1 where nothing overlaps
+    own_iou, other_iou: float64 [D], 0 without. own, other: int32 [D], row in the GroundTruth, -1 where nothing overlaps
     (among equal overlaps the first row).
     """
 
@@ -39,7 +39,7 @@ def best_overlaps(truth: GroundTruth, detections: DetectionColumns) -> BestOverl
     """The best partners of every detection within its image."""
     num_detections = len(detections.scores)
     own_iou, other_iou = np.zeros(num_detections), np.zeros(num_detections)
-    own, other = np.full(num_detections, -1), np.full(num_detections, -1)
+    own, other = (np.full(num_detections, -1, np.int32) for _ in range(2))
     for detection, labelled, iou in _overlapping_pairs(truth, detections, truth.image_index, detections.image_index):
         is_own = detections.labels[detection] == truth.labels[labelled]
         for chosen, best_iou, best in ((is_own, own_iou, own), (~is_own, other_iou, other)):
@@ -49,12 +49,10 @@ def best_overlaps(truth: GroundTruth, detections: DetectionColumns) -> BestOverl
 
 def mean_best_iou(truth: GroundTruth, detections: DetectionColumns, is_kept: np.ndarray) -> MeanBestIou:
     """Over the detections with ``is_kept`` (bool [D]) and all labelled boxes but crowds; overlaps within a class."""
-    num_labels = len(truth.categories) + 1
     of_detection, of_truth = np.zeros(len(detections.scores)), np.zeros(len(truth.labels))
     kept = detections.select(is_kept)
-    groups = (source.image_index * num_labels + source.labels for source in (truth, kept))
     rows = np.flatnonzero(is_kept)
-    for detection, labelled, iou in _overlapping_pairs(truth, kept, *groups):
+    for detection, labelled, iou in _overlapping_pairs(truth, kept, truth.group, truth.group_of(kept)):
         np.maximum.at(of_detection, rows[detection], iou)
         np.maximum.at(of_truth, labelled, iou)
     return MeanBestIou(_mean(of_detection[is_kept]), _mean(of_truth[~truth.is_crowd]))

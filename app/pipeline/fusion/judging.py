@@ -54,9 +54,9 @@ class Judge:
         order = np.argsort(-columns.scores, kind="stable")
         precision, outcome = judge_rows(
             order,
-            columns.image_index * self._num_labels + columns.labels,
-            columns.labels,
-            columns.boxes,
+            columns.image_index.astype(np.int64) * self._num_labels + columns.labels,
+            columns.labels.astype(np.int64, copy=False),
+            columns.boxes.astype(np.float64, copy=False),
             self._first,
             self._boxes,
             self._is_crowd,

@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.data.pixels import ResizedImages
-from app.pipeline.data.snapshot import Sample
+from app.pipeline.data.snapshot import Sample, Samples
 from app.pipeline.evaluate.coco_numbers import GroundTruth, evaluate
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import Scores
@@ -36,7 +38,7 @@ class Judge:
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        samples: Samples,
         categories: CategoryMap,
         images: ResizedImages,
         every: int,
@@ -81,7 +83,7 @@ class Judge:
             detections |= part
         if self._context.should_stop():
             return None
-        readable = [sample for sample in self._samples if sample.image_id in detections]
+        readable = self._samples.select(np.isin(self._samples.image_ids, list(detections)))
         result = evaluate(GroundTruth.from_samples(readable, self._categories), detections)
         self._spent_s += time.monotonic() - started
         if result.map50 < 0:

@@ -2,22 +2,25 @@
 
 import contextlib
 import io
-from types import SimpleNamespace
+from pathlib import Path
 
+import hotcoco
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from app.pipeline.data.categories import CategoryMap
+from app.pipeline.data.snapshot import Sample
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.types import Detections
 
 
 def make_sample(image_id, boxes, labels, is_crowd=None):
-    """A sample with what evaluation reads of it."""
+    """A sample of which evaluation reads the id and the boxes."""
     crowd = np.zeros(len(labels), bool) if is_crowd is None else np.array(is_crowd, bool)
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
-    return SimpleNamespace(image_id=image_id, boxes=boxes, labels=np.array(labels, np.int64), is_crowd=crowd)
+    name = f"{image_id}.jpg"
+    return Sample(image_id, Path(name), name, "valid", 640, 640, 0, boxes, np.array(labels, np.int64), crowd)
 
 
 def make_categories(count):
@@ -52,12 +55,31 @@ def random_case(seed):
     return GroundTruth.from_samples(samples, make_categories(num_classes)), detections
 
 
+def xywh_of(boxes):
+    boxes = boxes.astype(np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def hotcoco_eval(truth, columns, caps=(1, 10, 100)):
+    """hotcoco's COCOeval after evaluate. It numbers annotations from 1, as pycocotools must be given them."""
+    xywh = xywh_of(truth.boxes)
+    images = [{"id": n, "width": 1, "height": 1, "file_name": ""} for n in range(truth.num_images)]
+    classes = [{"id": n + 1, "name": str(n)} for n in range(len(truth.categories))]
+    where = (truth.image_index, truth.labels, xywh)
+    labelled = hotcoco.COCO.from_arrays(images, classes, *where, area=xywh[:, 2] * xywh[:, 3], iscrowd=truth.is_crowd)
+    rows = np.column_stack([columns.image_index, xywh_of(columns.boxes), columns.scores, columns.labels])
+    evaluation = hotcoco.COCOeval(labelled, labelled.load_res(rows), "bbox")
+    evaluation.params.max_dets = list(caps)
+    evaluation.evaluate()
+    return evaluation
+
+
 def pycocotools_eval(truth, detections, caps=(1, 10, 100)):
     """A COCOeval after evaluate and accumulate. Image ids are positions: pycocotools sorts images by id."""
     columns = DetectionColumns.from_detections(truth, detections)
 
     def xywh(boxes):
-        return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+        return xywh_of(boxes).tolist()
 
     annotations = [
         {"id": n + 1, "image_id": int(i), "category_id": int(k), "bbox": b, "area": b[2] * b[3], "iscrowd": int(c)}

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from app.pipeline.data.categories import CategoryMap
-from app.pipeline.evaluate import engine
 from app.pipeline.evaluate.coco_numbers import GroundTruth, evaluate
 from app.pipeline.evaluate.columns import EvaluationError
 from app.pipeline.types import Detections
@@ -70,19 +69,6 @@ def test_figures_equal_pycocotools_on_random_cases(seed):
     truth, detections = random_case(seed)
     if any(len(found) for found in detections.values()):
         assert_equals_pycocotools(truth, detections)
-
-
-@pytest.mark.parametrize("seed", range(60, 75))
-def test_fallback_engine_gives_the_same_figures(seed, monkeypatch):
-    truth, detections = random_case(seed)
-    expected = evaluate(truth, detections)
-    monkeypatch.setattr(engine, "hotcoco", None)
-    result = evaluate(truth, detections)
-    assert result.coco == pytest.approx(expected.coco, abs=1e-9)
-    for row, wanted in zip(result.per_class, expected.per_class, strict=True):
-        assert row == pytest.approx(wanted, abs=1e-9)
-    for label, points in result.curves["precision"].items():
-        assert points == pytest.approx(expected.curves["precision"][label], abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["digits_tiny", "cubes_tiny", "bccd"])

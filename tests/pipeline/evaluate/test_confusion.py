@@ -79,7 +79,9 @@ def test_nms_leaves_what_batched_nms_leaves(seed):
     columns = DetectionColumns.from_detections(truth, detections)
     kept = suppress(columns, 0.3)
     groups = torch.from_numpy(columns.image_index * 100 + columns.labels)
-    left = batched_nms(torch.from_numpy(columns.boxes), torch.from_numpy(columns.scores), groups, 0.3)
+    left = batched_nms(
+        torch.from_numpy(columns.boxes.astype(np.float64)), torch.from_numpy(columns.scores), groups, 0.3
+    )
     assert np.flatnonzero(kept).tolist() == sorted(left.tolist())
     counts = confuse(truth, columns, 0.2, nms_threshold=0.3).counts
     assert counts.tolist() == confuse(truth, columns.select(kept), 0.2).counts.tolist()

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.pipeline.evaluate import engine
 from app.pipeline.evaluate.coco_numbers import evaluate
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.error_budget import ADVICE, KINDS, TOTALS, spend_errors
 from app.pipeline.types import Detections
-from tests.pipeline.evaluate.evaluation_cases import make_categories, make_sample, random_case
+from tests.pipeline.evaluate.evaluation_cases import hotcoco_eval, make_categories, make_sample, random_case
 
 A, B, FAR = [0, 0, 10, 10], [100, 100, 110, 110], [200, 200, 210, 210]
 NEAR_A = [0, 0, 10, 4]  # IoU .4 with A
@@ -122,8 +121,7 @@ def test_prices_and_counts_equal_hotcoco_on_random_cases_without_crowds(seed):
         pytest.skip("nothing drawn")
     budget = spend_errors(truth, columns)
     assert budget.ap50 == pytest.approx(evaluate(truth, detections).map50, abs=1e-9)
-    theirs = engine.build_hotcoco(truth, columns)
-    theirs.evaluate()
+    theirs = hotcoco_eval(truth, columns)
     theirs = theirs.tide_errors()
     for kind, name in zip(KINDS, ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), strict=True):
         assert budget.count(kind) == theirs["counts"][name]
