@@ -116,6 +116,13 @@ def read_detections(
     return {row["image_id"]: _from_blobs(row) for row in rows}
 
 
+def count_detections(database: ProjectDatabase, set_id: int) -> int:
+    """How many detections a set has, by the lengths of its blobs: none of them is read."""
+    with database.read() as db:
+        row = row_of(db, "SELECT sum(length(scores)) AS bytes FROM prediction WHERE set_id = ?", [set_id])
+    return (row["bytes"] or 0) // 4
+
+
 def _rows_of_images(db: Database, set_id: int, image_ids: Sequence[int]) -> list[Any]:
     marks = ", ".join("?" * len(image_ids))
     return rows_of(db, f"SELECT * FROM prediction WHERE set_id = ? AND image_id IN ({marks})", [set_id, *image_ids])
