@@ -256,7 +256,7 @@ def _judge(
 
 def _verdict(rows: list[dict[str, Any]], metric: str, split: str) -> str:
     best = rows[0]
-    soup = next((row for row in rows if row["soup"]), None)
+    soup = next((row for row in rows if len(row["members"]) > 1), None)  # one of a single checkpoint is that one
     if soup is None:
         return f"{best['name']} is best on {split}: {best['score']:.3f} by {TITLES[metric]}."
     trained = next(row for row in rows if not row["soup"])

@@ -163,9 +163,17 @@ def test_no_weights_are_predicted_with_twice(project, predicted, monkeypatch, sc
 
 def test_a_soup_that_wins_names_the_metric_once(project):
     rows = [
-        {"name": "Soup (uniform)", "soup": "uniform", "score": 0.6, "is_chosen_here": False, "map": 0.5, "map50": 0.6}
+        {
+            "name": "Soup (uniform)",
+            "soup": "uniform",
+            "members": ["a", "b"],
+            "score": 0.6,
+            "is_chosen_here": False,
+            "map": 0.5,
+            "map50": 0.6,
+        }
         | {"map75": 0.4, "f1": 0.6},
-        {"name": "Epoch 4", "soup": "", "score": 0.5, "map": 0.5, "map50": 0.5, "map75": 0.4, "f1": 0.5},
+        {"name": "Epoch 4", "soup": "", "members": [], "score": 0.5, "map": 0.5, "map50": 0.5, "map75": 0.4, "f1": 0.5},
     ]
     verdict = sweeping._verdict(rows, "map50_f1", "test")
     assert verdict.startswith("Soup (uniform) is best on test. Gain: 0.600 with the uniform soup, 0.500 with Epoch 4")
