@@ -16,7 +16,7 @@ import orjson
 
 from app import cli_judging, cli_text
 from app.cli_arguments import CommandParser, add_command, add_run, given_path, output_file, output_folder
-from app.cli_progress import progress_of, show_job
+from app.cli_progress import ProgressLine, stoppable
 from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.pipeline.data.json_file import utf8_problem
@@ -143,16 +143,14 @@ def _add_using_commands(commands: "argparse._SubParsersAction[CommandParser]") -
 
 def import_dataset(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`import PATH --project NAME`: into the project of this name, or into a new one."""
-    try:
-        slug = projects.find_project(services, values.project)
-    except NotFound:
-        slug, report = importing.import_as_new_project(
-            services, values.project, values.path, merge=values.merge_duplicates, on_progress=progress_of("images")
-        )
-    else:
-        report = importing.import_dataset(
-            services, slug, values.path, merge=values.merge_duplicates, on_progress=progress_of("images")
-        )
+    with ProgressLine() as line:
+        told = {"merge": values.merge_duplicates, "on_progress": line.counter("Reading images")}
+        try:
+            slug = projects.find_project(services, values.project)
+        except NotFound:
+            slug, report = importing.import_as_new_project(services, values.project, values.path, **told)
+        else:
+            report = importing.import_dataset(services, slug, values.path, **told)
     return {"project": slug, **{name: report[name] for name in _IMPORT_FIELDS}}
 
 
@@ -162,7 +160,8 @@ _IMPORT_FIELDS = ("images", "annotations", "categories", "splits", "fixed", "qua
 def export_labels(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`export-labels --project NAME --out FILE.zip`"""
     slug = projects.find_project(services, values.project)
-    result = label_export.export_labels(services, slug, values.out, on_progress=progress_of("images"))
+    with ProgressLine() as line:
+        result = label_export.export_labels(services, slug, values.out, on_progress=line.counter("Writing images"))
     return {"project": slug, "file": str(values.out), **result}
 
 
@@ -174,7 +173,8 @@ def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     for option, doubt in warnings.items():
         sys.stderr.write(f"warning: {option}: {doubt}\n")
     if values.wait:
-        run = training.wait_for(services, slug, run.id, show_job())
+        with ProgressLine() as line:
+            run = training.wait_for(services, slug, run.id, line.show_job)
         if run.state != "done":
             raise UserError(
                 f"Run {run.id} ended as {run.state}: {(run.error or 'it was stopped').rstrip('.')}.", "See its log."
@@ -185,7 +185,8 @@ def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
 def check_before(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`preflight`: the verdicts on a run with these options; red ones are no failure of the command."""
     slug = projects.find_project(services, values.project)
-    result = preflight.check_and_wait(services, slug, _options(values), values.preset, show_job())
+    with stoppable(services, slug, "The check") as line:
+        result = preflight.check_and_wait(services, slug, _options(values), values.preset, line.show_job)
     return {"project": slug, **result}
 
 
@@ -239,7 +240,8 @@ def list_models(services: Services, values: argparse.Namespace) -> dict[str, Any
 def run_benchmark(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`benchmark`: kept in the workspace for estimates of time."""
     slug = projects.find_project(services, values.project) if values.project else ""
-    result = benchmark.run_benchmark(services, progress_of("detectors"), slug)
+    with ProgressLine() as line:
+        result = benchmark.run_benchmark(services, line.counter("Measuring detectors"), slug)
     return {**({"project": slug} if slug else {}), **result}
 
 

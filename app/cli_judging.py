@@ -15,7 +15,7 @@ from app.cli_arguments import (
     run_id,
     side_of,
 )
-from app.cli_progress import show_job
+from app.cli_progress import ProgressLine, stoppable
 from app.errors import BadRequest
 from app.records import SPLITS
 from app.services import (
@@ -31,6 +31,7 @@ from app.services import (
     sweeping,
 )
 from app.services.context import Services
+from app.services.judging_time import BUDGET_S, RESULTS_S, guess_s
 
 Result = dict[str, Any]
 SIDES = {
@@ -106,29 +107,40 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
 def evaluate(services: Services, values: argparse.Namespace) -> Result:
     """`evaluate`: predicts first where that was not done yet; `--tta all` compares the test-time augmentations."""
     slug = projects.find_project(services, values.project)
-    if values.tta == "all":
-        if values.results is not None:
-            raise BadRequest("One set of predictions can be written, and --tta all makes three.", "Name one of them.")
-        compared = review.compare_views(services, slug, values.run, values.split, show_job())
-        return {
-            "project": slug,
-            "run": values.run,
-            "split": values.split,
-            **compared,
-            "checkpoint": compared["checkpoint"]["file_name"],
-        }
-    result = review.evaluate_run(services, slug, values.run, values.split, show_job(), values.tta)
+    if values.tta == "all" and values.results is not None:
+        raise BadRequest("One set of predictions can be written, and --tta all makes three.", "Name one of them.")
+    judge = _compare_views if values.tta == "all" else _evaluate_one
+    with stoppable(services, slug, "Judging") as line:
+        return {"project": slug, **judge(services, slug, values, line)}
+
+
+def _compare_views(services: Services, slug: str, values: argparse.Namespace, line: ProgressLine) -> Result:
+    given = (values.run, values.split, line.show_job, line.show_part)
+    compared = review.compare_views(services, slug, *given)
+    return {
+        "run": values.run,
+        "split": values.split,
+        **compared,
+        "checkpoint": compared["checkpoint"]["file_name"],
+    }
+
+
+def _evaluate_one(services: Services, slug: str, values: argparse.Namespace, line: ProgressLine) -> Result:
+    given = (values.run, values.split, line.show_job, values.tta, line.show_part)
+    result = review.evaluate_run(services, slug, *given)
+    set_id = result["set"]["id"]
     answer = {
-        "project": slug,
         "checkpoint": result["checkpoint"]["file_name"],
         "test_time_augmentation": result["test_time_augmentation"],
         **_figures(result, values),
     }
     if values.results is not None:
-        review.write_results(services, slug, result["set"]["id"], values.results)
-        answer["left_out_images"] = review.images_left_out(services, slug, result["set"]["id"])
+        line.show_part("Writing the predictions", guess_s(services, slug, set_id, RESULTS_S))
+        review.write_results(services, slug, set_id, values.results)
+        answer["left_out_images"] = review.images_left_out(services, slug, set_id)
+    line.show_part("Pricing the errors", guess_s(services, slug, set_id, BUDGET_S))
     beyond = {name: result[name] for name in ("mean_best_iou", "count_difference")}
-    return {**answer, **beyond, **diagnosing.diagnose(services, slug, result["set"]["id"])}
+    return {**answer, **beyond, **diagnosing.diagnose(services, slug, set_id)}
 
 
 def ensemble(services: Services, values: argparse.Namespace) -> Result:
@@ -140,16 +152,9 @@ def ensemble(services: Services, values: argparse.Namespace) -> Result:
         raise BadRequest("Stored predictions are fused by the lab only.", "Add --tune, or name --checkpoints.")
     if values.tta:
         raise BadRequest("Views are compared by the lab only.", "Add --tune, or leave --tta out.")
-    result = ensembling.fuse_run(
-        services,
-        slug,
-        values.run,
-        values.split,
-        values.top,
-        show_job(),
-        checkpoint_ids=values.checkpoints,
-        options={"method": values.method},
-    )
+    chosen = {"checkpoint_ids": values.checkpoints, "options": {"method": values.method}}
+    with stoppable(services, slug, "Fusing") as line:
+        result = ensembling.fuse_run(services, slug, values.run, values.split, values.top, line.show_job, **chosen)
     return {
         "project": slug,
         **_figures(result, values),
@@ -161,18 +166,16 @@ def ensemble(services: Services, values: argparse.Namespace) -> Result:
 
 def _tune_ensemble(services: Services, slug: str, values: argparse.Namespace) -> Result:
     values.as_text = cli_text.lab_as_text
-    result = ensemble_lab.run(
-        services,
-        slug,
-        show_job(),
-        run_id=values.run,
-        checkpoint_ids=values.checkpoints or (),
-        set_ids=values.sets or (),
-        top=values.top,
-        split=values.split,
-        views=tuple(review.VIEW_TITLES) if values.tta == "all" else (values.tta,) if values.tta else (),
-    )
-    return {"project": slug, **result}
+    asked = {
+        "run_id": values.run,
+        "checkpoint_ids": values.checkpoints or (),
+        "set_ids": values.sets or (),
+        "top": values.top,
+        "split": values.split,
+        "views": tuple(review.VIEW_TITLES) if values.tta == "all" else (values.tta,) if values.tta else (),
+    }
+    with stoppable(services, slug, "The lab") as line:
+        return {"project": slug, **ensemble_lab.run(services, slug, line.show_job, **asked)}
 
 
 def _figures(result: Result, values: argparse.Namespace) -> Result:
@@ -189,7 +192,9 @@ def compare_sides(services: Services, values: argparse.Namespace) -> Result:
     if values.report is not None:
         comparison_report.check_report_path(values.report)
     slug = projects.find_project(services, values.project)
-    result = comparing.compare(services, slug, *values.sides, values.split, show_job())
+    with stoppable(services, slug, "Comparing") as line:
+        told = (line.show_job, line.show_part, line.show_count)
+        result = comparing.compare(services, slug, *values.sides, values.split, *told)
     if values.report is None:
         return {"project": slug, **result}
     comparison_report.write_report(result, values.project, values.report)
@@ -199,14 +204,17 @@ def compare_sides(services: Services, values: argparse.Namespace) -> Result:
 def audit_labels(services: Services, values: argparse.Namespace) -> Result:
     """`audit`: one page of suspects."""
     slug = projects.find_project(services, values.project)
-    given = (values.run, values.split, values.min_score, values.limit, show_job())
-    return {"project": slug, **auditing.audit_run(services, slug, *given)}
+    with stoppable(services, slug, "The audit") as line:
+        given = (values.run, values.split, values.min_score, values.limit, line.show_job, line.show_part)
+        return {"project": slug, **auditing.audit_run(services, slug, *given)}
 
 
 def sweep_checkpoints(services: Services, values: argparse.Namespace) -> Result:
     """`sweep`: predicts and mixes what is missing."""
     slug = projects.find_project(services, values.project)
-    return {"project": slug, **sweeping.sweep_run(services, slug, values.run, values.split, show_job())}
+    with stoppable(services, slug, "The sweep") as line:
+        told = (line.show_job, line.show_count)
+        return {"project": slug, **sweeping.sweep_run(services, slug, values.run, values.split, *told)}
 
 
 def read_or_write_notes(services: Services, values: argparse.Namespace) -> Result:

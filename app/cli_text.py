@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from app.pipeline.config import parse_config
+from app.pipeline.evaluate.error_words import KIND_TITLES, SUSPECT_TITLES, TOTAL_TITLES, count_suspects
 from app.pipeline.evaluate.selection import TITLES
 from app.services import ensemble_lab, lab_members
 
@@ -109,9 +110,9 @@ def _diagnosis_as_text(result: Result) -> list[str]:
     budget, confusion = result["error_budget"], result["confusion"]
     lines = ["", f"What keeps AP50 ({budget['ap50']:.3f}) down:"]
     for row in budget["kinds"]:
-        lines.append(f"  {row['kind']:<16}{row['d_ap50']:>7.3f}{row['count']:>8}  {row['advice']}")
-    for name in ("false_positives", "false_negatives"):
-        lines.append(f"  all {name.replace('_', ' '):<16}{budget[name]:>3.3f}")
+        lines.append(f"  {KIND_TITLES[row['kind']]:<20}{row['d_ap50']:>7.3f}{row['count']:>8}  {row['advice']}")
+    for row in budget["totals"]:
+        lines.append(f"  {TOTAL_TITLES[row['kind']]:<20}{row['d_ap50']:>7.3f}{row['count']:>8}")
     threshold = f"score {confusion['score_threshold']:.2f}, IoU {confusion['iou_threshold']:.2f}"
     lines += ["", f"Labeled (rows) and predicted (columns) at {threshold}:"]
     names = confusion["labels"][: MAX_COLUMNS + 1]
@@ -151,7 +152,7 @@ def comparison_as_text(result: Result) -> str:
 
 def audit_as_text(result: Result) -> str:
     """One line a suspect."""
-    counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in result["counts"].items())
+    counts = ", ".join(count_suspects(kind, count) for kind, count in result["counts"].items())
     lines = [f"{result['images']} images, model at least {result['min_score']:.2f} sure: {counts}"]
     if result["ignored"]:
         lines[0] += f" ({result['ignored']} ignored)"
@@ -169,7 +170,7 @@ def audit_as_text(result: Result) -> str:
         labeled = f"{item['labeled']} labeled, " if item["labeled"] else ""
         seen = ", in sample" if item["in_sample"] else ""
         lines.append(
-            f"{item['score']:.3f} {item['kind'].replace('_', ' '):<12} image {item['image_id']} {item['file_name']}: "
+            f"{item['score']:.3f} {SUSPECT_TITLES[item['kind']][0]:<12} image {item['image_id']} {item['file_name']}: "
             f"{labeled}{item['predicted']} at {box}{seen}"
         )
     return "\n".join(lines)

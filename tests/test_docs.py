@@ -6,6 +6,7 @@
 import argparse
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,17 @@ def test_every_command_is_in_the_guide():
     text = GUIDE.read_text(encoding="utf-8")
     missing = [name for name in subparsers.choices if f"python -m app {name}" not in text]
     assert not missing
+
+
+def test_the_commands_that_the_guide_shows_are_ones(tmp_path, monkeypatch):
+    from app.cli import build_parser
+
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("python -m app ")]
+    assert len(commands) > 10
+    for command in commands:
+        build_parser().parse_args(shlex.split(command)[3:])
 
 
 def test_the_readme_shows_the_lines_that_load_an_export():

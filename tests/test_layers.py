@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "cli_judging": {"cli_arguments", "cli_progress", "cli_text", "services"},
     "cli_text": {"services", "pipeline"},
     "cli_arguments": {"services"},
-    "cli_progress": set(),
+    "cli_progress": {"services"},
     "__main__": {"cli", "doctor"},
     "doctor": set(),
 }

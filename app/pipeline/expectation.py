@@ -1,7 +1,11 @@
-"""What a value must be, in words, read from the JSON schema of its model: the form and refusals say the same."""
+"""What a value must be, in words: the form, the command line and the routes say the same.
+
+It is read from the JSON schema of the value's model, or, where none is at hand, from the type of pydantic's error.
+"""
 
 import json
 import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,6 +22,23 @@ _KINDS = {
 _OF_THE_VALUE = ("_type", "_parsing", "_than", "_equal", "_of", "_from_float", "literal_error", "finite_number")
 _TOLD = {"missing": "is missing", "extra_forbidden": "is not known here"}
 _OF_THE_LENGTH = ("too_short", "too_long")
+# The part of a schema that the type of an error tells of.
+_SCHEMA_BY_TYPE = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), {"type": "integer"}),
+    **dict.fromkeys(("float_type", "float_parsing"), {"type": "number"}),
+    **dict.fromkeys(("bool_type", "bool_parsing"), {"type": "boolean"}),
+    **dict.fromkeys(("list_type", "tuple_type"), {"type": "array"}),
+    **dict.fromkeys(("dict_type", "model_attributes_type"), {"type": "object"}),
+    "string_type": {"type": "string"},
+}
+_LIMIT_BY_TYPE = {
+    "greater_than": ("gt", "exclusiveMinimum"),
+    "greater_than_equal": ("ge", "minimum"),
+    "less_than": ("lt", "exclusiveMaximum"),
+    "less_than_equal": ("le", "maximum"),
+}
+_WANTED_BY_TYPE = {"finite_number": "a finite number", "string_unicode": "a text of whole characters"}
+_LENGTH_BY_TYPE = {"too_short": "minItems", "too_long": "maxItems"}
 
 
 def explain_limits(schema: dict[str, Any]) -> str:
@@ -48,6 +69,32 @@ def explain_error(model: type[BaseModel], error: dict[str, Any]) -> str:
     if kind == "value_error":
         return error["msg"].removeprefix("Value error, ")  # of a validator of ours, which says what it found
     return f"{error['msg']}, {found}"
+
+
+def explain_by_type(error: Mapping[str, Any]) -> str:
+    """As :func:`explain_error` for an error whose model is not at hand, which then tells less of what is allowed."""
+    kind, given, found = error["type"], error.get("ctx", {}), error["input"]
+    if kind in _TOLD:
+        return _TOLD[kind]
+    if kind in _LENGTH_BY_TYPE:
+        bound = given["min_length" if kind == "too_short" else "max_length"]
+        return f"must have {_length({_LENGTH_BY_TYPE[kind]: bound})}, got {given['actual_length']}"
+    if kind == "string_too_long":
+        return f"must have at most {given['max_length']} characters, got {len(found)}"
+    if kind in _SCHEMA_BY_TYPE:
+        wanted = _expected(_SCHEMA_BY_TYPE[kind])
+    elif kind in _LIMIT_BY_TYPE:
+        name, key = _LIMIT_BY_TYPE[kind]
+        wanted = _expected({"type": "number", key: given[name]})
+    elif kind in _WANTED_BY_TYPE:
+        wanted = _WANTED_BY_TYPE[kind]
+    elif kind == "literal_error":
+        wanted = given["expected"].replace("''", "nothing")
+    elif kind == "value_error":
+        return error["msg"].removeprefix("Value error, ")  # of a validator of ours, which says what it found
+    else:
+        wanted = "another value"
+    return f"must be {wanted}, got {'nothing' if found is None else reprlib.repr(found)}"
 
 
 def _expected(schema: dict[str, Any]) -> str:

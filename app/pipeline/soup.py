@@ -39,28 +39,27 @@ def mix_all(paths: Sequence[Path], target: Path) -> Soup:
     return pot.save(target)
 
 
-def mix_greedily(paths: Sequence[Path], target: Path, score: Callable[[Path], float]) -> Soup:
+def mix_greedily(paths: Sequence[Path], target: Path, score: Callable[[Path, tuple[str, ...]], float]) -> Soup:
     """The greedy soup, written to ``target``; ``paths`` from the best to the worst.
 
-    ``score`` judges a checkpoint file, higher is better. Raises CheckpointError when the files do not fit, and whatever
+    ``score`` judges a checkpoint file, higher is better, and is told the names of the files that are averaged in it:
+    the first one is the best checkpoint itself. Raises CheckpointError when the files do not fit, and whatever
     ``score`` raises.
     """
     pot = _Pot(load_checkpoint(paths[0]))
-    soup = pot.save(target)
-    best = score(target)
+    best = score(paths[0], pot.members)
     trial = target.with_name(f".{target.stem}.trial.pt")
     try:
         for path in paths[1:]:
             fuller = pot.copy()
             fuller.add(load_checkpoint(path))
             fuller.save(trial)
-            reached = score(trial)
+            reached = score(trial, fuller.members)
             if reached >= best:
                 pot, best = fuller, reached
-                soup = pot.save(target)
     finally:
         trial.unlink(missing_ok=True)
-    return soup
+    return pot.save(target)
 
 
 class _Pot:
@@ -70,6 +69,11 @@ class _Pot:
         self._first = first
         self._members = [first.path.name]
         self._sums = {name: tensor.double() for name, tensor in first.tensors.items() if tensor.is_floating_point()}
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the files that are in it."""
+        return tuple(self._members)
 
     def copy(self) -> "_Pot":
         """A second pot of the same soup."""
@@ -107,4 +111,4 @@ class _Pot:
             "step": self._first.step,
         }
         sha256 = save_checkpoint(target, contents)
-        return Soup(target, sha256, tuple(self._members), self._first.epoch, self._first.step)
+        return Soup(target, sha256, self.members, self._first.epoch, self._first.step)

@@ -16,6 +16,7 @@ from app.records import IgnoredSuspect, Image, Job
 from app.services import review
 from app.services.audited_labels import Audit, AuditedLabels, audit
 from app.services.context import Services
+from app.services.judging_time import AGAIN_S, FIGURES_S, SUSPECTS_S, OnPart, guess_s, tell_nobody
 from app.store import categories, ignored_suspects, images
 from app.store.database import ProjectDatabase
 
@@ -46,6 +47,7 @@ def audit_run(
     min_score: float | None = None,
     limit: int = 100,
     on_change: Callable[[Job], None] | None = None,
+    on_part: OnPart = tell_nobody,
 ) -> dict[str, Any]:
     """Audit a split with a run's best checkpoint, predicting first where that was not done.
 
@@ -53,7 +55,9 @@ def audit_run(
     """
     checkpoint = review.best_checkpoint(services, slug, run_id)
     record = review.wait_for_predictions(services, slug, checkpoint.id, split, on_change)
+    on_part("Looking for suspects", guess_s(services, slug, record.id, FIGURES_S + SUSPECTS_S))
     audited = audit_sets(services, slug, [record.id], AuditFilter(min_score=min_score), limit=limit)
+    on_part("Judging on the labels as they are now", guess_s(services, slug, record.id, AGAIN_S))
     judged = judge_again(services, slug, [record.id])
     return {"run": run_id, "split": split, "checkpoint": checkpoint.file_name, **audited, "judged": judged}
 

@@ -11,7 +11,8 @@ from app.records import Job, PredictionSet
 from app.services import comparison_sides, review, run_notes
 from app.services.comparison_sides import Chosen, Side
 from app.services.context import Services
-from app.services.pair_figures import ask_for_pair, judge_pair, stop_pair
+from app.services.judging_time import BUDGET_S, FIGURES_S, OnPart, guess_s, tell_nobody
+from app.services.pair_figures import Report, ask_for_pair, judge_pair, stop_pair
 from app.store import runs
 
 CURVES = ("map50", "map", "f1")
@@ -103,6 +104,8 @@ def compare(
     second: Side,
     wanted_split: str = "",
     on_change: Callable[[Job], None] | None = None,
+    on_part: OnPart = tell_nobody,
+    report: Report = lambda done, total, message: None,
 ) -> dict[str, Any]:
     """Compare two sides on a split, predicting first where that was not done; blocks.
 
@@ -119,7 +122,9 @@ def compare(
         if one.record is None:
             review.wait_for_predictions(services, slug, one.checkpoint.id, split, on_change)
     chosen, records = choose_two(services, slug, first, second, split)
-    figures = judge_pair(services, slug, *records)
+    work_s = sum(guess_s(services, slug, record.id, FIGURES_S + BUDGET_S) for record in records)
+    on_part("Judging both", work_s)
+    figures = judge_pair(services, slug, *records, report)
     described = [
         {
             **_name_side(one),

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from app.errors import BadRequest
+from app.pipeline.evaluate.error_words import KIND_TITLES
 from app.pipeline.evaluate.selection import TITLES
 from app.services.report_figures import draw_bars, draw_intervals, draw_lines
 from app.services.run_notes import PARTS
@@ -241,9 +242,10 @@ def _classes_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
 def _budgets(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
     budgets = [item["error_budget"] for item in comparison["runs"]]
     kinds = [
-        (first["kind"], first["d_ap50"], second["d_ap50"])
+        (KIND_TITLES[first["kind"]], first["d_ap50"], second["d_ap50"])
         for first, second in zip(*(each["kinds"] for each in budgets), strict=True)
     ]
-    title = "AP50 gained by mending one kind alone"
-    advice = tuple((row["kind"], row["advice"]) for row in budgets[0]["kinds"])
-    return [Figure(title, draw_bars(title, (names[0], names[1]), kinds)), Table(("Kind", "What helps"), advice)]
+    title = "AP50 that mending it alone would bring"
+    advice = tuple((KIND_TITLES[row["kind"]], row["advice"]) for row in budgets[0]["kinds"])
+    figure = Figure(title, draw_bars(title, (names[0], names[1]), kinds))
+    return [figure, Table(("Kind of error", "What helps"), advice)]

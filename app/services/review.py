@@ -22,6 +22,7 @@ from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
 from app.services import jobs, label_export
 from app.services.context import Services
 from app.services.image_entries import detections_entry, image_entry
+from app.services.judging_time import FIGURES_S, OnPart, guess_s, tell_nobody
 from app.services.lru_cache import LruCache
 from app.store import jobs as job_store
 from app.store import predictions, runs
@@ -279,6 +280,7 @@ def evaluate_run(
     split: str = "valid",
     on_change: Callable[[Job], None] | None = None,
     augmentation: TestTimeAugmentation | None = None,
+    on_part: OnPart = tell_nobody,
 ) -> dict[str, Any]:
     """Figures of a run's best checkpoint on a split, predicting first if need be; blocks until they are there.
 
@@ -287,6 +289,8 @@ def evaluate_run(
     """
     checkpoint = best_checkpoint(services, slug, run_id)
     found = wait_for_predictions(services, slug, checkpoint.id, split, on_change, augmentation)
+    views = "" if found.test_time_augmentation == "off" else f" {VIEW_TITLES[found.test_time_augmentation]}"
+    on_part(f"Judging{views}", guess_s(services, slug, found.id, FIGURES_S))
     return {
         "run": run_id,
         "checkpoint": {"id": checkpoint.id, "epoch": checkpoint.epoch, "file_name": checkpoint.file_name},
@@ -296,7 +300,12 @@ def evaluate_run(
 
 
 def compare_views(
-    services: Services, slug: str, run_id: int, split: str = "valid", on_change: Callable[[Job], None] | None = None
+    services: Services,
+    slug: str,
+    run_id: int,
+    split: str = "valid",
+    on_change: Callable[[Job], None] | None = None,
+    on_part: OnPart = tell_nobody,
 ) -> dict[str, Any]:
     """A run's best checkpoint judged with each test-time augmentation, in one table.
 
@@ -305,7 +314,9 @@ def compare_views(
     "off"; ``verdict`` says so. Blocks; raises as :func:`evaluate_run`.
     """
     metric = judgement_of(runs.get_run(services.database(slug), run_id)).selection_metric
-    judged = [evaluate_run(services, slug, run_id, split, on_change, augmentation) for augmentation in VIEW_TITLES]
+    judged = [
+        evaluate_run(services, slug, run_id, split, on_change, augmentation, on_part) for augmentation in VIEW_TITLES
+    ]
     rows = [
         {
             "test_time_augmentation": one["test_time_augmentation"],

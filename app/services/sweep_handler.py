@@ -1,20 +1,24 @@
 """The work of sweep jobs. Torch is imported inside functions that only a job's process calls."""
 
+import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlite_utils import Database
+
 from app.jobs.context import JobContext, Stopped
 from app.jobs.handlers import predict_split
+from app.pipeline.config import TestTimeAugmentation
+from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.evaluate.coco_numbers import GroundTruth, evaluate
 from app.pipeline.evaluate.selection import DEFAULT_METRIC, selection_score
-from app.pipeline.types import Event, Progress, RunContext
+from app.pipeline.types import Detections, Event, Progress, RunContext
 from app.services import sweeping
 from app.services.context import Services
 from app.services.sweeping import Step
-from app.store import runs
+from app.store import predictions, runs
 
 
 def sweep(job: JobContext) -> dict[str, Any]:
@@ -31,8 +35,7 @@ def sweep(job: JobContext) -> dict[str, Any]:
         if step.recipe:
             _mix(job, services, run_id, step, context)
         else:
-            checkpoint = sweeping.checkpoint_of(services, job.slug, run_id, step.file_name)
-            predict_split(job, checkpoint.id, split, step.views, context.emit)
+            _predict(job, services, run_id, split, step, context)
     return {"run_id": run_id, "split": split}
 
 
@@ -62,22 +65,38 @@ class _Whole:
         return RunContext(emit, self._job.should_stop)
 
 
+def _predict(job: JobContext, services: Services, run_id: int, split: str, step: Step, context: RunContext) -> None:
+    """Predict with a checkpoint; what other ones of the very same weights have found is taken over."""
+    checkpoint = sweeping.checkpoint_of(services, job.slug, run_id, step.file_name)
+    members = sweeping.members_of(services, job.slug, checkpoint)
+    same = sweeping.find_predictions(services, job.slug, run_id, members, split, step.views)
+    if same is None:
+        predict_split(job, checkpoint.id, split, step.views, context.emit)
+    elif same.checkpoint_id != checkpoint.id:
+        found = predictions.read_detections(job.database, same.id)
+        with job.write() as db:
+            _store(db, run_id, checkpoint.id, checkpoint.file_name, same.snapshot_sha256, split, step.views, found)
+    context.emit(Progress(step.num_images, step.num_images))
+
+
 def _mix(job: JobContext, services: Services, run_id: int, step: Step, context: RunContext) -> None:
-    """Mix a soup and record it as a checkpoint of the run, in place of the ones that were mixed of other weights."""
+    """Mix a soup and record it as a checkpoint of the run, in place of the ones that were mixed of other weights.
+
+    What a greedy one found while it was chosen is stored with it.
+    """
     from app.pipeline.soup import mix_all, mix_greedily
 
     folder = job.files.run(run_id)
     paths, target = [folder / name for name in step.members], folder / step.file_name
-    if step.recipe == "greedy":
-        soup = mix_greedily(paths, target, _judge_of(job, run_id, folder, context))
-    else:
-        soup = mix_all(paths, target)
+    judge = _GreedyJudge(job, services, run_id, step.views, context)
+    soup = mix_greedily(paths, target, judge) if step.recipe == "greedy" else mix_all(paths, target)
     if job.should_stop():
         raise Stopped
+    context.emit(Progress(step.num_images, step.num_images))
     sweeping.write_members(target, soup.members)
     outdated = sweeping.outdated_soups(services, job.slug, run_id, step)
     with job.write() as db:
-        runs.put_checkpoint(
+        checkpoint_id = runs.put_checkpoint(
             db,
             run_id,
             epoch=soup.epoch,
@@ -89,34 +108,83 @@ def _mix(job: JobContext, services: Services, run_id: int, step: Step, context: 
             score=None,  # never the run's best by itself: people choose it where it is better
             is_last=False,
         )
+        if step.recipe == "greedy":
+            given = (judge.snapshot.sha256, sweeping.GREEDY_SPLIT, step.views, judge.found)
+            _store(db, run_id, checkpoint_id, target.name, *given)
         runs.remove_checkpoints(db, run_id, outdated)
     for path in folder.glob(f"soup-{step.recipe}-*"):
         if path.stem != target.stem:
             path.unlink()
 
 
-def _judge_of(job: JobContext, run_id: int, folder: Path, context: RunContext) -> Callable[[Path], float]:
-    """Scores a checkpoint file on the validation split by the run's selection metric; raises Stopped."""
-    from app.pipeline.predict import load_detector
+def _store(
+    db: Database,
+    run_id: int,
+    checkpoint_id: int,
+    name: str,
+    snapshot_sha256: str,
+    split: str,
+    views: TestTimeAugmentation,
+    found: dict[int, Detections],
+) -> None:
+    predictions.store_predictions(
+        db,
+        run_id=run_id,
+        split=split,
+        detections=found,
+        snapshot_sha256=snapshot_sha256,
+        checkpoint_id=checkpoint_id,
+        name=name,
+        options={} if views == "off" else {"test_time_augmentation": views},
+    )
 
-    snapshot = load_snapshot(folder / "dataset.json")
-    samples = snapshot.split(sweeping.GREEDY_SPLIT)
-    metric = runs.get_run(job.database, run_id).config.get("selection_metric", DEFAULT_METRIC)
-    trials = 0
 
-    def emit(event: Event) -> None:
-        if isinstance(event, Progress):
-            event = Progress(trials * len(samples) + event.done, event.total)
-        context.emit(event)
+class _GreedyJudge:
+    """Scores soups on the validation split by the run's selection metric, in the views that the run is judged in.
 
-    def score(path: Path) -> float:
-        nonlocal trials
-        found = dict(load_detector(path).predict_samples(samples, RunContext(emit, job.should_stop)))
-        if job.should_stop():
+    ``found`` is what the best so far predicts there, the last of equals: that of the soup that is chosen. Nothing is
+    predicted again that is stored, under whatever name.
+    """
+
+    def __init__(
+        self, job: JobContext, services: Services, run_id: int, views: TestTimeAugmentation, context: RunContext
+    ) -> None:
+        self._job, self._services, self._run_id, self._views = job, services, run_id, views
+        self._context = context
+        self._metric = runs.get_run(job.database, run_id).config.get("selection_metric", DEFAULT_METRIC)
+        self._num_predicted = 0
+        self._best = -math.inf
+        self.snapshot = load_snapshot(job.files.run(run_id) / "dataset.json")
+        self.found: dict[int, Detections] = {}
+
+    def __call__(self, path: Path, members: tuple[str, ...]) -> float:
+        """The score of a checkpoint file that is the average of ``members``; raises Stopped."""
+        same = sweeping.find_predictions(
+            self._services, self._job.slug, self._run_id, members, sweeping.GREEDY_SPLIT, self._views
+        )
+        found = predictions.read_detections(self._job.database, same.id) if same else self._predict(path)
+        samples = self.snapshot.split(sweeping.GREEDY_SPLIT)
+        result = evaluate(GroundTruth.from_samples(samples, self.snapshot.categories), found)
+        score = selection_score(self._metric, {name: getattr(result, name) for name in sweeping.FIGURES})
+        if score >= self._best:
+            self._best, self.found = score, found
+        return score
+
+    def _predict(self, path: Path) -> dict[int, Detections]:
+        from app.pipeline.predict import load_detector
+
+        samples, before = self.snapshot.split(sweeping.GREEDY_SPLIT), self._num_predicted
+
+        def emit(event: Event) -> None:
+            if isinstance(event, Progress):
+                event = Progress(before + event.done, event.total)
+            self._context.emit(event)
+
+        detector = load_detector(path)
+        images = ResizedImages.for_config(detector.config, budget_bytes=0, folder=self._job.files.pixels)
+        told = RunContext(emit, self._job.should_stop)
+        found = dict(detector.predict_samples(samples, told, images, augmentation=self._views))
+        if self._job.should_stop():
             raise Stopped
-        trials += 1
-        readable = [sample for sample in samples if sample.image_id in found]
-        result = evaluate(GroundTruth.from_samples(readable, snapshot.categories), found)
-        return selection_score(metric, {name: getattr(result, name) for name in sweeping.FIGURES})
-
-    return score
+        self._num_predicted += len(samples)
+        return found

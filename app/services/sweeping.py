@@ -14,11 +14,13 @@ import orjson
 from app.errors import NotFound
 from app.pipeline.config import TestTimeAugmentation
 from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, explain_gain, selection_score
-from app.records import Checkpoint, Job
+from app.records import Checkpoint, Job, PredictionSet
 from app.services import jobs, review
 from app.services.context import Services
+from app.services.pair_figures import Report
 from app.store import jobs as job_store
 from app.store import predictions, runs
+from app.store.database import ProjectDatabase
 from app.store.files import replacing
 
 KIND = "sweep"
@@ -61,35 +63,43 @@ def sweep_run(
     run_id: int,
     split: str = "valid",
     on_change: Callable[[Job], None] | None = None,
+    report: Report = lambda done, total, message: None,
 ) -> dict[str, Any]:
     """Judge what a run kept on a split, see :func:`sweep_table`; predicts and mixes what is missing, and blocks.
 
     Raises NotFound, BadRequest, and UserError when the job failed.
     """
-    table = sweep_table(services, slug, run_id, split)
-    if table["missing"]:
+    review.best_checkpoint(services, slug, run_id)
+    review.check_split(services, slug, run_id, split)
+    if missing_steps(services, slug, run_id, split):
         job = request_sweep(services, slug, run_id, split)
         jobs.wait_until_done(services, slug, job.id, "The sweep", on_change)
-        table = sweep_table(services, slug, run_id, split)
-    return table
+    return sweep_table(services, slug, run_id, split, report)
 
 
-def sweep_table(services: Services, slug: str, run_id: int, split: str = "valid") -> dict[str, Any]:
+def sweep_table(
+    services: Services,
+    slug: str,
+    run_id: int,
+    split: str = "valid",
+    report: Report = lambda done, total, message: None,
+) -> dict[str, Any]:
     """What is judged of the kept checkpoints and their soups, the best first; predicts nothing.
 
     rows: checkpoint_id, name, file_name, epoch, set, map, map50, map75, f1, f1_threshold, score (by the run's selection
     metric), per_class (name, ap, ap50), soup ("" for a trained checkpoint), members (of a soup) and is_chosen_here (a
     greedy soup on the split that it was chosen on, where its figures flatter it). missing: titles of the steps that a
     sweep would do. verdict: the best row, and whether a soup beats the trained checkpoints; "" while anything is
-    missing. Soups need two checkpoints of different epochs, a greedy one a validation split. Raises NotFound,
-    BadRequest.
+    missing. Soups need two checkpoints of different epochs, a greedy one a validation split. ``report`` hears how many
+    rows are judged. Raises NotFound, BadRequest.
     """
     metric = runs.get_run(services.database(slug), run_id).config.get("selection_metric", DEFAULT_METRIC)
     review.best_checkpoint(services, slug, run_id)
     review.check_split(services, slug, run_id, split)
-    views = _views_of(services, slug, run_id)
-    rows = []
-    for checkpoint in _to_judge(services, slug, run_id):
+    views = views_of(services, slug, run_id)
+    rows, kept = [], _to_judge(services, slug, run_id)
+    for number, checkpoint in enumerate(kept):
+        report(number, len(kept), "Judging the checkpoints")
         record = predictions.find_set(services.database(slug), checkpoint.id, split, views)
         if record is not None:
             rows.append(_judge(services, slug, checkpoint, record.id, split, metric))
@@ -116,7 +126,7 @@ def missing_steps(services: Services, slug: str, run_id: int, split: str) -> lis
     database = services.database(slug)
     snapshot = review.load_truth(services, slug, run_id)
     num_images, num_tried = len(snapshot.split(split)), len(snapshot.split(GREEDY_SPLIT))
-    views = _views_of(services, slug, run_id)
+    views = views_of(services, slug, run_id)
     kept = _trained(runs.list_checkpoints(database, run_id))
     steps = []
     for checkpoint in kept:
@@ -127,12 +137,44 @@ def missing_steps(services: Services, slug: str, run_id: int, split: str) -> lis
     for recipe in _possible_recipes(kept, bool(num_tried)):
         file_name = _soup_name(recipe, kept)
         if file_name not in soups:
-            num_mixed = len(kept) * num_tried if recipe == "greedy" else 0
+            num_mixed = num_tried * _count_trials(database, kept, split, views) if recipe == "greedy" else 0
             members = tuple(item.file_name for item in kept)
-            steps.append(Step(f"Mixing the {recipe} soup", file_name, num_mixed, recipe=recipe, members=members))
-        if file_name not in soups or predictions.find_set(database, soups[file_name].id, split, views) is None:
+            steps.append(Step(f"Mixing the {recipe} soup", file_name, num_mixed, views, recipe, members))
+            is_predicted = recipe == "greedy" and split == GREEDY_SPLIT  # while it was chosen
+        else:
+            is_predicted = predictions.find_set(database, soups[file_name].id, split, views) is not None
+        if not is_predicted:
             steps.append(Step(f"Predicting with the {recipe} soup", file_name, num_images, views))
     return steps
+
+
+def _count_trials(database: ProjectDatabase, kept: Sequence[Checkpoint], split: str, views: str) -> int:
+    """How many soups a greedy one predicts with at most; its first is a checkpoint, which may be predicted by then."""
+    first = predictions.find_set(database, kept[0].id, GREEDY_SPLIT, views)
+    return len(kept) - (split == GREEDY_SPLIT or first is not None)
+
+
+def find_predictions(
+    services: Services, slug: str, run_id: int, members: Sequence[str], split: str, views: TestTimeAugmentation
+) -> PredictionSet | None:
+    """Stored predictions of the average of these checkpoint files, whatever it is called: of a soup, or of the one.
+
+    Only soups of the files as they are now count: a file may have been written anew since another was mixed.
+    """
+    for checkpoint in _to_judge(services, slug, run_id):
+        if members_of(services, slug, checkpoint) == tuple(members):
+            found = predictions.find_set(services.database(slug), checkpoint.id, split, views)
+            if found is not None:
+                return found
+    return None
+
+
+def members_of(services: Services, slug: str, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The files whose weights are in a checkpoint: those of a soup, and itself of a trained one."""
+    if not checkpoint.soup:
+        return (checkpoint.file_name,)
+    path = _members_path(services.files(slug).run(checkpoint.run_id) / checkpoint.file_name)
+    return tuple(orjson.loads(path.read_bytes()))
 
 
 def checkpoint_of(services: Services, slug: str, run_id: int, file_name: str) -> Checkpoint:
@@ -159,7 +201,8 @@ def _members_path(soup: Path) -> Path:
     return soup.with_suffix(".json")
 
 
-def _views_of(services: Services, slug: str, run_id: int) -> TestTimeAugmentation:
+def views_of(services: Services, slug: str, run_id: int) -> TestTimeAugmentation:
+    """The views in which a run's checkpoints are judged."""
     return review.judgement_of(runs.get_run(services.database(slug), run_id)).test_time_augmentation
 
 
@@ -195,10 +238,6 @@ def _judge(
 ) -> dict[str, Any]:
     figures = review.judge(services, slug, set_id).evaluation
     named = {name: getattr(figures, name) for name in FIGURES}
-    members: list[str] = []
-    if checkpoint.soup:
-        path = _members_path(services.files(slug).run(checkpoint.run_id) / checkpoint.file_name)
-        members = orjson.loads(path.read_bytes())
     return {
         "checkpoint_id": checkpoint.id,
         "name": review.checkpoint_name(checkpoint),
@@ -210,20 +249,19 @@ def _judge(
         "score": selection_score(metric, named),
         "per_class": [{name: row[name] for name in ("name", "ap", "ap50")} for row in figures.per_class],
         "soup": checkpoint.soup,
-        "members": members,
+        "members": list(members_of(services, slug, checkpoint)) if checkpoint.soup else [],
         "is_chosen_here": checkpoint.soup == "greedy" and split == GREEDY_SPLIT,
     }
 
 
 def _verdict(rows: list[dict[str, Any]], metric: str, split: str) -> str:
     best = rows[0]
-    text = f"{best['name']} is best on {split}: {best['score']:.3f} by {TITLES[metric]}."
-    soup = next((row for row in rows if row["soup"]), None)
+    soup = next((row for row in rows if len(row["members"]) > 1), None)  # one of a single checkpoint is that one
     if soup is None:
-        return text
+        return f"{best['name']} is best on {split}: {best['score']:.3f} by {TITLES[metric]}."
     trained = next(row for row in rows if not row["soup"])
     names = f"with {trained['name']}", f"with the {soup['soup']} soup"
-    text += f" {explain_gain(metric, trained, soup, *names)}"
+    text = f"{best['name']} is best on {split}. {explain_gain(metric, trained, soup, *names)}"
     if best["is_chosen_here"]:
         text += " The soup was chosen on these images: judge it on test before relying on the gain."
     return text

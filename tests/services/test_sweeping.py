@@ -11,10 +11,11 @@ from app.jobs.context import Stopped
 from app.pipeline.config import parse_config
 from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.models import build
+from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import categories_to_json, save_checkpoint
 from app.pipeline.types import RunContext
 from app.services import exporting, jobs, review, sweep_handler, sweeping
-from app.store import runs
+from app.store import predictions, runs
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny
 from tests.services.review_project import make_review_project
 
@@ -101,13 +102,83 @@ def test_everything_kept_and_two_soups_stand_in_one_table(project):
     assert members["greedy"][0] == "epoch-4.pt"
     assert "best on test" in swept["verdict"]
 
+    # the first member of the greedy soup is stored on valid, so three are tried at most
     done, total, message, _ = project.services.told[-1]
-    assert (done, total, message) == (4 * 2 + 2 + 4 * 2 + 2, 20, "Predicting with the greedy soup")
+    assert (done, total, message) == (4 * 2 + 2 + 3 * 2 + 2, 18, "Predicting with the greedy soup")
     assert [told[0] for told in project.services.told] == sorted(told[0] for told in project.services.told)
     project.services.told.clear()
     again = sweeping.sweep_run(project.services, project.slug, project.run_id, "test")
     assert project.services.told == []  # nothing is made twice
     assert again == swept
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """How many images each time that a model really predicted."""
+    made = []
+    predict = Detector.predict_samples
+
+    def noting(self, samples, *given, **named):
+        made.append(len(samples))
+        return predict(self, samples, *given, **named)
+
+    monkeypatch.setattr(Detector, "predict_samples", noting)
+    return made
+
+
+def sets_of(project, split):
+    """Detections of each stored set of a split, by the name of its checkpoint's file."""
+    database = project.services.database(project.slug)
+    files = {item.id: item.file_name for item in runs.list_checkpoints(database, project.run_id)}
+    return {
+        files[item.checkpoint_id]: [
+            one.boxes.tolist() for one in predictions.read_detections(database, item.id).values()
+        ]
+        for item in predictions.list_sets(database, split=split)
+    }
+
+
+@pytest.mark.parametrize(
+    ("scores", "num_members", "twin", "num_predicted"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], 4, "soup-uniform", 4),  # Epoch 5, the uniform soup, two of three trials: the last is it
+        ([0.4, 0.3, 0.2, 0.1], 1, "epoch-4", 5),  # Epoch 5, the uniform soup, three trials
+    ],
+    ids=["all are mixed", "none is added"],
+)
+def test_no_weights_are_predicted_with_twice(project, predicted, monkeypatch, scores, num_members, twin, num_predicted):
+    """Of valid the first three checkpoints are stored; the greedy soup is one that was predicted before."""
+    given = iter(scores)
+    monkeypatch.setattr(sweep_handler, "selection_score", lambda metric, figures: next(given))
+    swept = sweeping.sweep_run(project.services, project.slug, project.run_id, "valid")
+    assert len(predicted) == num_predicted
+    greedy = next(row for row in swept["rows"] if row["soup"] == "greedy")
+    assert len(greedy["members"]) == num_members
+    stored = sets_of(project, "valid")
+    assert stored[greedy["file_name"]] == next(boxes for name, boxes in stored.items() if name.startswith(twin))
+    predicted.clear()
+    sweeping.sweep_run(project.services, project.slug, project.run_id, "test")
+    assert len(predicted) == 4 + 1
+
+
+def test_a_soup_that_wins_names_the_metric_once(project):
+    rows = [
+        {
+            "name": "Soup (uniform)",
+            "soup": "uniform",
+            "members": ["a", "b"],
+            "score": 0.6,
+            "is_chosen_here": False,
+            "map": 0.5,
+            "map50": 0.6,
+        }
+        | {"map75": 0.4, "f1": 0.6},
+        {"name": "Epoch 4", "soup": "", "members": [], "score": 0.5, "map": 0.5, "map50": 0.5, "map75": 0.4, "f1": 0.5},
+    ]
+    verdict = sweeping._verdict(rows, "map50_f1", "test")
+    assert verdict.startswith("Soup (uniform) is best on test. Gain: 0.600 with the uniform soup, 0.500 with Epoch 4")
+    assert verdict.count("0.5 mAP50 + 0.5 F1") == 1
+    assert sweeping._verdict(rows[1:], "map50_f1", "test") == "Epoch 4 is best on test: 0.500 by 0.5 mAP50 + 0.5 F1."
 
 
 def test_a_stopped_sweep_keeps_what_it_has_and_goes_on_from_there(project):

@@ -58,18 +58,24 @@ def test_all_floats_are_averaged_and_counters_are_the_first_ones(paths, tmp_path
 def test_greedy_keeps_what_does_not_lower_the_score(paths, tmp_path):
     """The score falls with the distance from 4: 1 -> 1.5 is nearer, (1 + 2 + 6) / 3 = 3 nearer still."""
 
-    def score(path):
+    judged = []
+
+    def score(path, members):
+        judged.append((path.name, members))
         return -abs(load_checkpoint(path).tensors["layer.weight"][0, 0].item() - 4)
 
     soup = mix_greedily(paths, tmp_path / "soup.pt", score)
     assert soup.members == ("3.pt", "2.pt", "1.pt")
     assert load_checkpoint(soup.path).tensors["layer.weight"][0, 0] == 3
+    assert [members for _, members in judged] == [("3.pt",), ("3.pt", "2.pt"), ("3.pt", "2.pt", "1.pt")]
+    assert judged[0][0] == "3.pt"  # a soup of one is that checkpoint
 
 
 def test_greedy_leaves_out_what_hurts(paths, tmp_path):
-    soup = mix_greedily(
-        paths, tmp_path / "soup.pt", lambda path: -abs(load_checkpoint(path).tensors["layer.weight"][0, 0].item() - 1.5)
-    )
+    def score(path, members):
+        return -abs(load_checkpoint(path).tensors["layer.weight"][0, 0].item() - 1.5)
+
+    soup = mix_greedily(paths, tmp_path / "soup.pt", score)
     assert soup.members == ("3.pt", "2.pt")
     assert load_checkpoint(soup.path).tensors["layer.weight"][0, 0] == 1.5
     assert [path.name for path in tmp_path.iterdir() if "trial" in path.name] == []
