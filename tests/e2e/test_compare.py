@@ -38,7 +38,7 @@ def test_figures_sides_curves_and_reports(page, project, second):
     row = page.locator("[data-figure=map75]")
     assert row.locator("svg .range").count() == 1
     is_clear = row.get_attribute("data-clear") == "true"
-    assert ("is better" if is_clear else "inside the noise") in row.inner_text()
+    assert ("is better" if is_clear else "within the noise") in row.inner_text()
     option = page.locator("[data-option=epochs] td")
     assert option.all_inner_texts() == ["Epochs", "4", "3"] and "training image" in option.first.get_attribute("title")
     for name in ("html", "md"):

@@ -5,7 +5,7 @@ import sys
 
 from app.api import server
 from app.api.server import ServeOptions
-from app.services import ensembling
+from app.services import compiling
 from app.services.context import Services
 from app.store.files import Workspace
 
@@ -20,7 +20,7 @@ print([sum(one.cache_misses.values()) for one in stats], [sum(one.cache_hits.val
 
 def test_a_job_finds_fusing_compiled_once_the_app_has_started(tmp_path):
     services = Services(Workspace(tmp_path / "projects"))
-    assert ensembling.compile_ahead(services) == 0
+    assert compiling.compile_ahead(services) == 0
     assert (tmp_path / "projects" / ".anchorage" / "compile.log").read_text() == ""
     done = subprocess.run([sys.executable, "-c", COUNT_COMPILED], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[0, 0] [1, 1]"
@@ -29,7 +29,7 @@ def test_a_job_finds_fusing_compiled_once_the_app_has_started(tmp_path):
 def test_app_compiles_when_it_has_started(tmp_path, monkeypatch, capsys):
     started = []
     services = Services(Workspace(tmp_path))
-    monkeypatch.setattr(ensembling, "compile_ahead", started.append)
+    monkeypatch.setattr(compiling, "compile_ahead", started.append)
     access = server.Access(services.workspace)
     server._welcome(services, access, ServeOptions(has_browser=False), 7860, None)
     assert started == [services]
