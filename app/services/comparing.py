@@ -5,7 +5,7 @@ from typing import Any
 
 from app.errors import BadRequest
 from app.pipeline.config import GROUPS, RunConfig, parse_config
-from app.pipeline.evaluate.difference import NOTHING_TO_MEASURE, explain_noise, interval_text, is_measured
+from app.pipeline.evaluate.difference import NOTHING_TO_MEASURE, explain_noise, interval_text
 from app.pipeline.evaluate.selection import TITLES
 from app.pipeline.models.catalogue import DETECTORS
 from app.records import Job, PredictionSet
@@ -220,7 +220,7 @@ def _reaches(curves: dict[str, Any], level: float) -> dict[str, float]:
 def _verdict(chosen: Sequence[Chosen], differences: dict[str, Any]) -> str:
     """One sentence on mAP50, the figure that most projects look at; another one names those that differ besides it."""
     item, title = differences["map50"], TITLES["map50"]
-    if not is_measured(item):
+    if item["outcome"] is None:
         return NOTHING_TO_MEASURE
     better = chosen[1 if item["difference"] > 0 else 0]
     if item["is_clear"]:

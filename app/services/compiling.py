@@ -7,7 +7,7 @@ process and says so, instead of compiling a second time beside it.
 import logging
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.jobs import compile_kernels
@@ -30,14 +30,19 @@ def compile_ahead(services: Services) -> int:
     return _told(services, process.returncode)
 
 
-def wait_until_compiled(services: Services, tell: Callable[[], None]) -> None:
-    """See to it that all is compiled; ``tell`` is called while that takes its time, and may raise to wait no longer."""
-    if compile_kernels.is_compiled():
+def wait_until_compiled(services: Services, parts: Sequence[str], tell: Callable[[], None]) -> None:
+    """See to it that some of compile_kernels.PARTS are compiled; ``tell`` is called while that takes its time.
+
+    What it raises ends the waiting, not the compiling.
+    """
+    if compile_kernels.is_compiled(parts):
         return
     process = _start(services)
     while process.poll() is None:
         tell()
         time.sleep(LOOK_S)
+        if compile_kernels.is_compiled(parts):
+            return
     _told(services, process.returncode)
 
 

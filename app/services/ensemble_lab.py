@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from app.errors import BadRequest, Cancelled, NotFound
+from app.jobs.compile_kernels import PARTS
 from app.pipeline.data.snapshot import Sample, Snapshot
 from app.pipeline.ensemble import METHODS
 from app.pipeline.evaluate.difference import NUM_RESAMPLES, explain_outcome
@@ -104,7 +105,7 @@ def carry_out(
         on_progress(0.0, 0.0, f"Preparing the fusion, {ONLY_ONCE}", None)
 
     _predict_missing(missing, split, num_images, predict, time_left, tell)
-    wait_until_compiled(services, tell_preparing)
+    wait_until_compiled(services, tuple(PARTS), tell_preparing)
     time_left.skip()
     opened = ""
 

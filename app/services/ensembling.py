@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sqlite_utils import Database
 
 from app.errors import BadRequest, Cancelled, UserError
+from app.jobs.compile_kernels import FUSING
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.ensemble import FusionOptions, fuse_columns
 from app.pipeline.evaluate.difference import explain_outcome
@@ -149,7 +150,7 @@ def carry_out(
             raise Cancelled(STOPPED)
         on_progress(0, 0, f"Preparing the fusion, {ONLY_ONCE}")
 
-    wait_until_compiled(services, tell_preparing)
+    wait_until_compiled(services, (FUSING,), tell_preparing)
     snapshot = review.load_truth(services, slug, payload["run_id"])
     samples = snapshot.split(payload["split"])
     with TemporaryFile(dir=services.files(slug).folder) as pieces:

@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from app.errors import BadRequest, Cancelled
+from app.jobs.compile_kernels import COMPARING
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.evaluate.coco_numbers import evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
@@ -72,7 +73,7 @@ def judge_pair(
     kept = find_pair(services, slug, first, second)
     if kept is not None:
         return kept
-    wait_until_compiled(services, lambda: report(0, 0, f"Preparing the comparison, {ONLY_ONCE}"))
+    wait_until_compiled(services, (COMPARING,), lambda: report(0, 0, f"Preparing the comparison, {ONLY_ONCE}"))
     made = _judge(load_pair(services, slug, first, second), report)
     with replacing(_path_of(services, slug, first, second)) as temporary:
         temporary.write_bytes(orjson.dumps(made))

@@ -32,24 +32,24 @@ class Difference:
     detectable: float
 
     @property
-    def outcome(self) -> str:
-        """One of :data:`OUTCOMES`, for the second: chance alone explains what has 0 in its interval."""
+    def outcome(self) -> str | None:
+        """One of :data:`OUTCOMES`, for the second: chance alone explains what has 0 in its interval.
+
+        None without a labelled box to measure on.
+        """
+        if self.first < 0:
+            return None
         return "gain" if self.low > 0 else "worse" if self.high < 0 else "noise"
 
     @property
     def is_clear(self) -> bool:
         """Whether chance alone does not explain it: the interval leaves out 0."""
-        return self.outcome != "noise"
+        return self.outcome in ("gain", "worse")
 
     def to_json(self) -> dict[str, Any]:
         """The fields with is_clear, outcome and ``words``, the outcome as people read it."""
-        words = {"is_clear": self.is_clear, "outcome": self.outcome, "words": OUTCOMES[self.outcome]}
-        return {**asdict(self), **words}
-
-
-def is_measured(difference: Mapping[str, Any]) -> bool:
-    """Whether there was a labelled box to measure on; ``difference`` as :meth:`Difference.to_json` gives it."""
-    return difference["first"] >= 0
+        words = OUTCOMES.get(self.outcome, "Nothing to measure")
+        return {**asdict(self), "is_clear": self.is_clear, "outcome": self.outcome, "words": words}
 
 
 def interval_text(difference: Mapping[str, Any], title: str = "") -> str:
@@ -70,7 +70,7 @@ def explain_noise(difference: Mapping[str, Any], title: str) -> str:
 
 def explain_outcome(text: str, difference: Mapping[str, Any]) -> str:
     """ "Gain: TEXT. The difference is +0.012, …"; of what is within the noise also what these images could show."""
-    if not is_measured(difference):
+    if difference["outcome"] is None:
         return NOTHING_TO_MEASURE
     if difference["detectable"] == 0 and not difference["is_clear"]:
         return f"{difference['words']}: {text}. It is the same, whichever images are drawn."

@@ -75,7 +75,7 @@ export class DifferenceView {
     const [first, second] = this.pair;
     const isMeasured = item.first >= 0;
     const better = item.difference > 0 ? second : first;
-    const words = !isMeasured ? "nothing to measure" : item.is_clear ? `${letterOf(better)} is better` : item.words.toLowerCase();
+    const words = item.is_clear ? `${letterOf(better)} is better` : item.words.toLowerCase();
     const value = (figure, low, high) => element("td", { class: "a-number" }, element("span", {}, formatFigure(figure)), element("span", { class: "a-muted interval" }, interval(low, high)));
     const row = element(
       "tr",
