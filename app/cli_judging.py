@@ -55,6 +55,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
     )
 
     command = add_command(commands, "ensemble", ensemble, "fuse checkpoints and judge the result")
+    command.set_defaults(as_text=cli_text.ensemble_as_text)
     members = command.add_mutually_exclusive_group(required=True)
     members.add_argument("--run", type=run_id, metavar="ID", help="the best checkpoints of this run")
     members.add_argument("--checkpoints", type=ids, metavar="ID,ID", help="these, of any runs; `runs` lists them")

@@ -121,6 +121,11 @@ def _diagnosis_as_text(result: Result) -> list[str]:
     return lines
 
 
+def ensemble_as_text(result: Result) -> str:
+    """As any result; the verdict has of the noise what people read."""
+    return as_text({name: value for name, value in result.items() if name != "noise"})
+
+
 def comparison_as_text(result: Result) -> str:
     """The verdict, the figures, the options that differ, and when each was as good."""
     names = [f"{item['name']} ({item['run']}), {item['checkpoint'] or 'an ensemble'}" for item in result["runs"]]
