@@ -112,7 +112,7 @@ export class DifferenceView {
       "section",
       { class: "a-card options", "data-options": config.length },
       element("h3", { class: "a-subtitle" }, "Options that differ"),
-      config.length ? element("div", { class: "scroll" }, table) : element("p", { class: "a-muted" }, sides.length > 1 ? "None: all were set alike." : "Add a side to see them."),
+      config.length ? element("div", { class: "scroll" }, table) : element("p", { class: "a-muted" }, sides.length > 1 ? "None: all were set alike." : "They are shown once there is a second side."),
     );
   }
 
