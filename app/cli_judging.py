@@ -56,6 +56,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
     )
 
     command = add_command(commands, "ensemble", ensemble, "fuse checkpoints and judge the result")
+    command.set_defaults(as_text=cli_text.ensemble_as_text)
     members = command.add_mutually_exclusive_group(required=True)
     members.add_argument("--run", type=run_id, metavar="ID", help="the best checkpoints of this run")
     members.add_argument("--checkpoints", type=ids, metavar="ID,ID", help="these, of any runs; `runs` lists them")
@@ -160,7 +161,7 @@ def ensemble(services: Services, values: argparse.Namespace) -> Result:
         **_figures(result, values),
         "method": values.method,
         "set": result["set"]["id"],
-        **{name: result[name] for name in ("members", "verdict", "is_gain")},
+        **{name: result[name] for name in ("members", "verdict", "outcome", "is_gain", "noise")},
     }
 
 

@@ -122,19 +122,24 @@ def _diagnosis_as_text(result: Result) -> list[str]:
     return lines
 
 
+def ensemble_as_text(result: Result) -> str:
+    """As any result; the verdict has of the noise what people read."""
+    return as_text({name: value for name, value in result.items() if name != "noise"})
+
+
 def comparison_as_text(result: Result) -> str:
     """The verdict, the figures, the options that differ, and when each was as good."""
     names = [f"{item['name']} ({item['run']}), {item['checkpoint'] or 'an ensemble'}" for item in result["runs"]]
     lines = [f"A: {names[0]}", f"B: {names[1]}", f"on {result['images']} images of {result['split']}"]
     for name, text in (("left_out", "images that only one of them has"), ("relabeled", "images labeled anew")):
         lines += [f"{result[name]} {text}"] if result[name] else []
-    lines += ["", f"{'':<8}{'A':>8}{'B':>8}{'B - A':>9}   95 % interval       B better   detectable   difference"]
+    lines += ["", f"{'':<20}{'A':>8}{'B':>8}{'B - A':>9}   95 % interval       B better   detectable   difference"]
     for figure, item in result["differences"].items():
         interval = f"{item['low']:+.3f} to {item['high']:+.3f}"
         lines.append(
-            f"{TITLES[figure]:<8}{item['first']:>8.3f}{item['second']:>8.3f}{item['difference']:>+9.3f}"
+            f"{TITLES[figure]:<20}{item['first']:>8.3f}{item['second']:>8.3f}{item['difference']:>+9.3f}"
             f"   {interval:<18}{100 * item['share_better']:>8.1f} %{item['detectable']:>13.3f}"
-            f"   {'beyond chance' if item['is_clear'] else 'inside the noise'}"
+            f"   {'beyond chance' if item['is_clear'] else item['words'].lower()}"
         )
     lines += [
         "",

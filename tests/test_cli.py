@@ -153,7 +153,9 @@ def test_ensemble_is_tuned_and_taken_apart(run, fused, capsys):
     assert code == 0
     assert [row["checkpoint_id"] for row in result["members"]] == [first, second]
     assert {row["method"] for row in result["methods"]} == {"wbf", "nms", "soft_nms", "nmw"}
-    assert result["verdict"].startswith("Gain" if result["is_gain"] else "No gain")
+    noise = result["noise"]
+    assert noise["low"] <= noise["difference"] <= noise["high"]
+    assert result["is_gain"] == (noise["low"] > 0) and result["verdict"].startswith(noise["words"])
     assert cli.main(["--projects", str(fused.services.workspace.root), *words]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == result["verdict"]

@@ -18,7 +18,7 @@ from app.api.access import Access
 from app.api.addresses import is_loopback, link, own_hosts
 from app.errors import BadRequest, UserError
 from app.jobs.locks import FileLock
-from app.services import ensembling, jobs
+from app.services import compiling, jobs
 from app.services.context import Services
 from app.store.files import Workspace, replacing
 
@@ -154,7 +154,7 @@ def _welcome(
         else:
             _say(f"Watch the demo: {link(options.host, port, access.mint_code(), page)}")
     _open_browser(options, link(options.host, port, access.mint_code(), page))
-    ensembling.compile_ahead(services)
+    compiling.compile_ahead(services)
 
 
 def _point_to_running(workspace: Workspace, access: Access, options: ServeOptions) -> int:

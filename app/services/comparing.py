@@ -5,6 +5,7 @@ from typing import Any
 
 from app.errors import BadRequest
 from app.pipeline.config import GROUPS, RunConfig, parse_config
+from app.pipeline.evaluate.difference import NOTHING_TO_MEASURE, explain_noise, interval_text
 from app.pipeline.evaluate.selection import TITLES
 from app.pipeline.models.catalogue import DETECTORS
 from app.records import Job, PredictionSet
@@ -110,7 +111,7 @@ def compare(
     """Compare two sides on a split, predicting first where that was not done; blocks.
 
     split, images, left_out, relabeled; runs: two of run, name, state, checkpoint, epoch, set, error_budget, notes and
-    curves; differences: figure -> the fields of Difference with is_clear; per_class: label, name, num_truth, and the
+    curves; differences: figure -> what Difference.to_json gives; per_class: label, name, num_truth, and the
     figures of both as first and second; config: option, first and second where they differ; reached: when each run
     first reached the lower of their best mAP50; verdict: one sentence.
     Raises NotFound, BadRequest when the sides cannot be compared, UserError when predicting failed.
@@ -224,16 +225,13 @@ def _reaches(curves: dict[str, Any], level: float) -> dict[str, float]:
 def _verdict(chosen: Sequence[Chosen], differences: dict[str, Any]) -> str:
     """One sentence on mAP50, the figure that most projects look at; another one names those that differ besides it."""
     item, title = differences["map50"], TITLES["map50"]
-    if item["first"] < 0:
-        return "The split has no labeled box, so there is nothing to compare by."
-    interval = f"{item['difference']:+.3f} {title}, 95 % interval {item['low']:+.3f} to {item['high']:+.3f}"
+    if item["outcome"] is None:
+        return NOTHING_TO_MEASURE
     better = chosen[1 if item["difference"] > 0 else 0]
     if item["is_clear"]:
-        text = f"{better.name} is better beyond chance: {interval}."
-    elif item["detectable"] == 0:
-        text = f"Inside the noise: both have the same {title}, whichever images are drawn."
+        text = f"{better.name} is better beyond chance: {interval_text(item, title)}."
     else:
-        text = f"Inside the noise: {interval}. These images would show one of {item['detectable']:.3f} or more."
+        text = f"{item['words']}: {explain_noise(item, title)}"
     others = [TITLES[name] for name, other in differences.items() if other["is_clear"] and name != "map50"]
     if others and not item["is_clear"]:
         text += f" Clearly different: {', '.join(others)}."

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from app.errors import BadRequest
+from app.pipeline.evaluate.difference import OUTCOMES
 from app.pipeline.evaluate.error_words import KIND_TITLES
 from app.pipeline.evaluate.selection import TITLES
 from app.services.report_figures import draw_bars, draw_intervals, draw_lines
@@ -87,8 +88,8 @@ def compose(comparison: dict[str, Any], project: str) -> list[Block]:
         Figure("Differences with their 95 % intervals", _draw_differences(comparison)),
         Paragraph(
             "The intervals come from resampling the images (paired bootstrap): both are judged on the same draws. "
-            "An interval without 0 is a difference beyond chance; one with 0 is inside the noise. The smallest "
-            "detectable difference is the one that images like these would show in four of five cases."
+            f"An interval without 0 is a difference beyond chance; one with 0 is {OUTCOMES['noise'].lower()}. The "
+            "smallest detectable difference is the one that images like these would show in four of five cases."
         ),
         Heading(2, "Options that differ"),
         *_options(comparison, names),
@@ -177,7 +178,7 @@ def _figures_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
                 f"{item['first']:.3f} ({item['first_low']:.3f} to {item['first_high']:.3f})",
                 f"{item['second']:.3f} ({item['second_low']:.3f} to {item['second_high']:.3f})",
                 f"{item['difference']:+.3f} ({item['low']:+.3f} to {item['high']:+.3f}), "
-                + ("beyond chance" if item["is_clear"] else "inside the noise"),
+                + ("beyond chance" if item["is_clear"] else item["words"].lower()),
                 f"{100 * item['share_better']:.1f} %",
                 f"{item['detectable']:.3f}",
             )

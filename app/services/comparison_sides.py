@@ -50,6 +50,15 @@ def parse_side(text: str) -> Side:
     return Side(kind, int(number))
 
 
+def side_of(services: Services, slug: str, record: PredictionSet) -> Side:
+    """How stored predictions are named: those of a checkpoint in its run's own views by the checkpoint."""
+    if record.checkpoint_id is not None:
+        own = review.judgement_of(runs.get_run(services.database(slug), record.run_id)).test_time_augmentation
+        if record.test_time_augmentation == own:
+            return Side("checkpoint", record.checkpoint_id)
+    return Side("set", record.id)
+
+
 def choose_split(services: Services, slug: str, sides: Sequence[Side], wanted: str = "") -> str:
     """The split to compare on: the one that is wanted, else that of the stored sets among the sides, else valid.
 

@@ -9,14 +9,17 @@ from functools import partial
 from typing import Any
 
 from app.errors import BadRequest, Cancelled, NotFound
+from app.jobs.compile_kernels import PARTS
 from app.pipeline.data.snapshot import Sample, Snapshot
 from app.pipeline.ensemble import METHODS
-from app.pipeline.evaluate.selection import DEFAULT_METRIC, SMALLEST_GAIN, TITLES, explain_moves
+from app.pipeline.evaluate.difference import NUM_RESAMPLES, explain_outcome
+from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, explain_moves
 from app.pipeline.fusion.lab import MOST_FOR_ALL_SUBSETS, NEAR_BEST, Half, run_lab, split_in_halves
 from app.pipeline.fusion.tune import num_trials
 from app.pipeline.views import relative_cost
 from app.records import Job
 from app.services import ensembling, jobs, lab_members, models, review
+from app.services.compiling import ONLY_ONCE, wait_until_compiled
 from app.services.context import Services
 from app.services.lab_members import VIEW_TITLES, Member
 from app.services.time_left import TimeLeft
@@ -27,9 +30,10 @@ from app.store import predictions, runs
 KIND = "ensemble_lab"
 MAX_KEPT = 1000  # labs that are listed
 NAMES = {"wbf": "WBF", "nms": "NMS", "soft_nms": "Soft-NMS", "nmw": "NMW"}
-PREDICTING, TRYING = "predicting", "trying"
-# Until the first of them are timed: seconds for an image in one view on a slow machine, and for one of a trial.
-PREDICT_GUESS_S, TRIAL_GUESS_S = 0.5, 3e-5
+PREDICTING, TRYING, RESAMPLING = "predicting", "trying", "resampling"
+# Until the first of them are timed: seconds for an image in one view on a slow machine, for one of a trial, and for one
+# of a resample.
+PREDICT_GUESS_S, TRIAL_GUESS_S, RESAMPLE_GUESS_S = 0.5, 3e-5, 5e-6
 
 Predict = Callable[[int, str, str, Callable[[int], None]], None]
 
@@ -69,14 +73,14 @@ def carry_out(
     payload: dict[str, Any],
     *,
     predict: Predict,
-    on_progress: Callable[[float, float, str, float], None] = lambda done, total, message, left_s: None,
+    on_progress: Callable[[float, float, str, float | None], None] = lambda done, total, message, left_s: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Do a queued lab inside its job; the result is what :func:`lab` gives, but for the costs.
 
     predict(checkpoint_id, split, views, tell) makes and stores predictions, telling how many images are done;
-    on_progress gets the share done, 1, what is being done, and the seconds left. Raises Cancelled when asked to stop:
-    whole sets of predictions stay, nothing else.
+    on_progress gets the share done, 1, what is being done, and the seconds left; 0, 0 and None while that is unknown.
+    Raises Cancelled when asked to stop: whole sets of predictions stay, nothing else.
     """
     members = lab_members.load(services, slug, payload["members"])
     split, views = payload["split"], payload["views"]
@@ -87,11 +91,22 @@ def carry_out(
     time_left = TimeLeft()
     time_left.add(PREDICTING, round(num_images * sum(relative_cost(name) for _, name in missing)), PREDICT_GUESS_S)
     time_left.add(TRYING, _count_trials(len(members), len(views)), TRIAL_GUESS_S * num_images * len(members))
+    time_left.add(RESAMPLING, NUM_RESAMPLES, RESAMPLE_GUESS_S * num_images)
 
     def tell(message: str) -> None:
         on_progress(time_left.share, 1.0, message, time_left.left_s)
 
+    def heed_stop() -> None:
+        if should_stop():
+            raise Cancelled("The lab was stopped; nothing of it is kept.")
+
+    def tell_preparing() -> None:
+        heed_stop()
+        on_progress(0.0, 0.0, f"Preparing the fusion, {ONLY_ONCE}", None)
+
     _predict_missing(missing, split, num_images, predict, time_left, tell)
+    wait_until_compiled(services, tuple(PARTS), tell_preparing)
+    time_left.skip()
     opened = ""
 
     def open_halves(name: str) -> tuple[Half, Half]:
@@ -102,14 +117,18 @@ def carry_out(
 
     def tick(method: str) -> None:
         nonlocal num_tried
-        if should_stop():
-            raise Cancelled("The lab was stopped; nothing of it is kept.")
+        heed_stop()
         time_left.move_to(TRYING, num_tried)
         num_tried += 1
         tell(f"Trying {NAMES[method]}{opened}")
 
+    def resampled(done: int, total: int) -> None:
+        heed_stop()
+        time_left.move_to(RESAMPLING if done else TRYING, done or num_tried)
+        tell("Measuring the noise")
+
     metric = runs.get_run(services.database(slug), members[0].run_id).config.get("selection_metric", DEFAULT_METRIC)
-    found_out = run_lab(views, open_halves, metric, tick=tick)
+    found_out = run_lab(views, open_halves, metric, tick=tick, on_resampled=resampled)
     on_progress(1.0, 1.0, "Judged", 0.0)
     result = {
         "split": split,
@@ -132,14 +151,16 @@ def carry_out(
         },
         **found_out,
     }
-    return {**result, **_judgement(result)}
+    return {**result, **_judge_best(result)}
 
 
 def list_labs(services: Services, slug: str) -> list[dict[str, Any]]:
-    """Finished labs in short, newest first: id, created_at, split, views, members' names, verdict, is_gain, gain."""
+    """Finished labs in short, newest first: id, created_at, split, views, names (of members), and what they came to:
+    verdict, outcome, is_gain and gain."""
     kept = ("split", "views", "verdict", "is_gain", "gain")
     return [
         {"id": job.id, "created_at": job.created_at, **{name: job.result[name] for name in kept}}
+        | {"outcome": job.result.get("outcome")}
         | {"names": [member["name"] for member in job.result["members"]]}
         for job in job_store.list_jobs(services.database(slug), ("done",), MAX_KEPT, KIND)
         if "views" in job.result  # not those of a version that had one table only
@@ -148,7 +169,8 @@ def list_labs(services: Services, slug: str) -> list[dict[str, Any]]:
 
 def lab(services: Services, slug: str, job_id: int) -> dict[str, Any]:
     """What a lab found: :func:`run_lab`'s tables with ``members`` (name, run, checkpoint_id), ``sets`` (ids of the
-    members' predictions by views), ``best_alone`` (index in ``alone``), ``verdict``, ``is_gain`` and ``gain``.
+    members' predictions by views), ``outcome``, ``verdict``, ``is_gain`` and ``gain``. A lab of a version that did not
+    measure the noise has None for ``noise`` and ``outcome``.
 
     cost_ms, of rows of ``alone`` and ``methods``: an image through the members and the fusing, as measured on this
     machine for their models at their image size; None where one was not. num_passes: the same as multiples of one
@@ -215,6 +237,8 @@ def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
         "created_at": job.created_at,
+        "noise": None,
+        "outcome": None,
         **result,
         "alone": [{**row, **cost([row["member"]], row["views"])} for row in result["alone"]],
         "methods": [{**row, **cost(everyone, row["views"], row["fuse_ms"])} for row in result["methods"]],
@@ -286,14 +310,12 @@ def _count_trials(num_members: int, num_views: int) -> int:
     return each * num_views + 2 * num_members + subsets
 
 
-def _judgement(result: dict[str, Any]) -> dict[str, Any]:
-    """best_alone, verdict, is_gain, gain: the best method against what is best alone where it counts, on images that
+def _judge_best(result: dict[str, Any]) -> dict[str, Any]:
+    """verdict, outcome, is_gain, gain: the best method against what is best alone where it counts, on images that
     tuning did not see."""
-    row = result["methods"][result["best"]]
-    best_alone = max(range(len(result["alone"])), key=lambda index: result["alone"][index]["judged"]["score"])
-    best = result["alone"][best_alone]
-    gain = row["judged"]["score"] - best["judged"]["score"]
-    is_gain = gain >= SMALLEST_GAIN
+    row, best = result["methods"][result["best"]], result["alone"][result["best_alone"]]
+    outcome = result["noise"]["outcome"]
+    is_gain = outcome == "gain"
     smallest = result["smallest"]["members"]
     enough = (
         f"; {len(smallest)} of the {len(result['members'])} members are enough"
@@ -304,10 +326,11 @@ def _judgement(result: dict[str, Any]) -> dict[str, Any]:
     has_several = len(result["views"]) > 1
     with_views = f" ({VIEW_TITLES[row['views']]})" if has_several else ""
     alone_views = f", {VIEW_TITLES[best['views']]}" if has_several else ""
-    verdict = (
-        f"{'Gain' if is_gain else 'No gain'}: {row['judged']['score']:.3f} with {NAMES[row['method']]}{with_views}, "
+    text = (
+        f"{row['judged']['score']:.3f} with {NAMES[row['method']]}{with_views}, "
         f"{best['judged']['score']:.3f} for the best member ({result['members'][best['member']]['name']}{alone_views}),"
-        f" by {result['metric_title']} on {result['num_judging_images']} images that tuning did not see{enough}."
-        f"{f' {moved}.' if moved else ''}"
+        f" by {result['metric_title']} on {result['num_judging_images']} images that tuning did not see{enough}"
     )
-    return {"best_alone": best_alone, "verdict": verdict, "is_gain": is_gain, "gain": gain}
+    verdict = explain_outcome(text, result["noise"]) + (f" {moved}." if moved else "")
+    gain = row["judged"]["score"] - best["judged"]["score"]
+    return {"verdict": verdict, "outcome": outcome, "is_gain": is_gain, "gain": gain}

@@ -1,6 +1,5 @@
 """Fusing the predictions of several checkpoints, and judging the ensemble beside its members."""
 
-import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -12,25 +11,26 @@ from pydantic import ValidationError
 from sqlite_utils import Database
 
 from app.errors import BadRequest, Cancelled, UserError
-from app.jobs.process import module_command, start_detached
+from app.jobs.compile_kernels import FUSING
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.ensemble import FusionOptions, fuse_columns
-from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
+from app.pipeline.evaluate.difference import explain_outcome
+from app.pipeline.evaluate.selection import TITLES, explain_moves, selection_score
 from app.pipeline.expectation import explain_error
 from app.pipeline.fusion.columns import MemberColumns
 from app.pipeline.types import Detections
 from app.records import Checkpoint, Job, PredictionSet
-from app.services import jobs, review
+from app.services import comparison_sides, jobs, pair_figures, review
+from app.services.compiling import ONLY_ONCE, wait_until_compiled
 from app.services.context import Services
 from app.store import predictions, runs
-
-logger = logging.getLogger(__name__)
 
 FIGURES = ("map", "map50", "map75", "f1")
 METHODS: tuple[str, ...] = get_args(FusionOptions.model_fields["method"].annotation)  # the first is the default
 MIN_MEMBERS = 2
 MAX_MEMBERS = 20
 IMAGES_AT_ONCE = 200
+STOPPED = "Fusing was stopped; nothing of the ensemble was stored."
 
 
 def request_ensemble(
@@ -144,12 +144,19 @@ def carry_out(
     """
     options, threshold = parse_options(payload["options"]), payload.get("score_threshold")
     members = _predicted_members(services, slug, payload, predict, on_progress)
+
+    def tell_preparing() -> None:
+        if should_stop():
+            raise Cancelled(STOPPED)
+        on_progress(0, 0, f"Preparing the fusion, {ONLY_ONCE}")
+
+    wait_until_compiled(services, (FUSING,), tell_preparing)
     snapshot = review.load_truth(services, slug, payload["run_id"])
     samples = snapshot.split(payload["split"])
     with TemporaryFile(dir=services.files(slug).folder) as pieces:
         for start in range(0, len(samples), IMAGES_AT_ONCE):
             if should_stop():
-                raise Cancelled("Fusing was stopped; nothing of the ensemble was stored.")
+                raise Cancelled(STOPPED)
             piece = samples[start : start + IMAGES_AT_ONCE]
             pickle.dump(_fuse_piece(services, slug, members, piece, options), pieces)
             on_progress(start + len(piece), len(samples), "Fusing")
@@ -216,15 +223,15 @@ def _predicted_members(
 def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     """An ensemble beside its members.
 
-    ``rows``: set, run, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold, score (by the selection
-    metric of the first member's run); members first, those whose weights were replaced since are missing. ``gain``: the
-    ensemble's figure less the best member's. ``metric`` is that selection metric, ``is_gain``: whether the ensemble's
-    score beats every member's; ``verdict`` says so, and which other figures moved.
+    ``rows``: set, side (as Compare names it), run, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold,
+    score (by the selection metric of the first member's run); members first, those whose weights were replaced since
+    are missing. ``gain``: the ensemble's figure less the best member's. ``metric`` is that selection metric, ``best``
+    the place of the member with the best score. ``noise``: the ensemble's score less that of this member, as
+    Difference.to_json gives it with ``figure``; None until :func:`find_noise` or :func:`measure_noise` measured it.
+    ``outcome`` and ``is_gain`` (None until then) and ``verdict`` say what that means, and which other figures moved.
     """
     database = services.database(slug)
-    record = predictions.get_set(database, set_id)
-    if record.kind != "ensemble":
-        raise BadRequest(f"Prediction set {set_id} is not an ensemble.")
+    record = _ensemble(services, slug, set_id)
     stored = {item.id for item in predictions.list_sets(database, split=record.split)}
     metric = review.judgement_of(runs.get_run(database, record.run_id)).selection_metric
     rows = [_row(services, slug, member, metric) for member in record.members if member in stored]
@@ -233,6 +240,8 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     ensemble = _row(services, slug, set_id, metric)
     names = (*FIGURES, "score")
     gain = {name: ensemble[name] - max(row[name] for row in rows) for name in names} if rows else {}
+    best = max(range(len(rows)), key=lambda place: rows[place]["score"], default=None)
+    noise = None if best is None else _kept_noise(services, slug, rows[best]["set"], record, metric)
     return {
         "set": set_id,
         "run": record.run_id,
@@ -242,9 +251,57 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
         "num_missing_members": len(record.members) - len(rows),
         "gain": gain,
         "metric": metric,
-        "is_gain": bool(rows) and is_gain(metric, _best_row(rows), ensemble),
-        "verdict": _verdict(rows, ensemble, metric),
+        "best": best,
+        "noise": noise,
+        "outcome": noise and noise["outcome"],
+        "is_gain": noise and noise["outcome"] == "gain",
+        "verdict": _verdict(None if best is None else rows[best], ensemble, metric, noise),
     }
+
+
+def find_noise(services: Services, slug: str, set_id: int, wait_s: float = 0.0) -> dict[str, Any]:
+    """``{"state": "ready", "table": comparison}`` with its noise, or how far the measuring is, begun here if need be.
+
+    As :func:`pair_figures.ask_for_pair`, of the best member and the ensemble. Raises NotFound, BadRequest.
+    """
+    two = _best_and_ensemble(services, slug, set_id)
+    answer = pair_figures.ask_for_pair(services, slug, *two, wait_s) if two else {"state": "ready"}
+    return answer if answer["state"] != "ready" else {"state": "ready", "table": comparison(services, slug, set_id)}
+
+
+def stop_noise(services: Services, slug: str, set_id: int) -> None:
+    """End the measuring of an ensemble's noise, if it goes on."""
+    if two := _best_and_ensemble(services, slug, set_id):
+        pair_figures.stop_pair(services, slug, *two)
+
+
+def measure_noise(services: Services, slug: str, set_id: int) -> dict[str, Any]:
+    """:func:`comparison` with its noise; blocks until that is measured."""
+    if two := _best_and_ensemble(services, slug, set_id):
+        pair_figures.judge_pair(services, slug, *two)
+    return comparison(services, slug, set_id)
+
+
+def _ensemble(services: Services, slug: str, set_id: int) -> PredictionSet:
+    record = predictions.get_set(services.database(slug), set_id)
+    if record.kind != "ensemble":
+        raise BadRequest(f"Prediction set {set_id} is not an ensemble.")
+    return record
+
+
+def _best_and_ensemble(services: Services, slug: str, set_id: int) -> tuple[PredictionSet, PredictionSet] | None:
+    table = comparison(services, slug, set_id)
+    if table["best"] is None:
+        return None
+    best = predictions.get_set(services.database(slug), table["rows"][table["best"]]["set"])
+    return best, _ensemble(services, slug, set_id)
+
+
+def _kept_noise(
+    services: Services, slug: str, best_id: int, record: PredictionSet, metric: str
+) -> dict[str, Any] | None:
+    kept = pair_figures.find_pair(services, slug, predictions.get_set(services.database(slug), best_id), record)
+    return kept and {"figure": metric, **kept["differences"][metric]}
 
 
 def _row(services: Services, slug: str, set_id: int, metric: str) -> dict[str, Any]:
@@ -256,6 +313,7 @@ def _row(services: Services, slug: str, set_id: int, metric: str) -> dict[str, A
     named = {figure: getattr(figures, figure) for figure in FIGURES}
     return {
         "set": set_id,
+        "side": str(comparison_sides.side_of(services, slug, record)),
         "run": record.run_id,
         "checkpoint_id": record.checkpoint_id,
         "name": name,
@@ -266,32 +324,22 @@ def _row(services: Services, slug: str, set_id: int, metric: str) -> dict[str, A
     }
 
 
-def _verdict(rows: list[dict[str, Any]], ensemble: dict[str, Any], metric: str) -> str:
-    if not rows:
+def _verdict(best: dict[str, Any] | None, ensemble: dict[str, Any], metric: str, noise: dict[str, Any] | None) -> str:
+    """The scores; with the noise also what they mean."""
+    if best is None:
         return "The members' predictions are gone, so there is nothing to compare with."
-    best = _best_row(rows)
-    return explain_gain(metric, best, ensemble, f"for its best member ({best['name']})", "as an ensemble")
-
-
-def _best_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return max(rows, key=lambda row: row["score"])
+    text = (
+        f"{ensemble['score']:.3f} as an ensemble, {best['score']:.3f} for its best member ({best['name']}), "
+        f"by the run's selection metric, {TITLES[metric]}"
+    )
+    moved = explain_moves(metric, best, ensemble)
+    told = explain_outcome(text, noise) if noise else f"{text}."
+    return f"{told} {moved}." if moved else told
 
 
 def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> list[dict[str, Any]]:
     """Stored ensembles, newest first, as plain records."""
     return [asdict(item) for item in review.list_sets(services, slug, run_id) if item.kind == "ensemble"]
-
-
-def compile_ahead(services: Services) -> int:
-    """See to it that the first fusing, lab or comparison finds its functions compiled; blocks, at first for seconds.
-
-    Returns the exit code of the process that does it; where it fails, jobs compile for themselves.
-    """
-    log = services.workspace.hidden("compile.log")
-    code = start_detached(module_command("app.jobs.compile_kernels"), log).wait()
-    if code:
-        logger.warning("fusing and comparing could not be compiled ahead (exit code %d, see %s)", code, log)
-    return code
 
 
 def fuse_run(
@@ -305,16 +353,16 @@ def fuse_run(
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fuse a run's best checkpoints, or chosen ones, and wait: the ensemble's figures as :func:`review.evaluation`
-    gives them, with ``members`` (the rows beside it), ``verdict`` and ``is_gain``. Raises UserError when it failed."""
+    gives them, with ``members`` (the rows beside it), ``noise``, ``outcome``, ``is_gain`` and ``verdict``. Raises
+    UserError when it failed."""
     queued = request_ensemble(
         services, slug, run_id=run_id, checkpoint_ids=checkpoint_ids, split=split, top=top, options=options
     )
     job = jobs.wait_until_done(services, slug, queued.id, "Fusing", on_change)
-    compared = comparison(services, slug, job.result["set"])
+    compared = measure_noise(services, slug, job.result["set"])
     return {
         "run": compared["run"],
         **review.evaluation(services, slug, compared["set"]),
         "members": compared["rows"][:-1],
-        "verdict": compared["verdict"],
-        "is_gain": compared["is_gain"],
+        **{name: compared[name] for name in ("noise", "outcome", "is_gain", "verdict")},
     }

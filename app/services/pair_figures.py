@@ -8,7 +8,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,22 @@ import numpy as np
 import orjson
 
 from app.errors import BadRequest, Cancelled
+from app.jobs.compile_kernels import COMPARING
 from app.pipeline.data.snapshot import Sample, Samples
 from app.pipeline.evaluate.coco_numbers import evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
+from app.pipeline.evaluate.difference import NUM_RESAMPLES
 from app.pipeline.evaluate.error_budget import spend_errors
 from app.records import PredictionSet
 from app.services import review
+from app.services.compiling import ONLY_ONCE, wait_until_compiled
 from app.services.context import Services
 from app.store import predictions
 from app.store.files import replacing
 
 FIGURES = ("map", "map50", "map75", "f1", "f1_threshold", "precision_at", "recall_at")
 CLASS_FIGURES = ("ap", "ap50", "f1", "threshold")
-_FORMAT = 1  # of the file; another number makes all of them anew
+_FORMAT = 2  # of the file; another number makes all of them anew
 
 Report = Callable[[int, int, str], None]
 
@@ -64,21 +67,29 @@ def judge_pair(
     """The figures of two sets, from their file if they were made before; ``report`` may raise to end the work.
 
     images, left_out, relabeled; first and second: each with :data:`FIGURES`, per_class (label, name, num_truth and
-    :data:`CLASS_FIGURES`) and error_budget; differences: figure -> the fields of Difference with is_clear.
+    :data:`CLASS_FIGURES`) and error_budget; differences: figure -> what Difference.to_json gives.
     Raises BadRequest when the sets have different classes or share no image.
     """
-    path = _path_of(services, slug, first, second)
-    kept = _read(path)
+    kept = find_pair(services, slug, first, second)
     if kept is not None:
         return kept
+    wait_until_compiled(services, (COMPARING,), lambda: report(0, 0, f"Preparing the comparison, {ONLY_ONCE}"))
     made = _judge(load_pair(services, slug, first, second), report)
-    with replacing(path) as temporary:
+    with replacing(_path_of(services, slug, first, second)) as temporary:
         temporary.write_bytes(orjson.dumps(made))
     return made
 
 
+def find_pair(services: Services, slug: str, first: PredictionSet, second: PredictionSet) -> dict[str, Any] | None:
+    """What :func:`judge_pair` gave for the two before; None where it was not asked, or its file is damaged."""
+    try:
+        return orjson.loads(_path_of(services, slug, first, second).read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+
+
 def _judge(pair: Pair, report: Report) -> dict[str, Any]:
-    from app.pipeline.evaluate.bootstrap import NUM_RESAMPLES, compare_sets  # numba takes a quarter of a second to load
+    from app.pipeline.evaluate.bootstrap import compare_sets  # numba takes a quarter of a second to load
 
     report(0, NUM_RESAMPLES, "Judging both")
     sides = [_describe(pair.truth, columns) for columns in (pair.first, pair.second)]
@@ -94,7 +105,7 @@ def _judge(pair: Pair, report: Report) -> dict[str, Any]:
         "relabeled": pair.num_relabeled,
         "first": sides[0],
         "second": sides[1],
-        "differences": {name: {**asdict(item), "is_clear": item.is_clear} for name, item in differences.items()},
+        "differences": {name: item.to_json() for name, item in differences.items()},
     }
 
 
@@ -154,7 +165,7 @@ def ask_for_pair(
     ``wait_s`` at most. Raises what kept the work from its end, once.
     """
     path = _path_of(services, slug, first, second)
-    kept = _read(path)
+    kept = find_pair(services, slug, first, second)
     if kept is not None:
         return {"state": "ready", "figures": kept}
     with _works_guard:
@@ -188,14 +199,6 @@ def _path_of(services: Services, slug: str, first: PredictionSet, second: Predic
     made_from = [_FORMAT, *((record.id, record.created_at, record.snapshot_sha256) for record in (first, second))]
     digest = hashlib.sha256(orjson.dumps(made_from)).hexdigest()
     return services.files(slug).run(second.run_id) / "compared" / f"{digest[:24]}.json"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """What a file tells; None for one that is missing or damaged: it is made anew."""
-    try:
-        return orjson.loads(path.read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
-        return None
 
 
 @lru_cache(maxsize=1)

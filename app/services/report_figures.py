@@ -1,7 +1,7 @@
 """Figures of a report as SVG text that stands on its own: no script, no font, no address of anywhere else.
 
 Colors are those of the screen's light theme; the first of two is blue, the second orange and dashed, so that they
-differ without color too. What is inside the noise is gray.
+differ without color too. What is within the noise is gray.
 """
 
 import math
@@ -11,6 +11,7 @@ from html import escape
 WIDTH_PX, HEIGHT_PX = 640, 280
 ROW_PX = 34
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 44
+_NAMES = 140  # pixels at the left where rows have names
 _COLORS = ("#0072b2", "#d55e00", "#7b8794")
 _NOISE = 2  # the place of gray
 _TEXT, _GRID = "#1a232e", "#d9dee4"
@@ -44,26 +45,26 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]]) 
     """Name, difference, low and high of each row, around a line at 0."""
     reach = max((abs(value) for _, *values in rows for value in values), default=0.0) * 1.1 or 1.0
     height = _TOP + ROW_PX * len(rows) + _BOTTOM
-    zero = _across(0, -reach, reach)
+    zero = _across(0, -reach, reach, _NAMES)
     parts = [_line(zero, _TOP, zero, height - _BOTTOM, _TEXT)]
     for tick in sorted({sign * tick for tick in _ticks(reach, 3) for sign in (-1, 1)}):
-        at = _across(tick, -reach, reach)
+        at = _across(tick, -reach, reach, _NAMES)
         parts += [_line(at, _TOP, at, height - _BOTTOM, _GRID)] if tick else []
         parts.append(_text(at, height - _BOTTOM + 18, f"{tick:+g}" if tick else "0", "middle"))
     for number, (name, difference, low, high) in enumerate(rows):
         y = _TOP + ROW_PX * (number + 0.5)
-        begin, end = (_across(value, -reach, reach) for value in (low, high))
+        begin, end = (_across(value, -reach, reach, _NAMES) for value in (low, high))
         color = _NOISE if low <= 0 <= high else int(difference > 0)
         parts.append(_line(begin, y, end, y, _COLORS[color], 3))
-        parts.append(_dot(f"{_across(difference, -reach, reach):.1f},{y:.1f}", color, 5))
-        parts.append(_text(_LEFT - 8, y + 4, name, "end"))
+        parts.append(_dot(f"{_across(difference, -reach, reach, _NAMES):.1f},{y:.1f}", color, 5))
+        parts.append(_text(_NAMES - 8, y + 4, name, "end"))
     return _frame(title, parts, height)
 
 
 def draw_bars(title: str, names: tuple[str, str], rows: Sequence[tuple[str, float, float]]) -> str:
     """Name and two values of each row, as a pair of bars from 0."""
     reach = max((value for _, *values in rows for value in values), default=0.0) * 1.15 or 1.0
-    left, height = 130, _TOP + ROW_PX * len(rows) + 16
+    left, height = _NAMES, _TOP + ROW_PX * len(rows) + 16
     parts = []
     for number, (name, *values) in enumerate(rows):
         top = _TOP + ROW_PX * number + 4
@@ -86,8 +87,8 @@ def _ticks(end: float, most: int = 6) -> list[float]:
     return [round(number * step, 9) for number in range(math.floor(end / step) + 1)]
 
 
-def _across(value: float, low: float, high: float) -> float:
-    return _LEFT + (WIDTH_PX - _LEFT - _RIGHT) * (value - low) / (high - low)
+def _across(value: float, low: float, high: float, left: float = _LEFT) -> float:
+    return left + (WIDTH_PX - left - _RIGHT) * (value - low) / (high - low)
 
 
 def _down(value: float) -> float:

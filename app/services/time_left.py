@@ -38,6 +38,10 @@ class TimeLeft:
         part.done = min(done, part.units)
         self._last = now
 
+    def skip(self) -> None:
+        """The time since the last call was spent on none of the parts."""
+        self._last = self._clock()
+
     @property
     def left_s(self) -> float:
         """Seconds until the end of all parts."""

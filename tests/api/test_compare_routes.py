@@ -37,10 +37,10 @@ def test_sides_and_figures(client, project, second):
     assert [side["side"] for side in sides["sides"]] == ["run-1", f"run-{second}"]
     answer = client.get("compare/figures", params={"first": "run-1", "second": f"run-{second}"})
     assert (answer.status_code, answer.json()["state"]) == (200, "ready")
-    assert set(answer.json()["figures"]["differences"]) == {"map", "map50", "map75", "f1"}
+    assert set(answer.json()["figures"]["differences"]) == {"map", "map50", "map75", "f1", "map50_f1"}
     ensemble = client.get("compare/figures", params={"first": "run-1", "second": f"set-{add_ensemble(project)}"}).json()
     assert ensemble["figures"]["differences"]["map"]["difference"] == 0
-    assert "Inside the noise" in ensemble["figures"]["verdict"]
+    assert "Within the noise" in ensemble["figures"]["verdict"]
     images = client.get("compare/images", params={"first": "run-1", "second": f"run-{second}", "limit": 2}).json()
     assert (len(images["images"]), images["total"], images["next"]) == (2, 6, 2)
 

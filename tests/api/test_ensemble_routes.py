@@ -6,6 +6,7 @@ from app.api import failures
 from app.api.routes import ensembles as ensemble_routes
 from app.services import ensemble_lab, jobs
 from app.store import jobs as job_store
+from app.store import predictions
 from tests.services.review_project import make_review_project
 
 
@@ -38,6 +39,29 @@ def test_ensemble_is_queued_and_errors_are_told(client, project):
     assert refused.status_code == 400
     assert "method" in refused.json()["error"]
     assert client.get("ensembles").json() == {"ensembles": []}
+
+
+def test_noise_of_an_ensemble_is_asked_for_and_stopped(client, project):
+    database = project.services.database(project.slug)
+    with database.write() as db:
+        common = {"run_id": project.run_id, "split": "valid", "snapshot_sha256": "a" * 64}
+        options = {"method": "wbf", "iou_threshold": 0.5}
+        number = predictions.store_predictions(
+            db, **common, detections={}, name="Nothing found", members=project.set_ids[:2], options=options
+        )
+    table = client.get(f"ensembles/{number}").json()
+    assert (table["noise"], table["outcome"]) == (None, None)
+    assert client.delete(f"ensembles/{number}/noise").status_code == 204  # nothing goes on: harmless
+    for _ in range(60):
+        answer = client.get(f"ensembles/{number}/noise")
+        if answer.status_code == 200:
+            break
+        assert (answer.status_code, answer.json()["state"]) == (202, "working")
+    measured = answer.json()["table"]
+    assert measured == client.get(f"ensembles/{number}").json()
+    assert (measured["outcome"], measured["is_gain"]) == ("worse", False)
+    assert measured["verdict"].startswith("Worse: 0.000 as an ensemble")
+    assert client.get(f"ensembles/{project.set_ids[0]}/noise").status_code == 400
 
 
 def test_lab_is_queued_read_and_a_row_of_it_kept_as_an_ensemble(client, project):

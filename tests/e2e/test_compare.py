@@ -33,12 +33,14 @@ def open_page(page, project, **params):
 
 
 def test_figures_sides_curves_and_reports(page, project, second):
-    open_page(page, project)
+    page.goto(f"/train?project={project.slug}&run={second}")
+    page.locator(".train-toolbar").get_by_role("link", name="Compare").click()
+    page.wait_for_selector("anchorage-compare[data-state=ready]")
     assert f"sides=run-{project.run_id}%2Crun-{second}" in page.url  # the older run first
     row = page.locator("[data-figure=map75]")
     assert row.locator("svg .range").count() == 1
     is_clear = row.get_attribute("data-clear") == "true"
-    assert ("is better" if is_clear else "inside the noise") in row.inner_text()
+    assert ("is better" if is_clear else "within the noise") in row.inner_text()
     option = page.locator("[data-option=epochs] td")
     assert option.all_inner_texts() == ["Epochs", "4", "3"] and "training image" in option.first.get_attribute("title")
     for name in ("html", "md"):
@@ -61,6 +63,12 @@ def test_figures_sides_curves_and_reports(page, project, second):
     page.reload()
     page.wait_for_selector(".curves[data-axis=time][data-loaded=true]")
     page.click("[data-tab=classes]")
+    page.evaluate("window.isSamePage = true")
+    page.go_back()  # a tab is a place to come back from
+    page.wait_for_selector("anchorage-compare[data-tab=curves] .curves[data-axis=time]")
+    page.go_forward()
+    page.wait_for_selector("anchorage-compare[data-tab=classes] [data-class]")
+    assert page.evaluate("window.isSamePage")
     assert page.locator("[data-class] .name").all_inner_texts() == ["Red cell", "White cell"]
     assert page.locator("anchorage-compare i").count() == 0
 
@@ -119,6 +127,19 @@ def test_notes_are_saved_kept_and_not_written_over(page, project, second):
     page.goto(f"/review?project={project.slug}")
     page.wait_for_selector("anchorage-review[data-state]")
     assert run_notes.get_notes(*at)["hypothesis"] == "On the way out."
+
+
+def test_a_single_checkpoint_is_told_what_a_comparison_needs(page, project):
+    def keep_one(route):
+        (run, *_) = route.fetch().json()["runs"]
+        route.fulfill(json={"runs": [{**run, "checkpoints": run["checkpoints"][:1], "sets": []}]})
+
+    page.route(f"**/api/projects/{project.slug}/review", keep_one)
+    page.goto(f"/compare?project={project.slug}")
+    page.wait_for_selector("anchorage-compare[data-state=single]")
+    text = page.locator(".wait").inner_text()
+    assert "Train another run" in text and "choose" not in text
+    assert page.locator("[data-pick=add]").is_disabled()
 
 
 def test_missing_predictions_are_offered_followed_and_stopped(page, project, second):

@@ -210,7 +210,15 @@ def test_other_modules_fill_tabs_and_narrow_the_page(opened, project):
     opened.get_by_role("tab", name="Figures").click()
     opened.locator(".review .histogram button").first.click()  # a bar narrows the page too
     opened.wait_for_selector("text=Showing:")
-    assert int(opened.locator("anchorage-review").get_attribute("data-images")) < 24
+    narrowed = opened.locator("anchorage-review").get_attribute("data-images")
+    assert int(narrowed) < 24
+    opened.locator(".review .tile").first.click()
+    opened.wait_for_selector(".single[data-image]")
+    opened.go_back()
+    opened.wait_for_selector(f"anchorage-review[data-images='{narrowed}'] .single", state="hidden")
+    opened.go_back()
+    opened.wait_for_selector("anchorage-review[data-images='24']")
+    assert "showing=" not in opened.url and not opened.locator(".showing").is_visible()
 
 
 def test_worst_images_come_first(opened):
@@ -245,9 +253,20 @@ def test_one_image_opens_large_and_arrows_lead_on(opened):
     opened.keyboard.press("ArrowRight")
     opened.wait_for_selector(f".single[data-image='{ids[1]}']")
     assert opened.locator(".single .a-canvas canvas").nth(1).evaluate(INK) > 0
-    opened.keyboard.press("Escape")
+    places = opened.evaluate("window.isSamePage = true, history.length")
+    move(opened, "Score threshold", 0.75)
+    opened.wait_for_function("location.search.includes('score=0.75')")
+    opened.go_back()  # to the grid: what was set meanwhile stays set, and nothing is loaded anew
     opened.wait_for_selector(".single", state="hidden")
-    assert "image=" not in opened.url
+    assert "image=" not in opened.url and "score=0.75" in opened.url
+    assert float(opened.get_by_role("slider", name="Score threshold", exact=True).input_value()) == 0.75
+    opened.go_forward()
+    opened.wait_for_selector(f".single[data-image='{ids[1]}']")
+    opened.keyboard.press("Escape")  # the way in and the way out are one place, not two
+    opened.keyboard.press("Escape")
+    opened.wait_for_function("!location.search.includes('image=')")
+    opened.wait_for_selector(".single", state="hidden")
+    assert opened.evaluate("[window.isSamePage, history.length]") == [True, places]
 
 
 def test_predictions_that_are_missing_are_offered_and_followed_after_a_reload(opened, project):

@@ -316,12 +316,12 @@ def test_curves_are_drawn_where_both_runs_were_validated(project, second, tmp_pa
     assert "0.3" in html and "minutes of training" in html
 
 
-def test_a_report_says_what_is_inside_the_noise(project):
+def test_a_report_says_what_is_within_the_noise(project):
     sides = (Side("run", project.run_id), Side("set", add_ensemble(project)))
     compared = comparing.compare(project.services, project.slug, *sides)
     html = comparison_report.render(compared, "Blood cells", ".html")
-    assert html.count("+0.000 (+0.000 to +0.000), inside the noise") == 4
-    assert "both have the same mAP50" in html and html.count('stroke="#7b8794"') == 4
+    assert html.count("+0.000 (+0.000 to +0.000), within the noise") == 5
+    assert "both have the same mAP50" in html and html.count('stroke="#7b8794"') == 5
 
 
 def test_another_kind_of_file_is_refused(comparison, tmp_path):

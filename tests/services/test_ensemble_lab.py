@@ -107,8 +107,11 @@ def test_smallest_subset_is_within_two_tenths_of_a_point_of_the_best(result):
 def test_verdict_compares_with_the_best_member_on_images_that_tuning_did_not_see(result):
     best = max(row["judged"]["score"] for row in result["alone"])
     assert result["gain"] == pytest.approx(result["methods"][result["best"]]["judged"]["score"] - best)
-    assert result["is_gain"] == (result["gain"] >= 0.001)
-    assert result["verdict"].startswith("Gain: " if result["is_gain"] else "No gain: ")
+    noise = result["noise"]
+    assert noise["difference"] == pytest.approx(result["gain"])  # F1 at the thresholds of the tuning half, too
+    assert noise["low"] <= noise["difference"] <= noise["high"] and noise["detectable"] > 0
+    assert result["outcome"] == noise["outcome"] and result["is_gain"] == (noise["low"] > 0)
+    assert result["verdict"].startswith(f"{noise['words']}: ")
     assert f"{best:.3f} for the best member" in result["verdict"]
 
 
@@ -135,8 +138,8 @@ def test_the_same_predictions_thrice_are_no_gain_and_one_member_is_enough(projec
                 checkpoint_id=checkpoint_id,
             )
     found = carry_out(copies, request(copies))
-    assert (found["is_gain"], len(found["smallest"]["members"])) == (False, 1)
-    assert found["verdict"].startswith("No gain: ")
+    assert (found["outcome"], found["is_gain"], len(found["smallest"]["members"])) == ("noise", False, 1)
+    assert found["verdict"].startswith("Within the noise: ")
 
 
 def test_cost_is_that_of_all_members_and_of_fusing_where_the_model_was_measured(project, result):

@@ -2,7 +2,8 @@ import pytest
 
 from app.errors import BadRequest, Cancelled, UserError
 from app.pipeline.types import Detections
-from app.services import ensembling, jobs, review
+from app.services import comparing, ensembling, jobs, review
+from app.services.comparison_sides import parse_side
 from app.store import predictions, runs
 from tests.services.review_project import make_review_project
 
@@ -58,8 +59,8 @@ def test_ensemble_is_stored_and_judged_beside_its_members(project, method):
     assert [row["is_ensemble"] for row in table["rows"]] == [False, False, False, True]
     best = max(row["score"] for row in table["rows"][:-1])
     assert table["gain"]["score"] == pytest.approx(table["rows"][-1]["score"] - best)
-    assert table["is_gain"] == (table["gain"]["score"] >= 0.001)
-    assert table["verdict"].startswith("Gain" if table["is_gain"] else "No gain")
+    assert (table["noise"], table["outcome"], table["is_gain"]) == (None, None, None)  # asked for afterwards
+    assert table["verdict"].startswith(f"{table['rows'][-1]['score']:.3f} as an ensemble, {best:.3f} for its best")
     assert seen[-1] == (6, 6, "Fusing")
     record = predictions.get_set(project.services.database(project.slug), table["set"])
     assert (record.kind, record.options["method"], record.members) == ("ensemble", method, tuple(project.set_ids))
@@ -86,9 +87,31 @@ def test_the_same_weights_thrice_are_no_gain(project):
                 snapshot_sha256="a" * 64,
                 checkpoint_id=checkpoint_id,
             )
+    number = carry_out(project, request(project))["set"]
+    table = ensembling.measure_noise(project.services, project.slug, number)
+    assert (table["outcome"], table["is_gain"]) == ("noise", False)
+    assert table["verdict"].startswith("Within the noise: ")
+
+
+def test_ensemble_is_told_from_its_best_member_as_compare_tells_them(project):
     table = carry_out(project, request(project))
-    assert table["is_gain"] is False
-    assert table["verdict"].startswith("No gain: ")
+    asked = (project.services, project.slug, table["set"])
+    answer = ensembling.find_noise(*asked, wait_s=30)
+    measured = answer["table"]
+    assert ensembling.measure_noise(*asked) == ensembling.comparison(*asked) == measured
+    assert measured["rows"] == table["rows"]
+    best, ensemble = measured["rows"][measured["best"]], measured["rows"][-1]
+    noise = measured["noise"]
+    assert (noise["figure"], noise["difference"]) == ("map50_f1", pytest.approx(table["gain"]["score"]))
+    assert noise["low"] <= noise["difference"] <= noise["high"]
+    sides = [parse_side(row["side"]) for row in (best, ensemble)]
+    compared = comparing.find_figures(project.services, project.slug, *sides, wait_s=0)  # kept: no work is begun
+    assert compared["figures"]["differences"]["map50_f1"] == {k: v for k, v in noise.items() if k != "figure"}
+    expected = "gain" if noise["low"] > 0 else "worse" if noise["high"] < 0 else "noise"
+    assert (measured["outcome"], measured["is_gain"]) == (expected, expected == "gain")
+    words = {"gain": "Gain: ", "noise": "Within the noise: ", "worse": "Worse: "}[expected]
+    assert measured["verdict"].startswith(words)
+    assert f"The difference is {noise['difference']:+.3f}, 95 % interval {noise['low']:+.3f}" in measured["verdict"]
 
 
 def test_missing_predictions_are_made_first(project):

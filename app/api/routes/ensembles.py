@@ -11,6 +11,7 @@ from app.services import ensemble_lab, ensembling
 from app.services.context import Services
 
 Split = Literal["train", "valid", "test"]
+WAIT_S = 0.5  # small sets are judged within it
 Views = Literal["off", "flip", "flip_scales"]
 
 
@@ -58,6 +59,18 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/ensembles/{set_id}")
     def ensemble(slug: str, set_id: int) -> Response:
         return json_answer(ensembling.comparison(services, slug, set_id))
+
+    @router.get("/ensembles/{set_id}/noise")
+    def noise(slug: str, set_id: int) -> Response:
+        answer = ensembling.find_noise(services, slug, set_id, WAIT_S)
+        response = json_answer(answer)
+        response.status_code = 200 if answer["state"] == "ready" else 202
+        return response
+
+    @router.delete("/ensembles/{set_id}/noise", status_code=204)
+    def stop_noise(slug: str, set_id: int) -> Response:
+        ensembling.stop_noise(services, slug, set_id)
+        return Response(status_code=204)
 
     @router.post("/ensemble-labs")
     def start_lab(slug: str, body: LabBody) -> dict[str, Any]:

@@ -19,11 +19,13 @@ from numba import njit
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.evaluate.average_precision import RECALLS
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
+from app.pipeline.evaluate.difference import NUM_RESAMPLES, Difference
 from app.pipeline.evaluate.matching import match_columns_at
+from app.pipeline.evaluate.selection import selection_score
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # as pycocotools makes them, to the bit
-NUM_RESAMPLES = 1000
-FIGURES = ("map", "map50", "map75", "f1")
+BLEND = "map50_f1"  # half of each, by which a run's best checkpoint is chosen
+FIGURES = ("map", "map50", "map75", "f1", BLEND)
 # The normal quantiles of a two-sided test at 5 % and of a power of 80 %.
 DETECTABLE_ERRORS = 1.959964 + 0.841621
 _DRAWS_AT_ONCE = 1 << 23  # counts of images that are held at a time, two bytes each
@@ -57,8 +59,8 @@ class Outcomes:
     num_truth: np.ndarray
 
     @classmethod
-    def of(cls, truth: GroundTruth, detections: DetectionColumns) -> "Outcomes":
-        """Match once at every threshold."""
+    def of(cls, truth: GroundTruth, detections: DetectionColumns, threshold: float | None = None) -> "Outcomes":
+        """Match once at every IoU threshold; with a score ``threshold`` F1 is that at it, else the best one."""
         num_classes = len(truth.categories)
         order = np.lexsort((-detections.scores, detections.labels))
         image, scores, labels = (
@@ -72,7 +74,7 @@ class Outcomes:
         run_end = _ends_of_equals(labels, image, scores)
         is_careful = (ignored > 0) | ((run_end - np.append(0, run_end)[: len(order)] > 1) & _run_has(found, run_end))
         right, right_ends = _list_right(found, class_ends)
-        pooled_image, pooled_found, pooled_end = _pool(image, scores, found, ignored)
+        pooled_image, pooled_found, pooled_end = _pool(image, scores, found, ignored, threshold)
         plain = ~truth.is_crowd
         cell = truth.image_index[plain] * num_classes + truth.labels[plain] - 1
         counts = np.bincount(cell, minlength=truth.num_images * num_classes)
@@ -100,41 +102,13 @@ class Outcomes:
         rows = (self.image, self.found, self.ignored, self.run_end, self.class_ends)
         ap = _resampled_ap(draws, *rows, self.right, self.right_ends, self.needs_care, num_truth, RECALLS)
         pooled = (self.pooled_image, self.pooled_found, self.pooled_end)
-        f1 = _resampled_f1(draws, *pooled, num_truth.sum(axis=1))
-        return {
+        figures = {
             "map": _mean_of_measured(ap),
             "map50": _mean_of_measured(ap[:, :, _IOU_50]),
             "map75": _mean_of_measured(ap[:, :, _IOU_75]),
-            "f1": f1,
+            "f1": _resampled_f1(draws, *pooled, num_truth.sum(axis=1)),
         }
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A figure of two sets of predictions for the same images.
-
-    difference: second less first. low, high: the 95 % interval of the difference; first_low … second_high: those of
-    the figures themselves. share_better: the share of resamples in which the second is better, equals counted half.
-    detectable: the smallest true difference that images like these would show in four of five cases (2.8 standard
-    errors of the difference).
-    """
-
-    first: float
-    first_low: float
-    first_high: float
-    second: float
-    second_low: float
-    second_high: float
-    difference: float
-    low: float
-    high: float
-    share_better: float
-    detectable: float
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether chance alone does not explain it: the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        return {**figures, BLEND: selection_score(BLEND, figures)}
 
 
 def compare_sets(
@@ -144,12 +118,14 @@ def compare_sets(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    thresholds: tuple[float | None, float | None] = (None, None),
 ) -> dict[str, Difference]:
     """Paired bootstrap of :data:`FIGURES`; the same seed gives the same numbers.
 
+    thresholds: the scores at which F1 is taken, of the first and of the second; None: the best F1 of each draw.
     ``on_progress`` hears how many resamples of how many are done, first 0; what it raises ends the work.
     """
-    sets = [Outcomes.of(truth, columns) for columns in (first, second)]
+    sets = [Outcomes.of(truth, *given) for given in zip((first, second), thresholds, strict=True)]
     once = np.ones((1, truth.num_images), np.uint16)
     whole = [outcomes.figures(once) for outcomes in sets]
     resampled: list[dict[str, list[np.ndarray]]] = [{name: [] for name in FIGURES} for _ in sets]
@@ -212,12 +188,19 @@ def _list_right(found: np.ndarray, class_ends: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _pool(
-    image: np.ndarray, scores: np.ndarray, found: np.ndarray, ignored: np.ndarray
+    image: np.ndarray, scores: np.ndarray, found: np.ndarray, ignored: np.ndarray, threshold: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """image, found and the ends of scores that a true positive has; at the first threshold, without ignored ones."""
+    """image, found and the ends of scores that a true positive has; at the first IoU threshold, without ignored ones.
+
+    With a score ``threshold`` only the rows that reach it, and the last of them is the only end.
+    """
     rows = np.argsort(-scores, kind="stable")
     rows = rows[(ignored[rows] & 1) == 0]
+    if threshold is not None:
+        rows = rows[scores[rows] >= threshold]
     is_found = (found[rows] & 1) > 0
+    if threshold is not None:
+        return image[rows], is_found, np.arange(len(rows)) == len(rows) - 1
     end = _ends_of_equals(scores[rows])
     is_end = np.zeros(len(rows), bool)
     is_end[end[is_found] - 1] = True

@@ -21,7 +21,7 @@ from app.pipeline.data.split import SplitItem, group_aware_split
 from app.pipeline.ensemble import METHODS, FusionOptions, fuse_columns
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.selection import selection_score
-from app.pipeline.fusion.columns import MemberColumns
+from app.pipeline.fusion.columns import Columns, MemberColumns
 from app.pipeline.fusion.judging import Figures, Judge
 from app.pipeline.fusion.tune import tune
 from app.pipeline.types import Detections
@@ -81,15 +81,21 @@ class Half:
             rounds.append(time.perf_counter() - began)
         return min(rounds) / self.columns.num_images
 
+    def fused(self, options: FusionOptions) -> DetectionColumns:
+        """All members fused, as they would be stored."""
+        return _as_stored(fuse_columns(self.columns, options))
+
     def _judge_fused(self, columns: MemberColumns, options: FusionOptions, threshold: float | None) -> Figures:
-        fused = fuse_columns(columns, options)
-        rows = DetectionColumns(
-            fused.image_index,
-            fused.to_pixels().astype(np.float64),
-            np.clip(fused.scores, 0, 1).astype(np.float32).astype(np.float64),  # as they would be stored
-            fused.labels.astype(np.int64),
-        )
-        return self.judge.judge(rows, threshold)
+        return self.judge.judge(_as_stored(fuse_columns(columns, options)), threshold)
+
+
+def _as_stored(fused: Columns) -> DetectionColumns:
+    return DetectionColumns(
+        fused.image_index,
+        fused.to_pixels().astype(np.float64),
+        np.clip(fused.scores, 0, 1).astype(np.float32).astype(np.float64),
+        fused.labels.astype(np.int64),
+    )
 
 
 def split_in_halves(samples: Sequence[Sample], sources: Mapping[int, str], seed: int) -> np.ndarray:
@@ -111,11 +117,13 @@ def run_lab(
     metric: str,
     methods: Sequence[str] = METHODS,
     tick: Tick = lambda message: None,
+    on_resampled: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Tune and judge every method with each of ``views``, and take the best ensemble apart.
 
     open_halves: gives the halves (for tuning, for judging) of the same members as they predict with some views; only
-    those of one are in memory. ``tick`` is called before each trial with the name of its method.
+    those of one are in memory. ``tick`` is called before each trial with the name of its method, ``on_resampled`` while
+    the noise is measured, with how many resamples of how many are done.
 
     ``alone``: views, member, ``tuned`` and ``judged`` (Figures as dicts with ``score``, by the selection ``metric``).
     ``methods``: views, method, options, ``plain`` (judged with the options as they come), tuned, judged, fuse_ms (an
@@ -123,6 +131,8 @@ def run_lab(
     figures of the best method without it (``without``) and what it brings (``score`` and ``map``, the whole less that).
     ``smallest``: the fewest members whose mAP on the tuning half is within NEAR_BEST of the best subset's: ``members``
     (indices), tuned, judged, and ``num_tried``. Judged F1 uses the score threshold of the tuning half.
+    ``best_alone``: index in ``alone``, the best on the judging half. ``noise``: the judged score of ``best`` less that
+    of ``best_alone``, as Difference.to_json gives it.
     """
     alone: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
@@ -134,13 +144,35 @@ def run_lab(
     if rows[best]["views"] != views[-1]:
         measure = _Measure(*open_halves(rows[best]["views"]), metric, tick)
     options = FusionOptions.model_validate(rows[best]["options"])
-    return {
+    found = {
         "alone": alone,
         "methods": rows,
         "best": best,
         "contributions": measure.contributions(options, rows[best]["judged"]),
         "smallest": measure.smallest(options),
     }
+    best_alone = max(range(len(alone)), key=lambda index: alone[index]["judged"]["score"])
+    row = alone[best_alone]
+    judging, fused = measure.judging, measure.judging.fused(options)
+    if row["views"] != rows[best]["views"]:
+        del measure, judging
+        judging = open_halves(row["views"])[1]
+    two = (judging.of_member(row["member"]), fused)
+    thresholds = (row["judged"]["threshold"], rows[best]["judged"]["threshold"])
+    noise = _measure_noise(judging.truth, two, thresholds, metric, on_resampled)
+    return {**found, "best_alone": best_alone, "noise": noise}
+
+
+def _measure_noise(
+    truth: GroundTruth,
+    two: tuple[DetectionColumns, DetectionColumns],
+    thresholds: tuple[float, float],
+    metric: str,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    from app.pipeline.evaluate.bootstrap import compare_sets  # loads numba
+
+    return compare_sets(truth, *two, on_progress=on_progress, thresholds=thresholds)[metric].to_json()
 
 
 @dataclass(frozen=True)

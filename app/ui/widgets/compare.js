@@ -14,6 +14,7 @@ import { MAX_SIDES, SidePicker, colorOfSide, existingSides, suggestedSides } fro
 import { waitingFor } from "./compare_waiting.js";
 import { element } from "./element.js";
 import { JobProgress, ProgressCard } from "./job_progress.js";
+import { enterPlace, onReturn } from "./places.js";
 import { SPLITS } from "./run_words.js";
 import { openWithWeights } from "./weights_page.js";
 
@@ -31,6 +32,7 @@ class AnchorageCompare extends HTMLElement {
     if (this._keys) return;
     this._keys = new AbortController();
     document.addEventListener("keydown", (event) => this.view?.onKey?.(event), { signal: this._keys.signal });
+    onReturn(() => this._return(), this._keys.signal);
     this._themeWatch = new MutationObserver(() => this._retheme());
     this._themeWatch.observe(document.documentElement, { attributeFilter: ["class"] });
     this._start();
@@ -227,9 +229,24 @@ class AnchorageCompare extends HTMLElement {
     this._showTab();
   }
 
+  /** A tab is a view of the whole page: Back returns from it. */
   _openTab(name) {
+    if (name !== this.tab) enterPlace("tab", {});
     this.tab = name;
     this._showTab();
+  }
+
+  /** Back or Forward: the tab follows the address, other sides are opened as they stand there. */
+  _return() {
+    if (!this.picker) return;
+    const before = this._chosen();
+    this._choose();
+    if (this._chosen() === before) this._showTab();
+    else this._open();
+  }
+
+  _chosen() {
+    return [this.sides, this.pair, this.split].join(" ");
   }
 
   _onTabKey(event) {
@@ -238,7 +255,8 @@ class AnchorageCompare extends HTMLElement {
     event.preventDefault();
     event.stopPropagation();
     const names = Object.keys(TABS);
-    this._openTab(names[(names.indexOf(this.tab) + step + names.length) % names.length]);
+    this.tab = names[(names.indexOf(this.tab) + step + names.length) % names.length]; // passed through: no place of its own
+    this._showTab();
     this.tabs[names.indexOf(this.tab)].focus();
   }
 

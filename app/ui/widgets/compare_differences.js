@@ -12,6 +12,7 @@ const FIGURES = {
   map50: ["mAP50", "Mean average precision at IoU .50"],
   map75: ["mAP75", "Mean average precision at IoU .75: boxes must sit tightly"],
   f1: ["F1", "Best F1 at IoU .50"],
+  map50_f1: ["0.5 mAP50 + 0.5 F1", "Half of each: what picks the best checkpoint of a run unless another metric is chosen, and what Ensemble goes by"],
 };
 const KIND_NAMES = Object.fromEntries(KINDS.map(({ key, name }) => [key, name]));
 const NS = "http://www.w3.org/2000/svg";
@@ -64,7 +65,7 @@ export class DifferenceView {
       `Judged on ${images} images of ${this.answer.split} that both have.`,
       left ? `${left} that only one of them has are left out.` : "",
       relabeled ? `${relabeled} were labeled anew between the two; the labels of ${letterOf(this.pair[1])} count.` : "",
-      "The noise is that of drawing the images anew 1,000 times, the same ones for both. An interval that holds 0 is inside the noise. A difference must be at least the smallest detectable one to show on images like these in four of five cases; the light band is what is smaller.",
+      "The noise is that of drawing the images anew 1,000 times, the same ones for both. An interval that holds 0 is within the noise. A difference must be at least the smallest detectable one to show on images like these in four of five cases; the light band is what is smaller.",
     ];
     return texts.filter(Boolean).join(" ");
   }
@@ -74,7 +75,7 @@ export class DifferenceView {
     const [first, second] = this.pair;
     const isMeasured = item.first >= 0;
     const better = item.difference > 0 ? second : first;
-    const words = !isMeasured ? "nothing to measure" : item.is_clear ? `${letterOf(better)} is better` : "inside the noise";
+    const words = item.is_clear ? `${letterOf(better)} is better` : item.words.toLowerCase();
     const value = (figure, low, high) => element("td", { class: "a-number" }, element("span", {}, formatFigure(figure)), element("span", { class: "a-muted interval" }, interval(low, high)));
     const row = element(
       "tr",
@@ -111,7 +112,7 @@ export class DifferenceView {
       "section",
       { class: "a-card options", "data-options": config.length },
       element("h3", { class: "a-subtitle" }, "Options that differ"),
-      config.length ? element("div", { class: "scroll" }, table) : element("p", { class: "a-muted" }, sides.length > 1 ? "None: all were set alike." : "Add a side to see them."),
+      config.length ? element("div", { class: "scroll" }, table) : element("p", { class: "a-muted" }, sides.length > 1 ? "None: all were set alike." : "They are shown once there is a second side."),
     );
   }
 

@@ -15,7 +15,7 @@ export function waitingFor(state, doing) {
 function content(state, { onPredict, onAgain, split }) {
   switch (state.kind) {
     case "single":
-      return emptyState("Choose a second side", "A comparison needs two runs, checkpoints or ensembles. Train another run with other options, or choose a checkpoint.", wayTo(pageURL("/train"), "Train"));
+      return emptyState("One checkpoint is there, and a comparison needs two", "Train another run with other options, or train this one for longer: from its second kept checkpoint on, two of them can be compared.", wayTo(pageURL("/train"), "Train"));
     case "missing": {
       const names = state.missing.map((side) => side.name).join(" and ");
       const count = state.missing[0].images;

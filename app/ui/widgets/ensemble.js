@@ -2,13 +2,15 @@
 // below it the lab, and the sweep of the run's checkpoints. The run, the ensemble and the lab shown stand in the address
 // (run=, set=, lab=).
 //
-// State for tests and styles lies in data-* attributes: state (loading, empty, ready, fusing, failed), set, chosen, gain.
+// State for tests and styles lies in data-* attributes: state (loading, empty, ready, fusing, failed), set, chosen,
+// outcome (of the ensemble shown: gain, noise, worse, or empty while it is not measured).
 
 import { getJSON, getParam, notify, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
 import { emptyState } from "./empty_state.js";
 import { comparisonCard, METHODS } from "./ensemble_comparison.js";
 import { EnsembleLab } from "./ensemble_lab.js";
+import { MeasuringNoise } from "./ensemble_noise.js";
 import { JobProgress } from "./job_progress.js";
 import { isLive } from "./job_states.js";
 import { formatFigure } from "./number_words.js";
@@ -186,6 +188,7 @@ class AnchorageEnsemble extends HTMLElement {
     const owner = this.runs.find((run) => run.id === job.payload.run_id);
     if (owner && owner !== this.run) this._openRun(owner);
     this._setFusing(true);
+    delete this.dataset.outcome;
     this._chooseSplit(job.payload.split);
     this.progress?.end();
     this.progress = new JobProgress([job], { title: "Fusing", onEnd: (ended) => this._ended(ended) });
@@ -211,6 +214,7 @@ class AnchorageEnsemble extends HTMLElement {
 
   _showNone() {
     delete this.dataset.set;
+    delete this.dataset.outcome;
     this.asked = null;
     setParam("set", null);
     const earlier = this._earlier(null);
@@ -231,12 +235,25 @@ class AnchorageEnsemble extends HTMLElement {
       const table = await getJSON(projectURL(`/ensembles/${set.id}`));
       if (this.asked !== set.id) return; // another was chosen meanwhile
       const earlier = this._earlier(set.id);
-      this.outcome.replaceChildren(comparisonCard(table), ...(earlier ? [earlier] : []));
+      const measuring = table.best === null || table.noise ? null : this._measureNoise(set.id);
+      this.card = comparisonCard(table, measuring?.root);
+      this.outcome.replaceChildren(this.card, ...(earlier ? [earlier] : []));
       this.dataset.set = set.id;
-      this.dataset.gain = table.is_gain;
+      this.dataset.outcome = table.outcome ?? "";
     } catch (error) {
       notify(error, "error");
     }
+  }
+
+  /** Whether the difference is more than chance is measured once, when somebody first looks at an ensemble. */
+  _measureNoise(id) {
+    return new MeasuringNoise(projectURL(`/ensembles/${id}/noise`), this, (table) => {
+      if (this.asked !== id || Number(this.dataset.set) !== id) return;
+      const card = comparisonCard(table);
+      this.card.replaceWith(card);
+      this.card = card;
+      this.dataset.outcome = table.outcome ?? "";
+    });
   }
 
   _earlier(shownId) {

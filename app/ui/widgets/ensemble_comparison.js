@@ -17,11 +17,20 @@ export const FIGURES = [
   ["f1", "F1", "Best F1 at IoU .50"],
 ];
 
-/** "Gain" or "No gain" as a chip, and the rest of the verdict. */
-export function verdictLine(verdict, isGain) {
-  const chip = element("span", { class: `a-chip ${isGain ? "good" : "warn"}` }, isGain ? "Gain" : "No gain");
-  const text = verdict.replace(/^(No gain|Gain): /, "");
-  return element("p", { class: "verdict" }, chip, element("span", {}, text.charAt(0).toUpperCase() + text.slice(1)));
+const CHIP_OF = { gain: "good", noise: "", worse: "warn" };
+
+/**
+ * The outcome as a chip: the words before the verdict's colon, which the server chose. null where it is not known.
+ * @param {string} verdict @param {string | null} outcome gain, noise or worse
+ */
+export function outcomeChip(verdict, outcome) {
+  return outcome && element("span", { class: `a-chip ${CHIP_OF[outcome]}`, "data-outcome": outcome }, verdict.split(": ", 1)[0]);
+}
+
+/** The outcome as a chip, and the rest of the verdict. */
+export function verdictLine(verdict, outcome) {
+  const text = (outcome ? verdict.slice(verdict.indexOf(": ") + 2) : verdict).replace(/-(?=\d)/g, "−");
+  return element("p", { class: "verdict" }, outcomeChip(verdict, outcome), element("span", {}, text.charAt(0).toUpperCase() + text.slice(1)));
 }
 
 /** The options of a fusion in words: "IoU 0.55 · from score 0.01 · weights 1 : 0.5". */
@@ -32,8 +41,8 @@ export function optionsText({ method, iou_threshold: iou, skip_threshold: skip, 
   return parts.join(" · ");
 }
 
-/** The card of GET /ensembles/{id}. */
-export function comparisonCard(table) {
+/** The card of GET /ensembles/{id}; `noise` stands below the verdict while it is being measured. */
+export function comparisonCard(table, noise = null) {
   const thresholds = table.rows.map((row) => row.threshold.toFixed(2));
   const notes = [];
   const kept = table.options.score_threshold;
@@ -45,12 +54,21 @@ export function comparisonCard(table) {
   return element(
     "div",
     { class: "a-card" },
-    element("div", { class: "a-toolbar" }, element("h3", { class: "a-subtitle" }, "Ensemble beside its members"), element("span", { class: "spacer" }), element("a", { class: "a-button small", href: pageURL("/review", { set: table.set }) }, "Review the ensemble")),
+    element("div", { class: "a-toolbar" }, element("h3", { class: "a-subtitle" }, "Ensemble beside its members"), element("span", { class: "spacer" }), ...links(table)),
     element("p", { class: "note" }, how),
-    verdictLine(table.verdict, table.is_gain),
+    verdictLine(table.verdict, table.outcome),
+    noise,
     judgedTable(table.rows),
     element("p", { class: "note" }, notes.join(" ")),
   );
+}
+
+function links(table) {
+  const link = (path, params, text) => element("a", { class: "a-button small", href: pageURL(path, params) }, text);
+  const review = link("/review", { set: table.set }, "Review the ensemble");
+  if (table.best === null) return [review];
+  const sides = [table.rows[table.best].side, table.rows.at(-1).side].join(",");
+  return [link("/compare", { sides, split: table.split }, "Compare with its best member"), review];
 }
 
 function judgedTable(rows) {

@@ -1,11 +1,12 @@
 // The ensemble lab on the Ensemble page: choose members and views, run it, read what it found, keep a row. The lab shown,
 // or the one that runs, stands in the address (lab=).
 //
-// State for tests and styles lies in data-* attributes of the root: lab-state (ready, running), lab, gain.
+// State for tests and styles lies in data-* attributes of the root: lab-state (ready, running), lab, outcome.
 
 import { ApiError, dateText, getJSON, getParam, notify, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
 import { emptyState } from "./empty_state.js";
+import { outcomeChip } from "./ensemble_comparison.js";
 import { LabMembers } from "./ensemble_lab_members.js";
 import { labResult } from "./ensemble_lab_result.js";
 import { JobProgress } from "./job_progress.js";
@@ -115,7 +116,7 @@ export class EnsembleLab {
       if (isChosenToo) this.members.choose(lab);
       this.outcome.replaceChildren(labResult(lab, { onUse: (row) => this.keep(id, row), onMeasure: () => this.measure(id) }), ...this.earlier(id));
       this.root.dataset.lab = id;
-      this.root.dataset.gain = lab.is_gain;
+      this.root.dataset.outcome = lab.outcome ?? "";
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       notify(error, "error");
@@ -164,7 +165,7 @@ export class EnsembleLab {
         "li",
         {},
         element("button", { type: "button", class: "a-button small", "data-open-lab": lab.id, onclick: () => this.show(lab.id) }, dateText(lab.created_at)),
-        element("span", { class: `a-chip ${lab.is_gain ? "good" : "warn"}` }, lab.is_gain ? "Gain" : "No gain"),
+        outcomeChip(lab.verdict, lab.outcome),
         element("span", { class: "note" }, `${lab.names.join(", ")} on ${lab.split}${lab.views.length > 1 ? `, ${lab.views.length} kinds of views` : ""}`),
       ),
     );

@@ -8,12 +8,7 @@ import { formatFigure, signed } from "./number_words.js";
 
 /** @param {{onUse: (row: number) => void, onMeasure: () => void}} actions keep a row as an ensemble, measure the models */
 export function labResult(lab, { onUse, onMeasure }) {
-  const best = lab.alone[lab.best_alone];
-  const parts = [verdictLine(lab.verdict, lab.is_gain)];
-  if (!lab.is_gain) {
-    const link = element("a", { href: pageURL("/review", { set: lab.sets[best.views][best.member] }) }, lab.members[best.member].name);
-    parts.push(element("p", { class: "no-gain" }, "By that measure fusing is not worth its time on these images: use ", link, " by itself."));
-  }
+  const parts = [verdictLine(lab.verdict, lab.outcome), advice(lab)];
   const halves = `${lab.num_tuning_images} images of ${lab.split} to tune on, the other ${lab.num_judging_images} to judge on; images of one source stay together.`;
   parts.push(
     element("p", { class: "note", "data-halves": `${lab.num_tuning_images}/${lab.num_judging_images}` }, `${halves} Weights, IoU, thresholds and the best row were chosen on the first half; the figures are those of the second.`),
@@ -22,7 +17,17 @@ export function labResult(lab, { onUse, onMeasure }) {
     contributions(lab),
     smallest(lab),
   );
-  return element("div", { class: "lab-result" }, ...parts);
+  return element("div", { class: "lab-result" }, ...parts.filter(Boolean));
+}
+
+/** What to do where fusing is no clear gain. */
+function advice({ outcome, members, sets, alone, best_alone: place }) {
+  const { views, member } = alone[place];
+  const link = element("a", { href: pageURL("/review", { set: sets[views][member] }) }, members[member].name);
+  const say = (...content) => element("p", { class: "no-gain" }, ...content);
+  if (outcome === "worse") return say("Fusing does harm here: use ", link, " by itself.");
+  if (outcome === "noise") return say("These images do not tell the two apart, and ", link, " by itself takes less time. More labeled images would tell more.");
+  return outcome ? null : say("This lab did not measure whether the difference is more than chance: run it again to learn that.");
 }
 
 // ---- methods and views --------------------------------------------------------------------------------------------

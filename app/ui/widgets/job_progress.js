@@ -31,7 +31,9 @@ class ProgressLine {
     this.left.textContent = seconds === null ? "" : `About ${duration(seconds)} left`;
     const percent = total ? Math.round((100 * done) / total) : 0;
     this.fill.style.width = `${percent}%`;
+    this.bar.classList.toggle("moving", state === "running" && !total && Boolean(message)); // how far is not known
     if (total) this.bar.setAttribute("aria-valuenow", percent);
+    else this.bar.removeAttribute("aria-valuenow");
   }
 
   /** Seconds left at the pace seen so far; null before there is one. */

@@ -4,9 +4,10 @@
 // State for tests and styles lies in data-* attributes: state (loading, empty, missing, predicting, ready, failed),
 // set, tp, fp, fn, counted, images, frame-ms (the last slider step: matching, counting and drawing).
 
-import { getJSON, getParam, projectURL, setParam } from "./api.js";
+import { getJSON, getParam, projectURL } from "./api.js";
 import { fill, select } from "./controls.js";
 import { element } from "./element.js";
+import { onReturn, setParams } from "./places.js";
 import { Predicting } from "./predicting.js";
 import { forgetSet, SetReview } from "./review_set.js";
 import { checkpointTitle, setTitle, splitsOf } from "./run_words.js";
@@ -18,6 +19,7 @@ class AnchorageReview extends HTMLElement {
     if (this._keys) return;
     this._keys = new AbortController();
     document.addEventListener("keydown", (event) => this._onKey(event), { signal: this._keys.signal });
+    onReturn(() => this._return(), this._keys.signal);
     this._themeWatch = new MutationObserver(() => {
       this.review?.retheme();
     });
@@ -130,14 +132,22 @@ class AnchorageReview extends HTMLElement {
   async _open() {
     this._close();
     this._fillChoices();
-    setParam("run", this.run.id);
-    setParam("set", this.set?.id ?? null);
+    const [checkpoint, split] = this.set ? [null, null] : [this.source.split("-")[1], this.split];
+    this.opened = { run: this.run.id, set: this.set?.id ?? null, checkpoint, split };
+    setParams(this.opened);
     this.results.hidden = !this.set;
-    setParam("checkpoint", this.set ? null : this.source.split("-")[1]);
-    setParam("split", this.set ? null : this.split);
     if (!this.set) return this._openPredicting();
     this.results.href = projectURL(`/prediction-sets/${this.set.id}/results`);
     await this._show(this.set);
+  }
+
+  /** Back or Forward: what is looked at follows the address, another set is opened as it stands there. */
+  _return() {
+    if (!this.opened) return;
+    const isSame = Object.entries(this.opened).every(([name, value]) => getParam(name) === (value === null ? null : String(value)));
+    if (isSame) return this.review?.follow();
+    this._choose();
+    this._open().catch((error) => this._fail(error));
   }
 
   /** There are none yet: which ones stands in the address, for a reload while they are made. */

@@ -26,27 +26,28 @@ export class ErrorPages {
    */
   async open(list) {
     this.list = list;
-    await this._turn(0);
+    await this._turn(0, false);
   }
 
   /** Forget the list, as when another set is shown. */
   close() {
     this.list = null;
     this.node.hidden = true;
+    for (const button of this.owner.querySelectorAll("[aria-pressed=true]")) button.setAttribute("aria-pressed", "false");
   }
 
-  async _turn(after) {
+  async _turn(after, isNextPage = true) {
     const { list } = this;
     const query = new URLSearchParams({ ...list.query, after, limit: PAGE_SIZE });
     try {
       const page = await getJSON(projectURL(`${list.path}?${query}`));
-      if (this.list === list) this._show(page, after);
+      if (this.list === list) this._show(page, after, isNextPage);
     } catch (error) {
       notify(error, "error");
     }
   }
 
-  _show(page, after) {
+  _show(page, after, isNextPage) {
     const { title, describe } = this.list;
     const entries = page.errors ?? page.pairs;
     this.after = after;
@@ -57,7 +58,7 @@ export class ErrorPages {
     this.place.textContent = range;
     this.node.hidden = page.total <= PAGE_SIZE;
     const items = entries.map((entry) => ({ imageId: entry.image_id, box: entry.box, kind: describe(entry) }));
-    const detail = { title: this.node.hidden ? title : `${title}, ${range}`, items };
+    const detail = { title: this.node.hidden ? title : `${title}, ${range}`, items, isNextPage };
     this.owner.dispatchEvent(new CustomEvent("review-open", { bubbles: true, detail }));
   }
 }

@@ -4,6 +4,7 @@ import { getParam, setParam } from "./api.js";
 import { ClassThresholds } from "./class_thresholds.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
+import { enterPlace, leavePlace, setParams } from "./places.js";
 import { ReviewBar } from "./review_bar.js";
 import { ReviewCurves } from "./review_curves.js";
 import { ReviewData, SORTS } from "./review_data.js";
@@ -11,7 +12,7 @@ import { ReviewGrid } from "./review_grid.js";
 import { SIZES } from "./review_image.js";
 import { ReviewPanel } from "./review_panel.js";
 import { ReviewProposals } from "./review_proposals.js";
-import { Showing } from "./review_showing.js";
+import { Showing, writtenList } from "./review_showing.js";
 import { ReviewSingle } from "./review_single.js";
 import { ReviewTabs } from "./review_tabs.js";
 import { ratesOf } from "./threshold_curves.js";
@@ -48,7 +49,7 @@ export class SetReview {
     await this.data.load(this.view);
     if (!this.data || this.data.total !== this.data.images.length) return;
     const image = this.data.images.find((item) => item.id === Number(getParam("image")));
-    if (image) this.openImage(image);
+    if (image) this._openImage(image);
   }
 
   destroy() {
@@ -121,7 +122,7 @@ export class SetReview {
     if (!guest.pane.isConnected || guest.node) return;
     guest.node = document.createElement(guest.tag);
     Object.assign(guest.node, { setId: this.evaluation.set.id, view: this._guestView() });
-    guest.node.addEventListener("review-open", ({ detail }) => this._showOnly(detail));
+    guest.node.addEventListener("review-open", ({ detail }) => this._showOnly(detail, guest.node));
     guest.pane.append(guest.node);
     this.tabs.reveal(guest.key);
   }
@@ -131,11 +132,23 @@ export class SetReview {
     return { score, iou, label, nms, isByClass: thresholds !== null };
   }
 
-  /** Show only these images (null: all again): {title, items: {imageId, box?, kind?}[]}. */
-  _showOnly(detail) {
-    this.showing.set(detail);
-    if (this.single.isOpen) this.closeImage();
+  /**
+   * Show only these images (null: all again): {title, items: {imageId, box?, kind?}[]}; with `isNextPage` they are more
+   * of the same list. `sender` is the tab that they come from.
+   */
+  _showOnly(detail, sender = null) {
+    const changes = { showing: writtenList(detail), image: null };
+    if (detail?.isNextPage) setParams(changes);
+    else enterPlace("list", changes);
+    this._narrow(sender);
+    this.single.close();
     this._arrange();
+  }
+
+  /** Take the list of images from the address; tabs that it does not come from have none open. */
+  _narrow(sender = null) {
+    this.showing.follow();
+    for (const { node } of this.guests) if (node && node !== sender) node.pages?.close();
   }
 
   // ---- thresholds and filters: all of it happens in the browser -----------------------------------------------------
@@ -234,7 +247,8 @@ export class SetReview {
   }
 
   _showAll() {
-    this.showing.set(null);
+    setParam("showing", null);
+    this._narrow();
     this.setView({ label: 0, size: -1, kind: -1 });
   }
 
@@ -282,18 +296,35 @@ export class SetReview {
     }
   }
 
-  // ---- one image ----------------------------------------------------------------------------------------------------
+  // ---- places: one image large, a list of images --------------------------------------------------------------------
+
+  /** Back or Forward: the large image and the list follow the address; thresholds and filters stay, and go into it. */
+  follow() {
+    if (!this.data) return;
+    this._narrow();
+    this._writeAddress();
+    this.tabs.writeAddress();
+    const image = this.data.images.find((item) => item.id === Number(getParam("image")));
+    if (image) this._openImage(image);
+    else this.single.close();
+    this._arrange();
+  }
 
   openImage(image) {
-    setParam("image", image.id);
+    if (this.single.isOpen) setParam("image", image.id);
+    else enterPlace("image", { image: image.id });
+    this._openImage(image);
+  }
+
+  _openImage(image) {
     image.update(this.view);
     this.single.open(image, { ...this.view, shown: this.bar.shown }, this.showing.itemsOf(image.id));
   }
 
   closeImage() {
-    setParam("image", null);
     this.single.close();
     this._redraw();
+    leavePlace("image", { image: null });
   }
 
   step(step) {

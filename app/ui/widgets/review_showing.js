@@ -1,7 +1,7 @@
 // "Showing: …": a list of images, with a place to look at in each, that the page is narrowed to. It stands in the
 // address as showing=, so that a reload keeps it; of a very long list only the images do.
 
-import { getParam, setParam } from "./api.js";
+import { getParam } from "./api.js";
 import { element } from "./element.js";
 
 const MAX_ADDRESS = 8000; // letters; a server takes 64 KiB of headers
@@ -11,16 +11,12 @@ export class Showing {
   constructor(onRemove) {
     this.chip = element("span", { class: "a-chip showing" });
     this.onRemove = onRemove;
-    this._take(parsed(getParam("showing")));
+    this.follow();
   }
 
-  /** Narrow the page to {title, items: {imageId, box?, kind?}[]}; null: to nothing. */
-  set(detail) {
-    this._take(detail);
-    setParam("showing", detail ? written(detail) : null);
-  }
-
-  _take(detail) {
+  /** Narrow the page to what the address says. */
+  follow() {
+    const detail = parsed(getParam("showing"));
     this.items = detail ? new Map() : null;
     for (const item of detail?.items ?? []) this.items.set(item.imageId, [...this.itemsOf(item.imageId), item]);
     this.chip.hidden = !detail;
@@ -40,8 +36,11 @@ export class Showing {
   }
 }
 
-/** ["title", [id, kind, x1, y1, x2, y2], …]; boxes to a tenth of a pixel, or none where that gets too long. */
-function written({ title, items }) {
+/** {title, items: {imageId, box?, kind?}[]} for the address, null for none:
+ * ["title", [id, kind, x1, y1, x2, y2], …]; boxes to a tenth of a pixel, or none where that gets too long. */
+export function writtenList(detail) {
+  if (!detail) return null;
+  const { title, items } = detail;
   const rows = items.map(({ imageId, box, kind }) => [imageId, kind ?? "", ...(box ?? []).map((value) => Math.round(value * 10) / 10)]);
   const text = JSON.stringify([title, ...rows]);
   if (text.length <= MAX_ADDRESS) return text;

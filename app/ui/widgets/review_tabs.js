@@ -41,8 +41,13 @@ export class ReviewTabs {
   /** Bring a tab to the front and note it in the address. */
   choose(key) {
     this._wanted = null;
-    setParam("panel", this.tabs.keys().next().value === key ? null : key);
     this._bringUp(key);
+    this.writeAddress();
+  }
+
+  /** The tab that is in front, as panel=. */
+  writeAddress() {
+    setParam("panel", this.tabs.keys().next().value === this.chosen ? null : this.chosen);
   }
 
   _bringUp(key) {

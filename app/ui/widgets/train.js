@@ -9,7 +9,7 @@ import { openRunCard } from "./model_card.js";
 import { duration, formatFigure } from "./number_words.js";
 import { lineColor } from "./palette.js";
 import { RunForm } from "./train_form.js";
-import { RunTable, nextSteps } from "./train_runs.js";
+import { RunTable, comparedRuns, nextSteps } from "./train_runs.js";
 import { TimeBar } from "./train_time.js";
 
 const POLL_MS = 1000;
@@ -271,8 +271,9 @@ class AnchorageTrain extends HTMLElement {
     if (!run) return;
     this.table.update(this.runs, new Set(this.drawn().map((one) => one.id)), this.focusId);
     this.heading.textContent = run.name;
-    const links = `${run.id} ${run.best.score}`;
-    if (links !== this.linksKey) this.links.replaceChildren(...nextSteps(run));
+    const compared = comparedRuns(run, this.runs, this.drawn());
+    const links = JSON.stringify([run.id, run.best.score, compared.map(({ id, name }) => [id, name])]);
+    if (links !== this.linksKey) this.links.replaceChildren(...nextSteps(run, compared));
     this.linksKey = links;
     this.writeNotice(run);
     this.writeFigures(run);

@@ -1,6 +1,7 @@
 // The list of runs: which are drawn, which one is looked at, stop, rename, delete.
 
 import { notify, pageURL, projectURL, sendJSON } from "./api.js";
+import { MAX_SIDES } from "./compare_sides.js";
 import { element } from "./element.js";
 import { isLive } from "./job_states.js";
 import { formatFigure } from "./number_words.js";
@@ -141,12 +142,28 @@ function ask(title, text, action, value = null) {
   });
 }
 
-/** What to do next with a run, as links. */
-export function nextSteps(run) {
+/** What to do next with a run, as links. @param {Object[]} compared it and those to compare it with, as comparedRuns gives them */
+export function nextSteps(run, compared) {
   if (run.best.score === undefined) return [];
+  const sides = compared.map(({ id }) => `run-${id}`).join(",");
+  const names = compared.length > 1 ? compared.map(({ name }) => name).join(", ") : `${run.name}, with another of its checkpoints`;
   return [
     element("a", { class: "a-button small", href: pageURL("/review", { run: run.id }) }, "Review predictions"),
+    element("a", { class: "a-button small", href: pageURL("/compare", { sides }), title: `Compare ${names}` }, compared.length > 2 ? `Compare ${compared.length} runs` : "Compare"),
     element("a", { class: "a-button small", href: pageURL("/ensemble", { run: run.id }) }, "Ensemble"),
     element("a", { class: "a-button small", href: pageURL("/export", { run: run.id }) }, "Export"),
   ];
+}
+
+/**
+ * The runs to compare one with, the oldest first: those whose curves are drawn beside it, else the one before it.
+ * @param {Object[]} runs newest first @param {Object[]} drawn those of them with curves
+ */
+export function comparedRuns(run, runs, drawn) {
+  const hasWeights = ({ best }) => best.score !== undefined;
+  const beside = drawn.filter((one) => one !== run && hasWeights(one));
+  const others = runs.filter((one) => one !== run && hasWeights(one));
+  const before = others.find((one) => one.id < run.id) ?? others[0];
+  const chosen = beside.length ? beside.slice(0, MAX_SIDES - 1) : before ? [before] : [];
+  return [...chosen, run].sort((a, b) => a.id - b.id);
 }

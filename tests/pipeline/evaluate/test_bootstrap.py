@@ -6,6 +6,8 @@ import pytest
 from app.pipeline.evaluate.bootstrap import Outcomes, compare_sets, draw_images
 from app.pipeline.evaluate.coco_numbers import evaluate
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
+from app.pipeline.evaluate.selection import selection_score
+from app.pipeline.fusion.judging import Judge
 from app.pipeline.types import Detections
 from tests.pipeline.evaluate.evaluation_cases import make_categories, make_sample, random_case
 
@@ -33,7 +35,7 @@ def test_resampled_figures_equal_judging_the_resampled_set(seed):
     for row, drawn in enumerate(draws):
         expected = evaluate(*repeat_images(truth, detections, drawn))
         for name, values in figures.items():
-            assert values[row] == pytest.approx(getattr(expected, name), abs=1e-9), name
+            assert values[row] == pytest.approx(selection_score(name, vars(expected)), abs=1e-9), name
 
 
 def test_every_image_once_gives_the_figures_themselves():
@@ -43,8 +45,22 @@ def test_every_image_once_gives_the_figures_themselves():
     )
     expected = evaluate(truth, detections)
     assert {name: values[0] for name, values in figures.items()} == pytest.approx(
-        {name: getattr(expected, name) for name in figures}, abs=1e-12
+        {name: selection_score(name, vars(expected)) for name in figures}, abs=1e-12
     )
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("threshold", [0.0, 0.35, 1.1], ids=["all", "some", "none"])
+def test_f1_at_a_threshold_equals_judging_the_resampled_set_there(seed, threshold):
+    truth, detections = random_case(seed)
+    outcomes = Outcomes.of(truth, DetectionColumns.from_detections(truth, detections), threshold)
+    draws = next(draw_images(truth.num_images, 4, seed))
+    figures = outcomes.figures(draws)
+    for row, drawn in enumerate(draws):
+        again, found = repeat_images(truth, detections, drawn)
+        expected = Judge(again).judge(DetectionColumns.from_detections(again, found), threshold)
+        assert figures["f1"][row] == pytest.approx(expected.f1, abs=1e-9)
+        assert figures["map"][row] == pytest.approx(expected.map, abs=1e-9)
 
 
 def test_draws_come_in_pieces_of_whole_resamples(monkeypatch):

@@ -1,0 +1,80 @@
+"""Whether a difference between two sets of predictions is more than chance, and how that is told. Imports no numba."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+NUM_RESAMPLES = 1000
+OUTCOMES = {"gain": "Gain", "noise": "Within the noise", "worse": "Worse"}
+NOTHING_TO_MEASURE = "The split has no labeled box, so there is nothing to compare by."
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of two sets of predictions for the same images.
+
+    difference: second less first. low, high: the 95 % interval of the difference; first_low … second_high: those of
+    the figures themselves. share_better: the share of resamples in which the second is better, equals counted half.
+    detectable: the smallest true difference that images like these would show in four of five cases (2.8 standard
+    errors of the difference).
+    """
+
+    first: float
+    first_low: float
+    first_high: float
+    second: float
+    second_low: float
+    second_high: float
+    difference: float
+    low: float
+    high: float
+    share_better: float
+    detectable: float
+
+    @property
+    def outcome(self) -> str | None:
+        """One of :data:`OUTCOMES`, for the second: chance alone explains what has 0 in its interval.
+
+        None without a labelled box to measure on.
+        """
+        if self.first < 0:
+            return None
+        return "gain" if self.low > 0 else "worse" if self.high < 0 else "noise"
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether chance alone does not explain it: the interval leaves out 0."""
+        return self.outcome in ("gain", "worse")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields with is_clear, outcome and ``words``, the outcome as people read it."""
+        words = OUTCOMES.get(self.outcome, "Nothing to measure")
+        return {**asdict(self), "is_clear": self.is_clear, "outcome": self.outcome, "words": words}
+
+
+def interval_text(difference: Mapping[str, Any], title: str = "") -> str:
+    """ "+0.012 mAP50, 95 % interval -0.003 to +0.027"; ``title`` is that of the figure."""
+    named = f" {title}" if title else ""
+    return (
+        f"{difference['difference']:+.3f}{named}, 95 % interval {difference['low']:+.3f} to {difference['high']:+.3f}"
+    )
+
+
+def explain_noise(difference: Mapping[str, Any], title: str) -> str:
+    """What is within the noise, in a sentence that says what these images could show."""
+    if difference["detectable"] == 0:
+        return f"both have the same {title}, whichever images are drawn."
+    text = interval_text(difference, title)
+    return f"{text}. These images would show one of {difference['detectable']:.3f} or more."
+
+
+def explain_outcome(text: str, difference: Mapping[str, Any]) -> str:
+    """ "Gain: TEXT. The difference is +0.012, …"; of what is within the noise also what these images could show."""
+    if difference["outcome"] is None:
+        return NOTHING_TO_MEASURE
+    if difference["detectable"] == 0 and not difference["is_clear"]:
+        return f"{difference['words']}: {text}. It is the same, whichever images are drawn."
+    told = f"{difference['words']}: {text}. The difference is {interval_text(difference)}"
+    if difference["is_clear"]:
+        return f"{told}."
+    return f"{told}; these images would show one of {difference['detectable']:.3f} or more."

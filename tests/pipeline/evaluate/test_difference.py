@@ -1,0 +1,43 @@
+"""One rule and one wording for what is more than chance."""
+
+import pytest
+
+from app.pipeline.evaluate.difference import Difference, explain_noise, explain_outcome
+
+
+def make_difference(difference, low, high, detectable=0.02, first=0.6):
+    share = 0.9 if difference > 0 else 0.1
+    second = first + difference
+    return Difference(first, 0.5, 0.7, second, 0.5, 0.7, difference, low, high, share, detectable)
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome", "expected"),
+    [
+        ((0.012, 0.003, 0.02), "gain", "Gain: Said. The difference is +0.012, 95 % interval +0.003 to +0.020."),
+        (
+            (0.012, -0.003, 0.02),
+            "noise",
+            "Within the noise: Said. The difference is +0.012, 95 % interval -0.003 to +0.020; these images would show"
+            " one of 0.020 or more.",
+        ),
+        ((0.012, 0.0, 0.02), "noise", None),  # an interval that begins at 0 holds it
+        ((-0.012, -0.02, -0.003), "worse", "Worse: Said. The difference is -0.012, 95 % interval -0.020 to -0.003."),
+        ((0.0, 0.0, 0.0, 0.0), "noise", "Within the noise: Said. It is the same, whichever images are drawn."),
+        ((0.0, 0.0, 0.0, 0.0, -1.0), None, "The split has no labeled box, so there is nothing to compare by."),
+    ],
+    ids=["gain", "noise", "edge", "worse", "same", "nothing"],
+)
+def test_outcome_goes_by_whether_the_interval_holds_0(given, outcome, expected):
+    difference = make_difference(*given)
+    told = difference.to_json()
+    assert (told["outcome"], told["is_clear"]) == (outcome, outcome in ("gain", "worse"))
+    if expected:
+        assert explain_outcome("Said", told) == expected
+
+
+def test_noise_says_what_these_images_could_show():
+    told = make_difference(0.012, -0.003, 0.02).to_json()
+    assert explain_noise(told, "mAP50") == (
+        "+0.012 mAP50, 95 % interval -0.003 to +0.020. These images would show one of 0.020 or more."
+    )
