@@ -22,6 +22,7 @@ export const SORTS = {
   tp: { name: "Most found", compare: (a, b) => b.counts.tp - a.counts.tp },
   name: { name: "By file name", compare: byName },
 };
+export const USUAL_SORT = "errors";
 
 export class ReviewData {
   /**

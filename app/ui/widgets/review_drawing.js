@@ -4,6 +4,8 @@ import { addMark } from "./box_marks.js";
 import { OUTCOMES } from "./outcomes.js";
 
 const FAINT = 0.3;
+/** The outline of what a list of images was opened for. */
+export const SOUGHT = { color: "#ffffff", dash: [3, 3] };
 
 /** Draw boxes into a canvas context whose unit is a CSS pixel; `scale` is CSS pixels per image pixel. */
 export function drawBoxes(context, boxes, scale, colors) {
@@ -14,6 +16,19 @@ export function drawBoxes(context, boxes, scale, colors) {
     strokeBoxes(context, chosen, scale, colors);
   }
   context.globalAlpha = 1;
+  context.setLineDash([]);
+}
+
+/** Draw the boxes [x1, y1, x2, y2] that an image is listed for, over all others. */
+export function drawSought(context, bboxes, scale) {
+  const path = new Path2D();
+  for (const [x1, y1, x2, y2] of bboxes) path.rect(x1 * scale, y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale);
+  context.setLineDash(SOUGHT.dash);
+  for (const [color, width] of [["rgba(0, 0, 0, 0.75)", 4.5], [SOUGHT.color, 2.25]]) {
+    context.strokeStyle = color;
+    context.lineWidth = width;
+    context.stroke(path);
+  }
   context.setLineDash([]);
 }
 

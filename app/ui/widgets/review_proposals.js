@@ -90,9 +90,15 @@ export class ReviewProposals {
     this.explain();
   }
 
-  /** The surest last, so that it lies on top; those that cover no labeled box are faint. Then what none covers. */
+  /**
+   * The surest last, so that it lies on top; those that cover no labeled box are faint, and tell their score under the
+   * pointer only. Then what none covers.
+   */
   _proposalBoxes() {
-    const proposed = this.answer.proposals.map(({ box, score, iou }) => ({ bbox: box, color: PROPOSAL_COLOR, dashed: false, faint: iou < COVERS_IOU, label: score.toFixed(2), fullLabel: `objectness ${score.toFixed(2)}` }));
+    const proposed = this.answer.proposals.map(({ box, score, iou }) => {
+      const faint = iou < COVERS_IOU;
+      return { bbox: box, color: PROPOSAL_COLOR, dashed: false, faint, label: faint ? "" : score.toFixed(2), fullLabel: `objectness ${score.toFixed(2)}` };
+    });
     const forgotten = this.answer.objects.filter((object) => object.iou_all < COVERS_IOU);
     return [...proposed.reverse(), ...forgotten.map(({ box }) => ({ bbox: box, color: LABELED_COLOR, dashed: false, label: "no proposal" }))];
   }
