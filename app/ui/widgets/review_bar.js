@@ -4,10 +4,9 @@ import { fill, select, slider } from "./controls.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
 import { outcomeLegend, OUTCOMES } from "./outcomes.js";
-import { SORTS, USUAL_SORT } from "./review_data.js";
+import { AS_LISTED, SORTS, USUAL_SORT } from "./review_data.js";
 import { SIZES } from "./review_image.js";
 
-export const AS_LISTED = "list"; // an order that there is only while a list of images is shown
 const SIZE_HELP = "By the area of a box in pixels of the original image: small is below 32 × 32, large above 96 × 96";
 
 export class ReviewBar {

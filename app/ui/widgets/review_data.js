@@ -23,6 +23,7 @@ export const SORTS = {
   name: { name: "By file name", compare: byName },
 };
 export const USUAL_SORT = "errors";
+export const AS_LISTED = "list"; // what there is besides while a list of images is shown: its own order
 
 export class ReviewData {
   /**
