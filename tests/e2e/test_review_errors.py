@@ -94,7 +94,10 @@ def test_bars_and_cells_open_the_images_of_their_errors(page, project):
         page.wait_for_selector(".single", state="hidden")
     page.locator(".showing button").click()
     page.wait_for_selector(".showing", state="hidden")
-    plain = page.locator(f".tile[data-image='{listed[0]}'] canvas").evaluate(WHITE)
+    tile = page.locator(f".tile[data-image='{listed[0]}']")
+    tile.scroll_into_view_if_needed()
+    page.wait_for_function("tile => tile.querySelector('canvas').width > 0", arg=tile.element_handle())
+    plain = tile.locator("canvas").evaluate(WHITE)
     assert marked > plain
     assert page.get_by_label("Order", exact=True).input_value() == "errors"
 

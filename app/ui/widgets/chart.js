@@ -146,7 +146,7 @@ export class LineChart {
       cursor: { points: { size: 6 }, drag: { x: true, y: false } },
       scales: { x: { time: false, range: (plot, low, high) => this.seenX(plot, low, high) }, y: this.options.range ? { range: this.options.range } : {} },
       axes: [
-        { ...axis, size: 26, gap: 2, space: 60, incrs: this.options.stepsX, values: (_, ticks) => ticks.map(this.options.formatX), ...(this.options.ticksX && { splits: this.options.ticksX }) },
+        { ...axis, size: 30, gap: 8, space: 60, incrs: this.options.stepsX, values: (_, ticks) => ticks.map(this.options.formatX), ...(this.options.ticksX && { splits: this.options.ticksX }) },
         { ...axis, size: 46, gap: 4, space: 32, values: (_, ticks) => ticks.map(shortNumber) },
       ],
       series: [{}, ...this.lines.map((line) => this.seriesOf(line))],
