@@ -100,6 +100,7 @@ class ReviewConfusion extends HTMLElement {
       return element("tr", {}, element("th", { scope: "row", "data-label": label }, name(labels[label])), ...cells);
     });
     const corner = element("td", { class: "corner" }, element("span", {}, "labeled ↓"), element("span", {}, "predicted →"));
+    this.matrix.style.setProperty("--columns", order.length);
     this.matrix.replaceChildren(element("table", { class: isLevel ? "level" : null }, element("thead", {}, element("tr", {}, corner, ...head)), element("tbody", {}, ...rows)));
     this.matrix.querySelector("button")?.setAttribute("tabindex", "0");
     const nms = at.nms < 1 ? `, after NMS at ${at.nms.toFixed(2)}` : "";
