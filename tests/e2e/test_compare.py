@@ -62,6 +62,14 @@ def test_figures_sides_curves_and_reports(page, project, second):
     page.click("[data-axis=time]")
     page.reload()
     page.wait_for_selector(".curves[data-axis=time][data-loaded=true]")
+    plots = "document.querySelector('anchorage-compare').view.charts.flatMap(({ plot }) => plot.plot ?? [])"
+    ends = page.evaluate(f"{plots}.map(({{ scales }}) => [scales.x.min, scales.x.max])")
+    assert ends == [[0, 20]] * 2  # mAP50 and F1 end at the last validation, and begin with the run
+    page.evaluate(f"{plots}[0].setScale('x', {{ min: 12, max: 18 }})")
+    page.wait_for_function(f"{plots}[0].scales.x.min === 12")  # a zoom stays one
+    assert page.evaluate(
+        "import('/widgets/chart.js').then(({ TIME }) => [0, 30, 60, 90, 3600, 5400].map(TIME.formatX))"
+    ) == ["0 s", "30 s", "1 min", "1 min 30 s", "1 h", "1 h 30 min"]
     page.click("[data-tab=classes]")
     page.evaluate("window.isSamePage = true")
     page.go_back()  # a tab is a place to come back from

@@ -57,7 +57,7 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     assert re.search(rf"sides=checkpoint-\d+%2Cset-{shown}&split=valid$", link)
     assert page.get_attribute("anchorage-sweep", "data-run") == str(project.run_id)
 
-    foreign = page.locator(".lab [data-run] caption")
+    foreign = page.locator(".lab [data-run] .reason")
     expect(foreign).to_contain_text("cannot be fused")
     assert page.locator(".lab .foreign input").is_disabled()
     for number in project.checkpoint_ids[1:3]:

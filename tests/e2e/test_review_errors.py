@@ -26,6 +26,19 @@ def open_page(page, project, set_id, **query):
     page.wait_for_selector("anchorage-review[data-state=ready][data-counted=true]")
 
 
+VIEW = """() => {
+  const { canvas } = document.querySelector("anchorage-review").review.single;
+  return [canvas.view.scale, canvas._fitScale()];
+}"""
+# White pixels in the drawing of a tile: the outline of what is sought, over boxes that are faint.
+WHITE = """canvas => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let count = 0;
+  for (let at = 0; at < data.length; at += 4) count += Math.min(data[at], data[at + 1], data[at + 2]) > 240;
+  return count;
+}"""
+
+
 def shown_title(page):
     return page.locator(".showing .title").get_attribute("title")
 
@@ -61,6 +74,32 @@ def test_bars_and_cells_open_the_images_of_their_errors(page, project):
     missed = diagnosing.list_errors(project.services, project.slug, set_id, "missed")["errors"]
     assert shown_title(page) == "Missed"
     assert page.locator("anchorage-review").get_attribute("data-images") == str(len({e["image_id"] for e in missed}))
+
+    # Tiles stand in the order of the list, with what it is about marked; each opens on its box.
+    listed = list(dict.fromkeys(str(entry["image_id"]) for entry in missed))
+    tiles = page.locator(".review .tile")
+    page.wait_for_function("document.querySelector('.tile canvas').width > 0")
+    assert [tile.get_attribute("data-image") for tile in tiles.all()] == listed
+    marked = tiles.first.locator("canvas").evaluate(WHITE)
+    page.get_by_label("Order", exact=True).select_option("name")
+    page.wait_for_url("**sort=name**")
+    page.get_by_label("Order", exact=True).select_option("list")
+    page.wait_for_function("!location.search.includes('sort=')")
+    for place in range(3):
+        tiles.nth(place).click()
+        page.wait_for_selector(f".single[data-image='{listed[place]}']")
+        scale, fitting = page.evaluate(VIEW)
+        assert scale >= fitting > 0.1
+        page.keyboard.press("Escape")
+        page.wait_for_selector(".single", state="hidden")
+    page.locator(".showing button").click()
+    page.wait_for_selector(".showing", state="hidden")
+    tile = page.locator(f".tile[data-image='{listed[0]}']")
+    tile.scroll_into_view_if_needed()
+    page.wait_for_function("tile => tile.querySelector('canvas').width > 0", arg=tile.element_handle())
+    plain = tile.locator("canvas").evaluate(WHITE)
+    assert marked > plain
+    assert page.get_by_label("Order", exact=True).input_value() == "errors"
 
     page.get_by_role("tab", name="Confusion").click()
     page.wait_for_selector("anchorage-review-confusion[data-state=ready]")

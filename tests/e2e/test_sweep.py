@@ -60,6 +60,21 @@ def test_sweep_is_followed_stopped_and_shown_with_its_soups(page, app_server):
     assert names.first.get_attribute("href").endswith(f"set={table['rows'][0]['set']}")
     # Three epochs and two soups, for each of two classes and for all of them.
     assert page.locator(".sweep .curves").get_attribute("data-points") == str(3 * (3 + 2))
+    # Of more classes than lines can be told apart the others are drawn when their name is pressed; the table has all.
+    given = [{"name": f"class {number}", "ap50": 0.5} for number in range(12)]
+    many = table | {"rows": [row | {"per_class": given} for row in table["rows"]]}
+    page.route("**/sweep?split=*", lambda route: route.fulfill(json=many))
+    page.eval_on_selector("anchorage-sweep", "sweep => { sweep.runId = sweep.runId; }")
+    page.get_by_text("The first 10 classes are drawn").wait_for()
+    assert page.locator(".sweep .judged th").all_inner_texts()[6:] == [entry["name"] for entry in given]
+    legend = page.locator(".sweep .chart-legend button")
+    assert [entry.get_attribute("aria-pressed") for entry in legend.all()] == ["true"] * 11 + ["false"] * 2
+    legend.last.click()
+    assert legend.last.get_attribute("aria-pressed") == "true"
+    shown = "document.querySelector('anchorage-sweep').chart.plot.series.filter(({ show }) => show).length"
+    assert page.evaluate(shown) == 1 + 12 * 3  # the axis; all classes and eleven of them, each with its two soups
+    page.unroute("**/sweep?split=*")
+
     page.get_by_label("Images to judge on").select_option("test")
     page.wait_for_selector("anchorage-sweep[data-state=partial][data-split=test][data-rows='0']")
     assert "sweep=test" in page.url

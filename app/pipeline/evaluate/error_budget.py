@@ -36,7 +36,7 @@ ADVICE = {
     "classification": "See which pairs the confusion matrix shows: merge classes, mend their labels, add examples.",
     "localization": "Label tightly and alike; train longer or on larger images, with an IoU loss for the boxes.",
     "both": "Rarely worth a step of its own: it falls with the errors of class and of place.",
-    "duplicate": "Lower nms_threshold, so that fewer boxes remain on one object.",
+    "duplicate": "Lower the NMS threshold, so that fewer boxes remain on one object.",
     "background": "First look for objects without a label; then add images without objects, and train longer.",
     "missed": "Train on larger images, with anchors that reach these sizes, and with more examples of them.",
 }

@@ -15,6 +15,7 @@ const TOUCH_REACH_PX = 14;
 const EDGE_REACH_PX = 4;
 const CLICK_PX = 3; // a press that moves less is a click
 const PAN_BURST_MS = 250;
+const WHOLE = "whole"; // what the view is aimed at, if not at a box
 
 /**
  * @typedef {Object} ShownBox
@@ -22,6 +23,7 @@ const PAN_BURST_MS = 250;
  * @property {string} color #rrggbb
  * @property {string} [label] text beside the box; drawn where there is room, always for the hovered and selected box
  * @property {string} [fullLabel] in place of the label while the box is hovered or selected
+ * @property {boolean} [isLabelBelow] the label stands under the box, where it covers none of a box in the same place
  * @property {boolean | number[]} [dashed] dashed outline, or the lengths of its dashes and gaps in CSS pixels
  * @property {boolean} [faint] drawn half transparent
  * @property {"cross" | "ring"} [mark] in the upper right corner
@@ -47,7 +49,7 @@ export class DetectionCanvas {
     this.hovered = -1;
     this.drawColor = "#ffffff";
     this.view = { scale: 1, x: 0, y: 0 };
-    this.isFitted = true;
+    this._aim = WHOLE;
     this.frameTimes = [];
     this._size = { width: 0, height: 0 };
     this._picture = null;
@@ -122,14 +124,12 @@ export class DetectionCanvas {
 
   /** The whole picture, centered. */
   fit() {
-    const { width, height } = this._size;
-    const scale = this._fitScale();
-    this._setView({
-      scale,
-      x: (this._cssWidth - width * scale) / 2,
-      y: (this._cssHeight - height * scale) / 2,
-    });
-    this.isFitted = true;
+    this._aimAt(WHOLE);
+  }
+
+  /** Whether the whole picture is shown, as fit() does. */
+  get isFitted() {
+    return this._aim === WHOLE;
   }
 
   /** Zoom by a factor, keeping the image point at `at` (CSS pixels of the canvas; its middle by default) in place. */
@@ -152,11 +152,8 @@ export class DetectionCanvas {
   }
 
   /** Zoom to a box [x1, y1, x2, y2] in image pixels, with its surroundings. */
-  focus([x1, y1, x2, y2]) {
-    const room = (size, length) => (FOCUS_SHARE * size) / Math.max(length, 1);
-    const wanted = Math.min(room(this._cssWidth, x2 - x1), room(this._cssHeight, y2 - y1));
-    const scale = Math.min(Math.max(wanted, this._fitScale()), MAX_FOCUS_SCALE);
-    this._setView({ scale, x: this._cssWidth / 2 - (scale * (x1 + x2)) / 2, y: this._cssHeight / 2 - (scale * (y1 + y2)) / 2 });
+  focus(bbox) {
+    this._aimAt(bbox);
   }
 
   /** Bring a box into sight, panning as little as needed. */
@@ -184,7 +181,20 @@ export class DetectionCanvas {
     return Math.min(room(this._cssWidth) / width, room(this._cssHeight) / height, MAX_SCALE);
   }
 
-  _setView(view) {
+  /** Bring the whole picture or a box into the middle; until the view is moved it stays there in a canvas of another size. */
+  _aimAt(aim) {
+    const [x1, y1, x2, y2] = aim === WHOLE ? [0, 0, this._size.width, this._size.height] : aim;
+    const scale = aim === WHOLE ? this._fitScale() : this._focusScale(x2 - x1, y2 - y1);
+    this._setView({ scale, x: (this._cssWidth - scale * (x1 + x2)) / 2, y: (this._cssHeight - scale * (y1 + y2)) / 2 }, aim);
+  }
+
+  _focusScale(width, height) {
+    const room = (size, length) => (FOCUS_SHARE * size) / Math.max(length, 1);
+    const wanted = Math.min(room(this._cssWidth, width), room(this._cssHeight, height));
+    return Math.min(Math.max(wanted, this._fitScale()), MAX_FOCUS_SCALE);
+  }
+
+  _setView(view, aim = null) {
     const { width, height } = this._size;
     // Some of the picture always stays in sight, so that nobody gets lost.
     const keep = (offset, size, room) => Math.min(Math.max(offset, 40 - size), room - 40);
@@ -193,16 +203,17 @@ export class DetectionCanvas {
       x: width ? keep(view.x, width * view.scale, this._cssWidth) : 0,
       y: height ? keep(view.y, height * view.scale, this._cssHeight) : 0,
     };
-    this.isFitted = false;
+    this._aim = aim;
     this._redraw("picture", "boxes");
     this.callbacks.onView?.(this.view);
   }
 
   _resize() {
     const { clientWidth, clientHeight } = this.root;
+    if (!clientWidth || !clientHeight) return; // hidden: nothing is seen, and the view is kept
     const [dx, dy] = [(clientWidth - this._cssWidth) / 2, (clientHeight - this._cssHeight) / 2];
     this._painter.resize(clientWidth, clientHeight);
-    if (this.isFitted) this.fit();
+    if (this._aim) this._aimAt(this._aim);
     else this.panBy(dx, dy);
     this._redraw("picture", "boxes");
     this._draw(); // a resized canvas is blank: fill it before the browser shows it

@@ -129,15 +129,15 @@ export class CanvasPainter {
   }
 
   _drawLabel(context, item, isForced) {
-    if (!item.box.label || (!isForced && item.height < LABEL_HEIGHT)) return;
+    const label = (isForced && item.box.fullLabel) || item.box.label;
+    if (!label || (!isForced && item.height < LABEL_HEIGHT)) return;
     const room = isForced ? Math.max(item.width, FORCED_LABEL_PX) : item.width;
-    const text = this._shortened(context, (isForced && item.box.fullLabel) || item.box.label, room - 8);
+    const text = this._shortened(context, label, room - 8);
     if (!text) return;
     const textWidth = this._labelWidth(context, text) + 8;
-    const isAbove = item.top >= LABEL_HEIGHT;
     const left = Math.max(item.left - 1, 0);
-    const top = isAbove ? item.top - LABEL_HEIGHT : Math.max(item.top, 0);
-    context.globalAlpha = item.box.faint ? 0.4 : 1;
+    const top = item.box.isLabelBelow ? this._topBelow(item) : this._topAbove(item);
+    context.globalAlpha = item.box.faint && !isForced ? 0.4 : 1;
     context.fillStyle = item.box.color;
     context.fillRect(left, top, textWidth, LABEL_HEIGHT);
     context.fillStyle = inkOn(item.box.color);
@@ -145,6 +145,17 @@ export class CanvasPainter {
     context.textBaseline = "middle";
     context.fillText(text, left + 4, top + LABEL_HEIGHT / 2 + 0.5);
     context.globalAlpha = 1;
+  }
+
+  /** Where a label over a box begins; inside of it where the box reaches the upper end of the canvas. */
+  _topAbove({ top }) {
+    return top >= LABEL_HEIGHT ? top - LABEL_HEIGHT : Math.max(top, 0);
+  }
+
+  /** Where a label under a box begins; inside of it where the box reaches the lower end of the canvas. */
+  _topBelow({ top, height }) {
+    const bottom = top + height;
+    return bottom + LABEL_HEIGHT <= this.height ? bottom : Math.min(bottom, this.height) - LABEL_HEIGHT;
   }
 
   /** The text, or its beginning, as wide as there is room; "" where little of it would be left. */

@@ -3,9 +3,12 @@
 
 import uPlot from "./uplot.js";
 import { element } from "./element.js";
+import { duration } from "./number_words.js";
 
 const LINE_PX = 1.6;
 const STEPS = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((factor) => Number(`${factor}e${power - 3}`))).flat();
+const CLOCK_STEPS = [1, 2, 5, 10, 15, 30];
+const HOUR_STEPS = [1, 2, 5, 10, 20, 50, 100];
 
 /** A theme variable's value on an element, read at each draw so that light and dark need nothing else. */
 function themed(node, name) {
@@ -38,23 +41,33 @@ function widened(low, high) {
   return [low - room, high + room];
 }
 
-/** Steps between the ticks below: epochs, training steps and seconds are whole, unless little more than one is seen. */
-function stepsX(_plot, _axis, low, high) {
+/** Steps between the ticks below: epochs and training steps are whole, unless little more than one is seen. */
+function wholeSteps(_plot, _axis, low, high) {
   return high - low > 2 ? STEPS.filter((step) => step >= 1) : STEPS;
 }
+
+/** Horizontal axes: how their values read, and the steps between the ticks. */
+export const NUMBERS = { formatX: shortNumber, stepsX: wholeSteps };
+/** Of seconds, at whole minutes and hours: "30 s", "1 min", "1 min 30 s". */
+export const TIME = {
+  formatX: (seconds) => duration(seconds).replace(/ 0 (min|s)$/, ""),
+  stepsX: [...CLOCK_STEPS, ...CLOCK_STEPS.map((step) => 60 * step), ...HOUR_STEPS.map((step) => 3600 * step)],
+};
 
 export class LineChart {
   /**
    * @param {HTMLElement} host filled and watched for its size
-   * @param {{title?: string, range?: [number, number], formatX?: (x: number) => string, height?: number,
-   *   hasLegend?: boolean, ticksX?: () => number[]}} options ticksX: the only values to name on the horizontal axis
+   * @param {{title?: string, range?: [number, number], formatX?: (x: number) => string, stepsX?: number[],
+   *   hasLegend?: boolean, ticksX?: () => number[], rangeX?: () => [number, number], hidden?: string[]}} options
+   *   formatX and stepsX: NUMBERS or TIME; ticksX: the only values to name on the horizontal axis; rangeX: what of it is
+   *   seen unless zoomed, else where there is data; hidden: labels of lines that are shown once they are pressed
    */
   constructor(host, options = {}) {
     this.host = host;
-    this.options = { hasLegend: true, formatX: shortNumber, ...options };
+    this.options = { hasLegend: true, ...NUMBERS, ...options };
     this.lines = [];
     this.entries = [];
-    this.hidden = new Set();
+    this.hidden = new Set(options.hidden);
     this.isZoomed = false;
     this.legend = element("div", { class: "chart-legend" });
     this.heading = element("span", { class: "title" }, options.title ?? "");
@@ -89,9 +102,9 @@ export class LineChart {
     this.heading.textContent = title;
   }
 
-  /** Another horizontal axis: forget the zoom and name the values by `formatX`. */
-  resetX(formatX) {
-    this.options.formatX = formatX;
+  /** Another horizontal axis, NUMBERS or TIME: forget the zoom. */
+  resetX({ formatX, stepsX }) {
+    Object.assign(this.options, { formatX, stepsX });
     this.isZoomed = false;
     this.signature = null;
   }
@@ -131,9 +144,9 @@ export class LineChart {
       ...this.size(),
       legend: { show: false },
       cursor: { points: { size: 6 }, drag: { x: true, y: false } },
-      scales: { x: { time: false, ...(this.options.ticksX && { range: (_, low, high) => widened(low, high) }) }, y: this.options.range ? { range: this.options.range } : {} },
+      scales: { x: { time: false, range: (plot, low, high) => this.seenX(plot, low, high) }, y: this.options.range ? { range: this.options.range } : {} },
       axes: [
-        { ...axis, size: 26, gap: 2, space: 60, incrs: stepsX, values: (_, ticks) => ticks.map(this.options.formatX), ...(this.options.ticksX && { splits: this.options.ticksX }) },
+        { ...axis, size: 30, gap: 8, space: 60, incrs: this.options.stepsX, values: (_, ticks) => ticks.map(this.options.formatX), ...(this.options.ticksX && { splits: this.options.ticksX }) },
         { ...axis, size: 46, gap: 4, space: 32, values: (_, ticks) => ticks.map(shortNumber) },
       ],
       series: [{}, ...this.lines.map((line) => this.seriesOf(line))],
@@ -142,6 +155,13 @@ export class LineChart {
         setCursor: [() => this.writeValues()],
       },
     };
+  }
+
+  /** What of the horizontal axis is seen when `low` to `high` is asked for: by a zoom a part of the data, else all of it. */
+  seenX({ data: [x] }, low, high) {
+    const { ticksX, rangeX } = this.options;
+    if (ticksX) return widened(low, high);
+    return rangeX && low <= x[0] && high >= x.at(-1) ? rangeX() : [low, high];
   }
 
   seriesOf(line) {

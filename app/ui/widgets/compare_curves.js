@@ -1,15 +1,15 @@
 // The curves of the runs that are compared, one color a run, over epochs or over the time of training.
 
 import { getJSON, getParam, notify, poll, projectURL, setParam } from "./api.js";
-import { LineChart, shortNumber, smoothed } from "./chart.js";
+import { LineChart, NUMBERS, smoothed, TIME } from "./chart.js";
 import { colorOfSide, letterOf } from "./compare_sides.js";
 import { element } from "./element.js";
 import { isLive } from "./job_states.js";
 import { duration } from "./number_words.js";
 
 const AXES = {
-  epoch: { title: "Epochs", format: shortNumber },
-  time: { title: "Time", format: (seconds) => (seconds >= 3600 ? `${(seconds / 3600).toFixed(1)} h` : seconds >= 60 ? `${(seconds / 60).toFixed(1)} min` : `${Math.round(seconds)} s`) },
+  epoch: { title: "Epochs", ...NUMBERS },
+  time: { title: "Time", ...TIME },
 };
 const CHARTS = [
   { name: "map50", key: "valid/map50", title: "mAP50", range: [0, 1] },
@@ -37,7 +37,9 @@ export class CurveCharts {
       element("div", { class: "a-toolbar" }, element("span", { class: "switch", role: "group", "aria-label": "Horizontal axis" }, ...toggles), this.reached),
       element("div", { class: "charts" }, ...this.charts.map((chart) => element("div", { class: "a-card chart" }, chart.host))),
     );
-    for (const chart of this.charts) chart.plot = new LineChart(chart.host, { title: chart.title, range: chart.range, formatX: AXES[this.axis].format });
+    const { formatX, stepsX } = AXES[this.axis];
+    const shared = { formatX, stepsX, rangeX: () => [0, this.endX] };
+    for (const chart of this.charts) chart.plot = new LineChart(chart.host, { title: chart.title, range: chart.range, ...shared });
   }
 
   onShown() {
@@ -63,7 +65,7 @@ export class CurveCharts {
     this.axis = axis;
     setParam("axis", axis === "epoch" ? null : axis);
     for (const toggle of this.toggles) toggle.setAttribute("aria-pressed", String(toggle.dataset.axis === axis));
-    for (const chart of this.charts) chart.plot.resetX(AXES[axis].format);
+    for (const chart of this.charts) chart.plot.resetX(AXES[axis]);
     this._draw();
   }
 
@@ -71,8 +73,11 @@ export class CurveCharts {
     this._draw();
   }
 
+  /** All charts from 0 to where the longest run ends, so that they can be read below each other. */
   _draw() {
-    for (const chart of this.charts) chart.plot.setLines(this.runs.flatMap((run) => this._line(chart, run)));
+    const drawn = this.charts.map((chart) => this.runs.flatMap((run) => this._line(chart, run)));
+    this.endX = Math.max(...drawn.flat().map(({ x }) => x.at(-1) ?? 0), 0) || 1;
+    this.charts.forEach(({ plot }, at) => plot.setLines(drawn[at]));
     this.reached.textContent = this._sayReached();
     this.root.dataset.axis = this.axis;
   }

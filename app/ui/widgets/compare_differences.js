@@ -16,7 +16,7 @@ const FIGURES = {
 };
 const KIND_NAMES = Object.fromEntries(KINDS.map(({ key, name }) => [key, name]));
 const NS = "http://www.w3.org/2000/svg";
-const PLOT = { width: 240, height: 26, edge: 8 };
+const PLOT = { height: 26, edge: 4 }; // pixels; percent of the width left free at each end
 
 const interval = (low, high) => (low < 0 && high < 0 ? "" : `${low.toFixed(3)} to ${high.toFixed(3)}`);
 
@@ -97,7 +97,7 @@ export class DifferenceView {
   _scale(reach) {
     const root = plot("The axis of the intervals");
     for (const share of [-1, 0, 1]) {
-      const text = svg("text", { x: across(share * reach, reach), y: 16, "text-anchor": { [-1]: "start", 0: "middle", 1: "end" }[share] });
+      const text = svg("text", { x: `${across(share * reach, reach)}%`, y: 16, "text-anchor": { [-1]: "start", 0: "middle", 1: "end" }[share] });
       text.textContent = share ? signed(share * reach) : "0";
       root.append(text);
     }
@@ -162,18 +162,19 @@ function drawInterval(item, reach) {
   const y = PLOT.height / 2;
   const band = [-item.detectable, item.detectable].map((value) => across(Math.max(-reach, Math.min(reach, value)), reach));
   root.append(
-    svg("rect", { class: "band", x: band[0], width: band[1] - band[0], y: 0, height: PLOT.height }),
-    svg("line", { class: "zero", x1: across(0, reach), x2: across(0, reach), y1: 0, y2: PLOT.height }),
-    svg("line", { class: "range", x1: low, x2: high, y1: y, y2: y }),
-    svg("circle", { cx: middle, cy: y, r: 4.5 }),
+    svg("rect", { class: "band", x: `${band[0]}%`, width: `${band[1] - band[0]}%`, y: 0, height: PLOT.height }),
+    svg("line", { class: "zero", x1: `${across(0, reach)}%`, x2: `${across(0, reach)}%`, y1: 0, y2: PLOT.height }),
+    svg("line", { class: "range", x1: `${low}%`, x2: `${high}%`, y1: y, y2: y }),
+    svg("circle", { cx: `${middle}%`, cy: y, r: 4.5 }),
   );
   return root;
 }
 
-const across = (value, reach) => PLOT.edge + ((PLOT.width - 2 * PLOT.edge) * (value + reach)) / (2 * reach);
+/** Where a value lies between -reach and reach, in percent of the plot's width. */
+const across = (value, reach) => PLOT.edge + ((100 - 2 * PLOT.edge) * (value + reach)) / (2 * reach);
 
 function plot(label) {
-  return svg("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, width: PLOT.width, height: PLOT.height, role: "img", "aria-label": label });
+  return svg("svg", { width: "100%", height: PLOT.height, role: "img", "aria-label": label });
 }
 
 function svg(tag, attributes) {

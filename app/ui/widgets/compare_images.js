@@ -209,18 +209,15 @@ export class ImagePairs {
     if (this._isSyncing) return;
     const source = this.panes[at].canvas;
     const other = this.panes[1 - at].canvas;
-    // A canvas knows whether it shows the whole image only after it has told of its view.
-    queueMicrotask(() => {
-      if (!source || !other) return;
-      this._isSyncing = true;
-      if (source.isFitted) other.fit();
-      else {
-        other.zoomTo(source.view.scale);
-        other.panBy(source.view.x - other.view.x, source.view.y - other.view.y);
-      }
-      this._isSyncing = false;
-      this.root.dataset.scale = source.view.scale.toFixed(3);
-    });
+    if (!source || !other) return; // not both are made yet
+    this._isSyncing = true;
+    if (source.isFitted) other.fit();
+    else {
+      other.zoomTo(source.view.scale);
+      other.panBy(source.view.x - other.view.x, source.view.y - other.view.y);
+    }
+    this._isSyncing = false;
+    this.root.dataset.scale = source.view.scale.toFixed(3);
   }
 }
 

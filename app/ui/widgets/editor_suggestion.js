@@ -77,7 +77,7 @@ export class Suggestion {
   shownBox(categories) {
     if (!this.isOpen) return null;
     const { box, predicted, predicted_id: id, score } = this.suspect;
-    return { bbox: box, color: colorOf(categories.get(id)?.position ?? 0), label: `suggested: ${predicted} ${score.toFixed(2)}`, dashed: DASHES };
+    return { bbox: box, color: colorOf(categories.get(id)?.position ?? 0), label: `suggested: ${predicted} ${score.toFixed(2)}`, dashed: DASHES, isLabelBelow: true };
   }
 
   /** It became the box with this key. */

@@ -121,8 +121,9 @@ export class LabMembers {
     const rows = run.checkpoints.map((item) => this.row("checkpoints", item.id, item.name, figures(item), isForeign));
     rows.push(...stored.map((set) => this.row("sets", set.id, storedName(run, set), ["", ""], isForeign)));
     const head = [run.name, "mAP50", "F1"].map((text, index) => element("th", { class: index ? "a-number" : null, title: index ? null : text }, text));
-    const reason = isForeign ? element("caption", {}, "Other labels or images than those of the chosen ones: their predictions cannot be fused.") : null;
-    return element("table", { class: "a-table members", "data-run": run.id }, reason, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
+    const reason = "Other labels or images than those of the chosen ones: their predictions cannot be fused.";
+    if (isForeign) rows.unshift(element("tr", { class: "reason" }, element("td", { colspan: head.length }, reason)));
+    return element("table", { class: "a-table members", "data-run": run.id }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
   }
 
   row(kind, id, name, figures, isForeign) {

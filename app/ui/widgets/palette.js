@@ -5,6 +5,8 @@ export const COLORS = [
   "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#44aa99", "#aa4499", "#999933",
 ];
 
+export const MOST_LINES = COLORS.length; // more lines of classes cannot be told apart
+
 /** The color of the category at a 0-based position, as #rrggbb. */
 export function colorOf(position) {
   const count = COLORS.length;

@@ -4,7 +4,7 @@ import { fill, select, slider } from "./controls.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
 import { outcomeLegend, OUTCOMES } from "./outcomes.js";
-import { SORTS } from "./review_data.js";
+import { AS_LISTED, SORTS, USUAL_SORT } from "./review_data.js";
 import { SIZES } from "./review_image.js";
 
 const SIZE_HELP = "By the area of a box in pixels of the original image: small is below 32 × 32, large above 96 × 96";
@@ -51,11 +51,19 @@ export class ReviewBar {
     this.kinds = select("Error kind", (value) => onView({ kind: Number(value) }));
     fill(this.kinds.input, [[-1, "All kinds"], ...KINDS.map(({ name }, index) => [index, name])], -1);
     this.sort = select("Order", onSort);
-    fill(this.sort.input, Object.entries(SORTS).map(([key, { name }]) => [key, name]), "errors");
+    fill(this.sort.input, Object.entries(SORTS).map(([key, { name }]) => [key, name]), USUAL_SORT);
+    this.asListed = element("option", { value: AS_LISTED }, "As listed");
   }
 
-  /** Show a View and the order. */
-  show(view, sort) {
+  /** Show the order; while a list is shown its own is among them. */
+  showSort(sort, isList) {
+    if (!isList) this.asListed.remove();
+    else if (!this.asListed.isConnected) this.sort.input.prepend(this.asListed);
+    this.sort.input.value = sort;
+  }
+
+  /** Show a View. */
+  show(view) {
     const own = view.thresholds && view.label ? view.thresholds[view.label] : view.score;
     const isByClass = view.thresholds !== null && !view.label;
     this.score.show(own, isByClass ? "by class" : null);
@@ -66,7 +74,6 @@ export class ReviewBar {
     this.sizes.input.value = view.size;
     this.kinds.input.value = view.kind;
     this.kinds.field.title = view.kind < 0 ? "Kinds of errors, after TIDE" : KINDS[view.kind].long;
-    this.sort.input.value = sort;
   }
 
   /** Show how many of each outcome there are. */

@@ -11,6 +11,7 @@ import { count, ErrorPages, whenSeen } from "./review_pages.js";
 const REST_MS = 250;
 const BACKGROUND = 0;
 const MOST_COLOR = 55; // percent of the color in a full cell: text stays readable on it, in light and in dark
+const MOST_LEVEL = 3; // letters
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
 class ReviewConfusion extends HTMLElement {
@@ -29,7 +30,7 @@ class ReviewConfusion extends HTMLElement {
         this.status,
         this.matrix,
         this.pages.node,
-        element("p", { class: "note" }, "Rows are labeled, columns predicted. Colors are shares of a row. Column “background”: missed objects. Row “background”: false alarms. A cell opens its images; arrow keys move between cells."),
+        element("p", { class: "note" }, "Rows are labeled, columns predicted. Colors are shares of a row. The last column: missed objects. The last row: false alarms. A cell opens its images; arrow keys move between cells."),
       ),
     );
     this.large.hidden = true;
@@ -89,15 +90,18 @@ class ReviewConfusion extends HTMLElement {
   _show({ labels, counts }, setId, at) {
     this.shown = { setId, at };
     this.pages.close();
+    // Short names stand level above narrow columns, the background by its first letters; long ones stand upright.
+    const isLevel = labels.slice(1).every((label) => [...label].length <= MOST_LEVEL);
     const order = [...labels.keys()].slice(1).concat(BACKGROUND);
-    const head = order.map((label) => element("th", { scope: "col", "data-label": label }, name(labels[label])));
+    const head = order.map((label) => element("th", { scope: "col", "data-label": label, "aria-label": labels[label] }, name(labels[label], isLevel && label === BACKGROUND ? "bg" : labels[label])));
     const rows = order.map((label) => {
       const total = counts[label].reduce((sum, number) => sum + number, 0);
       const cells = order.map((predicted) => element("td", {}, this._cell(labels, label, predicted, counts[label][predicted], total)));
       return element("tr", {}, element("th", { scope: "row", "data-label": label }, name(labels[label])), ...cells);
     });
     const corner = element("td", { class: "corner" }, element("span", {}, "labeled ↓"), element("span", {}, "predicted →"));
-    this.matrix.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, corner, ...head)), element("tbody", {}, ...rows)));
+    this.matrix.style.setProperty("--columns", order.length);
+    this.matrix.replaceChildren(element("table", { class: isLevel ? "level" : null }, element("thead", {}, element("tr", {}, corner, ...head)), element("tbody", {}, ...rows)));
     this.matrix.querySelector("button")?.setAttribute("tabindex", "0");
     const nms = at.nms < 1 ? `, after NMS at ${at.nms.toFixed(2)}` : "";
     this.status.textContent = `At score ${at.score.toFixed(2)} and IoU ${at.iou.toFixed(2)}${nms}.${this.view.isByClass ? " Thresholds by class do not act here." : ""}`;
@@ -195,7 +199,7 @@ class ReviewConfusion extends HTMLElement {
   }
 }
 
-const name = (label) => element("span", { class: "name", title: label }, label);
+const name = (label, text = label) => element("span", { class: "name", title: label }, text);
 
 const text = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 

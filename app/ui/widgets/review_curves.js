@@ -2,10 +2,9 @@
 
 import { curveChart } from "./curve_chart.js";
 import { element } from "./element.js";
-import { colorOf } from "./palette.js";
+import { colorOf, MOST_LINES } from "./palette.js";
 import { NUM_STEPS, stepOf } from "./threshold_curves.js";
 
-const MAX_CLASS_LINES = 10; // more of them cannot be told apart
 const SLIDER_STEPS = 100;
 
 export class ReviewCurves {
@@ -94,7 +93,7 @@ export class ReviewCurves {
   }
 
   _isByClass() {
-    return !this.label && this.classes.length > 1 && this.classes.length <= MAX_CLASS_LINES;
+    return !this.label && this.classes.length > 1 && this.classes.length <= MOST_LINES;
   }
 
   /** Lines of classes, thin, under the ones of what is chosen. */

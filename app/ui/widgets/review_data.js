@@ -22,6 +22,8 @@ export const SORTS = {
   tp: { name: "Most found", compare: (a, b) => b.counts.tp - a.counts.tp },
   name: { name: "By file name", compare: byName },
 };
+export const USUAL_SORT = "errors";
+export const AS_LISTED = "list"; // what there is besides while a list of images is shown: its own order
 
 export class ReviewData {
   /**

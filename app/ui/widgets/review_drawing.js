@@ -4,6 +4,9 @@ import { addMark } from "./box_marks.js";
 import { OUTCOMES } from "./outcomes.js";
 
 const FAINT = 0.3;
+const SOUGHT_GAP_PX = 2; // around its box, so that a speck is still seen inside
+/** The outline of what a list of images was opened for. */
+export const SOUGHT = { color: "#ffffff", dash: [3, 3] };
 
 /** Draw boxes into a canvas context whose unit is a CSS pixel; `scale` is CSS pixels per image pixel. */
 export function drawBoxes(context, boxes, scale, colors) {
@@ -14,6 +17,20 @@ export function drawBoxes(context, boxes, scale, colors) {
     strokeBoxes(context, chosen, scale, colors);
   }
   context.globalAlpha = 1;
+  context.setLineDash([]);
+}
+
+/** Draw the boxes [x1, y1, x2, y2] that an image is listed for, over all others. */
+export function drawSought(context, bboxes, scale) {
+  const path = new Path2D();
+  const extent = (low, high) => (high - low) * scale + 2 * SOUGHT_GAP_PX;
+  for (const [x1, y1, x2, y2] of bboxes) path.rect(x1 * scale - SOUGHT_GAP_PX, y1 * scale - SOUGHT_GAP_PX, extent(x1, x2), extent(y1, y2));
+  for (const [color, width, dash] of [["rgba(0, 0, 0, 0.8)", 3.5, []], [SOUGHT.color, 1.75, SOUGHT.dash]]) {
+    context.setLineDash(dash);
+    context.strokeStyle = color;
+    context.lineWidth = width;
+    context.stroke(path);
+  }
   context.setLineDash([]);
 }
 

@@ -3,16 +3,22 @@
 import { projectSlug } from "./api.js";
 import { element } from "./element.js";
 import { outcomeColors } from "./outcomes.js";
-import { drawBoxes } from "./review_drawing.js";
+import { drawBoxes, drawSought } from "./review_drawing.js";
 
 const TILES_AT_ONCE = 60;
 const THUMBNAIL_PX = 512;
 
 export class ReviewGrid {
-  /** @param {HTMLElement} root scrolls @param {(image: Object) => void} onOpen a tile was clicked */
-  constructor(root, onOpen) {
+  /**
+   * @param {HTMLElement} root scrolls
+   * @param {Object} callbacks
+   * @param {(image: Object) => void} callbacks.onOpen a tile was clicked
+   * @param {(imageId: number) => {box?: number[]}[]} callbacks.itemsOf what the image is listed for: its boxes are marked
+   */
+  constructor(root, { onOpen, itemsOf }) {
     this.root = root;
     this.onOpen = onOpen;
+    this.itemsOf = itemsOf;
     this.tiles = new Map(); // image id -> {image, node, canvas, caption, picture}
     this.visible = new Set();
     this.images = [];
@@ -135,7 +141,9 @@ export class ReviewGrid {
       context.drawImage(tile.picture, 0, 0, image.width * scale, image.height * scale);
     }
     const boxes = image.boxesAt(this.options).filter((box) => this.options.shown.has(box.outcome));
-    drawBoxes(context, boxes, scale, this.colors);
+    const sought = this.itemsOf(image.id).flatMap(({ box }) => (box ? [box] : []));
+    drawBoxes(context, sought.length ? boxes.map((box) => ({ ...box, isFaint: true })) : boxes, scale, this.colors);
+    drawSought(context, sought, scale);
     this._caption(tile);
   }
 

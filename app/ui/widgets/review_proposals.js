@@ -90,11 +90,17 @@ export class ReviewProposals {
     this.explain();
   }
 
-  /** The surest last, so that it lies on top; those that cover no labeled box are faint. Then what none covers. */
+  /**
+   * The surest last, so that it lies on top; those that cover no labeled box are faint, and tell their score under the
+   * pointer only. Then what none covers. Labels stand below: those of predictions stand above.
+   */
   _proposalBoxes() {
-    const proposed = this.answer.proposals.map(({ box, score, iou }) => ({ bbox: box, color: PROPOSAL_COLOR, dashed: false, faint: iou < COVERS_IOU, label: score.toFixed(2), fullLabel: `objectness ${score.toFixed(2)}` }));
+    const proposed = this.answer.proposals.map(({ box, score, iou }) => {
+      const faint = iou < COVERS_IOU;
+      return { bbox: box, color: PROPOSAL_COLOR, dashed: false, faint, label: faint ? "" : score.toFixed(2), fullLabel: `objectness ${score.toFixed(2)}`, isLabelBelow: true };
+    });
     const forgotten = this.answer.objects.filter((object) => object.iou_all < COVERS_IOU);
-    return [...proposed.reverse(), ...forgotten.map(({ box }) => ({ bbox: box, color: LABELED_COLOR, dashed: false, label: "no proposal" }))];
+    return [...proposed.reverse(), ...forgotten.map(({ box }) => ({ bbox: box, color: LABELED_COLOR, dashed: false, label: "no proposal", isLabelBelow: true }))];
   }
 
   /** Every labeled box, and over it its best anchor with IoU and shape: of a label too long for its box the end is cut. */

@@ -7,7 +7,7 @@ import { KINDS } from "./error_kinds.js";
 import { enterPlace, leavePlace, setParams } from "./places.js";
 import { ReviewBar } from "./review_bar.js";
 import { ReviewCurves } from "./review_curves.js";
-import { ReviewData, SORTS } from "./review_data.js";
+import { AS_LISTED, ReviewData, SORTS, USUAL_SORT } from "./review_data.js";
 import { ReviewGrid } from "./review_grid.js";
 import { SIZES } from "./review_image.js";
 import { ReviewPanel } from "./review_panel.js";
@@ -39,7 +39,7 @@ export class SetReview {
     this.usualScore = evaluation.set.options.score_threshold ?? evaluation.f1_threshold;
     this.thresholds = new ClassThresholds(evaluation);
     this.view = { ...this._viewOfAddress(), thresholds: this.thresholds.inUse };
-    this.sort = Object.hasOwn(SORTS, getParam("sort")) ? getParam("sort") : "errors";
+    this.sort = Object.hasOwn(SORTS, getParam("sort")) ? getParam("sort") : null; // chosen by the user
     this._build(body);
     this.data = new ReviewData(evaluation.set.id, this.names.length, () => this._onCounted());
   }
@@ -84,7 +84,7 @@ export class SetReview {
     const single = element("div", { class: "single", hidden: true });
     const side = element("aside", { class: "side" });
     body.replaceChildren(...this.bar.rows, element("div", { class: "main" }, this.loading, tiles, this.nothing, single), side);
-    this.grid = new ReviewGrid(tiles, (image) => this.openImage(image));
+    this.grid = new ReviewGrid(tiles, { onOpen: (image) => this.openImage(image), itemsOf: (id) => this.showing.itemsOf(id) });
     this.single = new ReviewSingle(single, {
       onStep: (step) => this.step(step),
       onClose: () => this.closeImage(),
@@ -93,7 +93,7 @@ export class SetReview {
     });
     this.proposals = new ReviewProposals(this.single, this.evaluation.set);
     this._buildSide(side);
-    this.bar.show(this.view, this.sort);
+    this.bar.show(this.view);
   }
 
   _buildSide(side) {
@@ -156,7 +156,7 @@ export class SetReview {
   /** @param {Object} change of the View */
   setView(change) {
     Object.assign(this.view, change);
-    this.bar.show(this.view, this.sort);
+    this.bar.show(this.view);
     if (change.label !== undefined) this.panel.markClass(change.label);
     if (Object.keys(change).some((name) => name !== "score")) this._describe();
     this._frame ||= requestAnimationFrame(() => this._apply());
@@ -189,8 +189,13 @@ export class SetReview {
   }
 
   _setSort(sort) {
-    this.sort = sort;
+    this.sort = sort === this._usualSort ? null : sort;
     this._rest();
+  }
+
+  /** Of a list that is shown its own order. */
+  get _usualSort() {
+    return this.showing.isOn ? AS_LISTED : USUAL_SORT;
   }
 
   _describe() {
@@ -232,7 +237,10 @@ export class SetReview {
   }
 
   _arrange() {
-    const images = this.data.ordered(this.sort).filter((image) => this.showing.has(image.id));
+    const sort = this.sort ?? this._usualSort;
+    const isListed = sort === AS_LISTED;
+    const images = this.showing.narrow(this.data.ordered(isListed ? USUAL_SORT : sort), isListed);
+    this.bar.showSort(sort, this.showing.isOn);
     this.grid.setImages(images);
     this.page.dataset.images = images.length;
     this._explainNothing(images.length === 0 && this.data.isLoaded);
@@ -289,7 +297,7 @@ export class SetReview {
       class: unless(label, 0),
       size: SIZES[size]?.key,
       kind: KINDS[kind]?.key,
-      sort: unless(this.sort, "errors"),
+      sort: this.sort,
     };
     for (const [name, value] of Object.entries(values)) {
       if (getParam(name) !== (value === null || value === undefined ? null : String(value))) setParam(name, value);

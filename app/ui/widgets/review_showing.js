@@ -25,9 +25,18 @@ export class Showing {
     this.chip.replaceChildren(element("span", { class: "title", title: detail.title }, `Showing: ${detail.title}`), remove);
   }
 
-  /** Whether an image is among them (any is when the page is not narrowed). */
-  has(imageId) {
-    return this.items === null || this.items.has(imageId);
+  /** Whether the page is narrowed to a list. */
+  get isOn() {
+    return this.items !== null;
+  }
+
+  /** Those of the images that are among them (all when the page is not narrowed), in the order of the list if `isListed`. */
+  narrow(images, isListed) {
+    if (!this.isOn) return images;
+    const among = images.filter((image) => this.items.has(image.id));
+    if (!isListed) return among;
+    const places = new Map([...this.items.keys()].map((id, place) => [id, place]));
+    return among.sort((a, b) => places.get(a.id) - places.get(b.id));
   }
 
   /** Why the image is shown: its items, none when the page is not narrowed. */

@@ -5,9 +5,7 @@ import { DetectionCanvas } from "./canvas.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
 import { outcomeColors, OUTCOMES } from "./outcomes.js";
-
-const FOCUS_COLOR = "#ffffff";
-const FOCUS_DASH = [3, 3];
+import { SOUGHT } from "./review_drawing.js";
 
 export class ReviewSingle {
   /**
@@ -96,7 +94,7 @@ export class ReviewSingle {
       faint: box.isFaint,
       ...this._labelsOf(box),
     }));
-    const focus = this.items.map(({ box, kind }) => ({ bbox: box, color: FOCUS_COLOR, dashed: FOCUS_DASH, label: kind ?? "" }));
+    const focus = this.items.map(({ box, kind }) => ({ bbox: box, color: SOUGHT.color, dashed: SOUGHT.dash, label: kind ?? "", isLabelBelow: true }));
     this.canvas.setBoxes([...found, ...this.overlay, ...focus]);
     const { tp, fp, fn } = this.image.counts;
     this.counts.textContent = `${tp} found, ${fp} false, ${fn} missed`;

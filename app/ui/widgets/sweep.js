@@ -9,7 +9,7 @@ import { LineChart } from "./chart.js";
 import { element } from "./element.js";
 import { JobProgress } from "./job_progress.js";
 import { formatFigure } from "./number_words.js";
-import { colorOf } from "./palette.js";
+import { colorOf, MOST_LINES } from "./palette.js";
 
 const SPLITS = ["valid", "test"];
 const FIGURES = [
@@ -19,7 +19,6 @@ const FIGURES = [
   ["f1", "F1", "Best F1 at IoU .50"],
   ["score", "Score", "By the run's selection metric"],
 ];
-const MOST_CLASSES = 8; // in the table and in the chart, where more lines cannot be told apart; a checkpoint's page has all
 
 class AnchorageSweep extends HTMLElement {
   connectedCallback() {
@@ -137,31 +136,32 @@ class AnchorageSweep extends HTMLElement {
 
   _figures() {
     this.chartHost = element("div", { class: "curves" });
-    this.chart = new LineChart(this.chartHost, { title: "AP50 by epoch", formatX: (x) => this.nameOfX(x), ticksX: () => this.ticks });
-    return [element("div", { class: "table-scroll" }, this._table()), this.chartHost];
+    const more = this.table.rows[0].per_class.slice(MOST_LINES).map(({ name }) => name);
+    this.chart = new LineChart(this.chartHost, { title: "AP50 by epoch", formatX: (x) => this.nameOfX(x), ticksX: () => this.ticks, hidden: more });
+    const note = more.length ? element("p", { class: "note" }, `The first ${MOST_LINES} classes are drawn: press the name of another to add its line.`) : "";
+    return [element("div", { class: "table-scroll" }, this._table()), ...this._notes(), this.chartHost, note];
   }
 
   _table() {
-    const { rows, split } = this.table;
-    const classes = rows[0].per_class.slice(0, MOST_CLASSES);
-    const left = rows[0].per_class.length - classes.length;
+    const { rows } = this.table;
+    const classes = rows[0].per_class;
     const head = [["", "Checkpoint", ""], ...FIGURES, ...classes.map(({ name }) => ["", name, `AP50 of ${name}`])];
     const best = Object.fromEntries(FIGURES.map(([key]) => [key, formatFigure(Math.max(...rows.map((row) => row[key])))]));
     const cells = (row) => [
       ...FIGURES.map(([key]) => element("td", { class: `a-number${formatFigure(row[key]) === best[key] ? " best" : ""}`, "data-figure": key }, formatFigure(row[key]))),
-      ...row.per_class.slice(0, MOST_CLASSES).map((entry) => element("td", { class: "a-number" }, formatFigure(entry.ap50))),
+      ...row.per_class.map((entry) => element("td", { class: "a-number" }, formatFigure(entry.ap50))),
     ];
-    const table = element(
+    return element(
       "table",
       { class: "a-table judged" },
       element("thead", {}, element("tr", {}, ...head.map(([, name, help], index) => element("th", { class: index ? "a-number" : null, title: help }, name)))),
       element("tbody", {}, ...rows.map((row) => element("tr", { "data-checkpoint": row.checkpoint_id }, element("td", {}, this._name(row)), ...cells(row)))),
     );
-    const notes = [
-      left > 0 ? `AP50 of ${left} more classes: open a checkpoint.` : "",
-      rows.some((row) => row.is_chosen_here) ? `The greedy soup was chosen on ${split}: its figures flatter it here.` : "",
-    ].filter(Boolean);
-    return element("div", {}, table, notes.length ? element("p", { class: "note" }, notes.join(" ")) : "");
+  }
+
+  _notes() {
+    const { rows, split } = this.table;
+    return rows.some((row) => row.is_chosen_here) ? [element("p", { class: "note" }, `The greedy soup was chosen on ${split}: its figures flatter it here.`)] : [];
   }
 
   _name(row) {
@@ -171,7 +171,7 @@ class AnchorageSweep extends HTMLElement {
     return element("span", {}, link, element("span", { class: "a-muted members", title: row.members.join("\n") }, count === 1 ? " of 1" : ` of ${count}`));
   }
 
-  /** A line for each class of the table and one for all, over the epochs; the soups stand behind the last epoch as single points. */
+  /** A line for each class and one for all, over the epochs; the soups stand behind the last epoch as single points. */
   _drawChart() {
     if (!this.chart || !this.chartHost.isConnected) return;
     const trained = this.table.rows.filter((row) => !row.soup).sort((a, b) => a.epoch - b.epoch);
@@ -181,7 +181,7 @@ class AnchorageSweep extends HTMLElement {
     const step = Math.max(1, (last - epochs[0]) / 6);
     this.ticks = [...epochs, ...soups.map((_, index) => last + (index + 1) * step)];
     this.nameOfX = (x) => soups[this.ticks.indexOf(x) - epochs.length]?.soup ?? (epochs.includes(x) ? String(x) : "");
-    const names = this.table.rows[0].per_class.slice(0, MOST_CLASSES).map((entry) => entry.name);
+    const names = this.table.rows[0].per_class.map((entry) => entry.name);
     const color = getComputedStyle(this).getPropertyValue("--a-text").trim();
     const series = [
       { label: "All classes", color, of: (row) => row.map50 },

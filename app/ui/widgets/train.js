@@ -2,7 +2,7 @@
 // tab or a restarted app shows the same. ?run= is the run that is looked at, ?runs= the others drawn beside it.
 
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, setParam } from "./api.js";
-import { LineChart, shortNumber, smoothed } from "./chart.js";
+import { LineChart, NUMBERS, shortNumber, smoothed, TIME } from "./chart.js";
 import { element } from "./element.js";
 import { isLive } from "./job_states.js";
 import { openRunCard } from "./model_card.js";
@@ -15,9 +15,9 @@ import { TimeBar } from "./train_time.js";
 const POLL_MS = 1000;
 const PLACE = /(https?:\/\/[^\s,]+|(?:[A-Z]:)?[\\/][^\s,\\/]+[\\/][^\s,]+)/; // an address or a path, in a message
 const AXES = {
-  step: { title: "Steps", format: shortNumber },
-  epoch: { title: "Epochs", format: shortNumber },
-  elapsed_s: { title: "Time", format: (seconds) => (seconds >= 3600 ? `${(seconds / 3600).toFixed(1)} h` : seconds >= 60 ? `${(seconds / 60).toFixed(1)} min` : `${Math.round(seconds)} s`) },
+  step: { title: "Steps", ...NUMBERS },
+  epoch: { title: "Epochs", ...NUMBERS },
+  elapsed_s: { title: "Time", ...TIME },
 };
 const CHARTS = [
   { name: "loss", title: "Losses", comparedTitle: "Total loss", split: "train", main: "loss", match: /^loss/, isNoisy: true },
@@ -142,7 +142,7 @@ class AnchorageTrain extends HTMLElement {
     this.charts = CHARTS.map((chart) => {
       const host = element("div", { class: "train-chart-host", "data-chart": chart.name });
       const card = element("div", { class: "a-card train-chart" }, host);
-      const plot = new LineChart(host, { title: chart.title, range: chart.range, formatX: AXES.step.format });
+      const plot = new LineChart(host, { title: chart.title, range: chart.range });
       return { ...chart, card, plot };
     });
     this.log = element("pre", { class: "train-log a-mono", tabindex: 0, "aria-label": "Log" });
@@ -211,7 +211,7 @@ class AnchorageTrain extends HTMLElement {
 
   setAxis(axis) {
     this.axis = axis;
-    for (const chart of this.charts) chart.plot.resetX(AXES[axis].format);
+    for (const chart of this.charts) chart.plot.resetX(AXES[axis]);
     this.draw();
   }
 
