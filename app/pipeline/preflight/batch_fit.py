@@ -119,11 +119,14 @@ class BatchTrial:
         return memory.num_bytes
 
     def _peak_of_predicting(self, batch_size: int) -> int:
-        detector = self._run.detector
-        detector.batch_size = images_at_once(batch_size)
-        with PeakMemory(self._run.machine) as memory:
-            for _ in detector.predict_samples([self._largest_valid] * detector.batch_size):
-                pass
+        detector, num_images = self._run.detector, images_at_once(batch_size)
+        own, detector.batch_size = detector.batch_size, num_images
+        try:
+            with PeakMemory(self._run.machine) as memory:
+                for _ in detector.predict_samples([self._largest_valid] * num_images):
+                    pass
+        finally:
+            detector.batch_size = own
         return memory.num_bytes
 
 

@@ -400,7 +400,8 @@ class Run:
     def find_remedy(self, error: Exception) -> Remedies:
         """What to go on with from the last saved state after ``error``; raises what the run ends with."""
         try:
-            self.writing.finish()
+            with self.ranks.together():
+                self.writing.finish()
         except DiskFull as full:
             error = full
         if isinstance(error, OutOfMemory):  # of a validation, which has done what it could

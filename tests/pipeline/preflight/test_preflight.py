@@ -20,6 +20,7 @@ from app.pipeline.preflight.overfit import check_overfit, choose_two, judge_lear
 from app.pipeline.preflight.rehearsal import Measured, judge_time
 from app.pipeline.train.checkpoint import CheckpointError
 from app.pipeline.train.loader import DatasetError
+from app.pipeline.train.loop import Run
 from app.pipeline.types import Progress, RunContext
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 
@@ -197,6 +198,15 @@ def test_batch_that_does_not_fit_is_red_and_one_that_fits_is_proposed(snapshot, 
 def test_what_the_memory_measured_means(fit, level, fix):
     verdict = judge_fit(fit, parse_config({"batch_size": 4, "image_size": 640}))
     assert (verdict.level, verdict.fix) == (level, fix)
+
+
+def test_trial_predicts_as_many_images_as_the_run_would_and_leaves_its_detector_as_it_was(snapshot, folder):
+    run = Run.start(parse_config({**TINY, "batch_size": 1, "max_detections": 20}), snapshot, folder, RunContext())
+    sizes, detect = [], run.detector._detect
+    run.detector._detect = lambda images, originals: sizes.append(len(images)) or detect(images, originals)
+    batch_fit.BatchTrial(run, snapshot)._peak_of_predicting(3)
+    assert sizes == [6]
+    assert run.detector.batch_size == 2
 
 
 def test_batch_that_takes_too_long_is_estimated_from_a_smaller_one(snapshot, folder, monkeypatch, quick):
