@@ -116,7 +116,7 @@ class Job:
     heartbeat_at: float | None
     stop_as: str  # the state it was asked to end in: cancelled, paused, or "" while nobody asked
     rank: float  # the lower, the sooner its turn comes; the time of queueing unless it was moved
-    num_deaths: int  # attempts whose process died since somebody last started it
+    num_deaths: int  # attempts whose process died since it was started or saved a newer state
     death_step: int | None  # where the last of them was, when a signal ended it
     gpu: str  # what CUDA_VISIBLE_DEVICES is for it; "" leaves that alone
     hung: str  # what to say when it gives no sign of life; "" while it does

@@ -11,10 +11,11 @@ from typing import Any
 from sqlite_utils import Database
 
 from app.jobs.logs import write_step
+from app.pipeline.faults import is_disk_full
 from app.pipeline.types import Event, Log, Progress, RunContext
 from app.records import Job
 from app.store import jobs
-from app.store.database import ProjectDatabase
+from app.store.database import ProjectDatabase, sqlite3
 from app.store.files import ProjectFiles, Workspace
 from app.store.reserve import with_reserve
 
@@ -56,6 +57,7 @@ class JobContext:
         self._is_stopping = threading.Event()
         self._is_over = threading.Event()
         self._is_alive = True
+        self._failure = ""  # of the last pulse
         self._progress: dict[str, Any] | None = None
         self._pulse = threading.Thread(target=self._beat, name="pulse", daemon=True)
 
@@ -132,11 +134,21 @@ class JobContext:
                 if time.monotonic() - last >= HEARTBEAT_EVERY_S:
                     last = time.monotonic()
                     self._write_pulse()
+                    self._failure = ""
             except jobs.JobLost:
                 self.request_stop("lost")
                 return
-            except Exception:  # a full disk or a locked file now must not silence the job for ever
-                logger.exception("a pulse failed")
+            except Exception as error:  # a full disk or a locked file now must not silence the job for ever
+                self._tell_failure(error)
+
+    def _tell_failure(self, error: Exception) -> None:
+        """Say once why the job's row cannot be read or written; of a full disk the work itself finds out and tells."""
+        text = f"{type(error).__name__}: {error}"
+        if text == self._failure or is_disk_full(error, self.workspace.root):
+            return
+        self._failure = text
+        is_of_the_system = isinstance(error, OSError | sqlite3.Error)
+        logger.warning("Progress cannot be written down for now (%s).", error, exc_info=not is_of_the_system)
 
     def _look_for_stop(self) -> None:
         job = jobs.get_job(self.database, self.job.id)

@@ -16,6 +16,7 @@ from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.data.snapshot import Samples, Snapshot, load_snapshot
 from app.pipeline.faults import is_disk_full
 from app.pipeline.types import Detections, Event, RunPaused
+from app.store import images as image_store
 from app.store import predictions, runs
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 def train(job: JobContext) -> dict[str, Any]:
     """Train as the folder of run ``run_id`` says (config.json, dataset.json); the result has state, epochs and best."""
+    from app.pipeline.train.checkpoint import CheckpointError
     from app.pipeline.train.loop import train as train_detector
     from app.pipeline.train.ranks import PeerLost
 
@@ -30,6 +32,7 @@ def train(job: JobContext) -> dict[str, Any]:
     folder = job.files.run(run_id)
     snapshot = load_snapshot(folder / "dataset.json")
     config = load_config(folder / "config.json")
+    _tell_changed_labels(job)
     recorder = RunRecorder(job, run_id, snapshot.sha256)
     job.on_pulse = recorder.flush
     try:
@@ -44,12 +47,26 @@ def train(job: JobContext) -> dict[str, Any]:
     except Exception as error:  # it may be the database, or the log, that found the disk full
         if isinstance(error, RunPaused) or not (config.pause_when_disk_is_full and is_disk_full(error, folder)):
             raise
+        if isinstance(error, CheckpointError):  # it says itself what to do
+            raise RunPaused(f"the disk is full: {error}") from error
         raise RunPaused(f"the disk is full ({error}). Make room, then let the run go on") from error
     if result.state == "stopped":
         raise Stopped(asdict(result))
     with job.write() as db:
         runs.set_epoch(db, run_id, result.epochs)
     return asdict(result)
+
+
+def _tell_changed_labels(job: JobContext) -> None:
+    """Say so when the project is not any more what the run was started with."""
+    begun = job.payload.get("labels_version")
+    with job.database.read() as db:
+        now = image_store.labels_version(db)
+    if begun is not None and tuple(begun) != now:
+        logger.info(
+            "Images or labels of the project have changed since this run was started: it uses the dataset as it was "
+            "then. A new run takes the changes in."
+        )
 
 
 def predict(job: JobContext) -> dict[str, Any]:

@@ -1,11 +1,17 @@
 """What a job wrote: its log (rotating, for people), what its process printed beside it, such as native crashes, and
 the step it was at."""
 
+import logging
 import os
+import time
 from pathlib import Path
 
 from app.store.files import ProjectFiles
 
+logger = logging.getLogger(__name__)
+
+LINE_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+TIME_FORMAT = "%H:%M:%S"
 PAGE_BYTES = 64 * 1024
 _TAIL_LINES = 40
 _LINE_LENGTH = 300  # the interpreter's crash report has one of thousands
@@ -23,6 +29,18 @@ def read_log(files: ProjectFiles, job_id: int, num_bytes: int = PAGE_BYTES) -> s
     if len(text) < num_bytes:
         text = _tail(path.with_name(f"{path.name}.1"), num_bytes - len(text)) + text
     return text
+
+
+def append_warning(files: ProjectFiles, job_id: int, sentence: str) -> None:
+    """Add a line to the log of a job that cannot write it itself; not worth an error where there is no room for it."""
+    values = {"asctime": time.strftime(TIME_FORMAT), "levelname": "WARNING", "message": sentence}
+    path = files.job_log(job_id)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(LINE_FORMAT % values + "\n")
+    except OSError as error:
+        logger.warning("the log of job %d does not tell: %s (%s)", job_id, sentence, error)
 
 
 def failure_tail(files: ProjectFiles, job_id: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from app.errors import Cancelled, UserError
 from app.jobs.context import JobContext, PeerDied, Stopped
 from app.jobs.locks import FileLock
-from app.jobs.logs import forget_step
+from app.jobs.logs import LINE_FORMAT, TIME_FORMAT
 from app.pipeline.faults import is_out_of_memory
 from app.pipeline.types import RunPaused
 from app.store.database import ProjectDatabase
@@ -48,7 +48,6 @@ def run_job(workspace: Workspace, slug: str, job_id: int, attempt: int, handlers
             logger.error("job %d of %s is held by another process", job_id, slug)
             return LOST
         _log_to(files.job_log(job_id))
-        forget_step(files, job_id)
         lay_in(files.reserve)
         context = JobContext(workspace, slug, get_job(ProjectDatabase(files.database), job_id))
         if context.job.attempt != attempt or context.job.state not in ("running", "stopping"):
@@ -132,7 +131,7 @@ def _explain(error: BaseException) -> str:
 def _log_to(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=NUM_OLD_LOGS, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(logging.Formatter(LINE_FORMAT, TIME_FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

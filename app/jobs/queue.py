@@ -7,11 +7,13 @@ from pathlib import Path
 
 from app.errors import NotFound
 from app.jobs.locks import FileLock, is_held
+from app.jobs.logs import append_warning, failure_tail, read_step
 from app.jobs.main import GOES_ON
 from app.records import Job
 from app.store.database import ProjectDatabase, sqlite3
 from app.store.files import ProjectFiles, Workspace
 from app.store.jobs import JobLost, finish, list_jobs, requeue_dead
+from app.store.runs import saved_step
 
 logger = logging.getLogger(__name__)
 
@@ -64,31 +66,49 @@ def is_running(item: Queued) -> bool:
     return is_held(item.files.job_lock(item.job.id))
 
 
-def settle_death(item: Queued, reason: str, signal_step: int | None = None) -> str:
-    """Write what becomes of a job whose process is gone, and return its state.
+def settle_death(item: Queued, reason: str, is_signal: bool = False) -> str:
+    """Write what becomes of a job whose process is gone, and return its state; ``reason`` says why in a sentence.
 
-    One that was asked to stop has. A training goes on from its last checkpoint, until three attempts have died or a
-    signal has ended two at the same ``signal_step``; other work is interrupted, or failed when it died of a signal or
-    an exit code. Raises JobLost when the attempt is over already.
+    One that was asked to stop has. A training goes on from its last checkpoint, until three attempts in a row have died
+    without saving a newer state or a signal (``is_signal``) has ended two at the same step; other work is interrupted
+    with its worker, and failed when it died alone. Raises JobLost when the attempt is over already.
     """
     job = item.job
     where = (item.database, job.id, job.attempt)
     if job.stop_as:
         finish(*where, job.stop_as)
         return job.stop_as
-    if job.kind not in GOES_ON:
-        state = "interrupted" if reason == ORPHAN_REASON else "failed"
-        finish(*where, state, error=reason)
-        return state
-    if signal_step is not None and signal_step == job.death_step:
-        finish(*where, "failed", error=f"It died twice at the same step, after step {signal_step}. {reason}")
+    if job.kind not in GOES_ON and reason == ORPHAN_REASON:
+        finish(*where, "interrupted", error=reason)
+        return "interrupted"
+    step = read_step(item.files, job.id)
+    why_failed = _why_failed(job, step if is_signal else None)
+    if why_failed is not None:
+        finish(*where, "failed", error=f"{why_failed}{reason}\n{failure_tail(item.files, job.id)}".strip())
         return "failed"
-    if job.num_deaths + 1 >= MAX_DEATHS:
-        finish(*where, "failed", error=f"{MAX_DEATHS} attempts died. {reason}")
-        return "failed"
-    headline = reason.partition("\n")[0]
-    requeue_dead(*where, signal_step, f"{headline} It goes on from its last checkpoint.")
+    requeue_dead(*where, step if is_signal else None, f"{reason} It goes on from its last checkpoint.")
+    append_warning(item.files, job.id, _tell_death(item, reason, step))
     return "queued"
+
+
+def _why_failed(job: Job, signal_step: int | None) -> str | None:
+    """What to say, before the reason, of a job that does not go on after its death; None for one that does."""
+    if job.kind not in GOES_ON:
+        return ""
+    if signal_step is not None and signal_step == job.death_step:
+        return f"It died twice at the same step, after step {signal_step}. "
+    if job.num_deaths + 1 >= MAX_DEATHS:
+        return f"{MAX_DEATHS} attempts in a row died without saving anything new. "
+    return None
+
+
+def _tell_death(item: Queued, reason: str, step: int | None) -> str:
+    """The sentence for the log of a training that goes on after its death."""
+    with item.database.read() as db:
+        saved = saved_step(db, int(item.job.payload.get("run_id", 0)))
+    died = "before its first step" if step is None else f"after step {step}"
+    going_on = f"going on from step {saved}" if saved else "beginning again"
+    return f"The process died {died}; {going_on}, attempt {item.job.attempt + 1}. {reason}"
 
 
 def settle_orphans(workspace: Workspace, own: Sequence[tuple[str, int]] = ()) -> list[Queued]:

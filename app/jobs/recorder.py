@@ -10,9 +10,11 @@ import threading
 import time
 from typing import Any
 
+from sqlite_utils import Database
+
 from app.jobs.context import JobContext
 from app.pipeline.types import CheckpointDue, CheckpointSaved, Event, Metrics, PredictionsReady, RunBegun
-from app.store import predictions, runs
+from app.store import jobs, predictions, runs
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class RunRecorder:
             runs.keep_checkpoints(db, self.run_id, names)
             for item in event.checkpoints:
                 if not runs.has_checkpoint(db, self.run_id, item.file_name, item.sha256):
-                    runs.put_checkpoint(db, self.run_id, **_checkpoint_values(item))
+                    self._put_checkpoint(db, item)
 
     def _add(self, event: Metrics) -> None:
         elapsed_s = time.monotonic() - self._began
@@ -94,9 +96,15 @@ class RunRecorder:
     def _save_checkpoint(self, event: CheckpointSaved) -> None:
         self.flush()
         with self.job.write() as db:
-            runs.put_checkpoint(db, self.run_id, **_checkpoint_values(event))
+            self._put_checkpoint(db, event)
             runs.remove_checkpoints(db, self.run_id, event.removed)
             runs.set_epoch(db, self.run_id, event.epoch)
+
+    def _put_checkpoint(self, db: Database, event: CheckpointSaved) -> None:
+        """Record saved weights; with a newer state behind it, what killed the job before did not end it."""
+        if event.is_last and event.step > runs.saved_step(db, self.run_id):
+            jobs.forget_deaths(db, self.job.job.id)
+        runs.put_checkpoint(db, self.run_id, **_checkpoint_values(event))
 
     def _save_predictions(self, event: PredictionsReady) -> None:
         with self.job.write() as db:

@@ -16,7 +16,7 @@ from app.jobs import queue
 from app.jobs.gpus import VARIABLE
 from app.jobs.hangs import HeartbeatWatch
 from app.jobs.locks import FileLock
-from app.jobs.logs import failure_tail, output_path, read_step
+from app.jobs.logs import append_warning, forget_step, output_path
 from app.jobs.main import LEFT, LOST
 from app.jobs.process import end_tree, start_attached
 from app.jobs.queue import Queued
@@ -130,6 +130,7 @@ class Worker:
     def _spawn(self, item: Queued) -> None:
         command = self.job_command(item.slug, item.job.id, item.job.attempt)
         variables = {VARIABLE: item.job.gpu} if item.job.gpu else {}
+        forget_step(item.files, item.job.id)  # that of the attempt before: this one may die before it has any
         try:
             process = start_attached(command, output_path(item.files, item.job.id), variables)
         except OSError as error:
@@ -139,18 +140,19 @@ class Worker:
         logger.info("job %d of %s (%s) runs as process %d", item.job.id, item.slug, item.job.kind, process.pid)
 
     def _flag_hung(self, items: list[Queued]) -> None:
-        """Say of jobs without a sign of life that they may hang; whether to end them is for the user to decide."""
+        """Say of jobs without a sign of life, in their logs too, that they may hang; to end them is for the user."""
         running = {(item.slug, item.job.id, item.job.attempt): item.job for item in items}
         for child in self._children:
             item = child.item
             job = running.get((item.slug, item.job.id, item.job.attempt))
-            if job is None:
+            if job is None or not job.payload.get("flag_when_hung", True):
                 continue
             sentence = child.watch.look(job.heartbeat_at)
             if sentence and not job.hung:
                 logger.warning("job %d of %s: %s", job.id, item.slug, sentence)
                 try:
                     jobs.set_hung(item.database, job.id, job.attempt, sentence)
+                    append_warning(item.files, job.id, sentence)
                 except jobs.JobLost:
                     logger.debug("job %d ended in this very moment", job.id)
 
@@ -189,10 +191,8 @@ class Worker:
         now = jobs.get_job(item.database, item.job.id)
         if now.attempt != item.job.attempt or now.state not in ("running", "stopping"):
             return
-        reason = f"{describe_exit(code)}\n{failure_tail(item.files, now.id)}".strip()
-        step = read_step(item.files, now.id) if code < 0 else None
         try:
-            queue.settle_death(Queued(item.slug, item.files, now), reason, step)
+            queue.settle_death(Queued(item.slug, item.files, now), describe_exit(code), is_signal=code < 0)
         except jobs.JobLost:
             logger.debug("job %d ended in this very moment", now.id)
 

@@ -380,7 +380,8 @@ class TroubleOptions(_Group):
     halve_batch_when_out_of_memory: bool = Field(
         True,
         description="Out of memory in the first epoch: send half as many images through the network at a time, up to "
-        "three times. The images of an optimizer step stay the same.",
+        "three times. The images of an optimizer step stay the same. In a validation, of whatever epoch: repeat it "
+        "with half as many at a time.",
     )
     halve_rate_when_not_finite: bool = Field(
         True,
@@ -389,8 +390,8 @@ class TroubleOptions(_Group):
     )
     fewer_workers_when_reading_fails: bool = Field(
         True,
-        description="Images cannot be prepared for want of memory, files or threads: go on with fewer threads, in the "
-        "end with the training's own.",
+        description="Images cannot be read or prepared for want of memory, files or threads: go on with fewer threads, "
+        "in the end with the training's own.",
     )
     pause_when_disk_is_full: bool = Field(
         True, description="A full disk pauses the run, to go on when there is room, instead of ending it as failed."
@@ -400,6 +401,14 @@ class TroubleOptions(_Group):
         ge=0,
         le=1e6,
         description="End the run after its first 50 steps if they took fewer images a second; 0 takes any speed.",
+    )
+    hint_when_slow: bool = Field(
+        True, description="Say in the log when the run has been less than half as fast as usual for a minute."
+    )
+    flag_when_hung: bool = Field(
+        True,
+        description="Say on the page and in the log when the run gives no sign of life for two minutes, or for ten "
+        "times as long as its steps take.",
     )
 
 

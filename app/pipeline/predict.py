@@ -14,6 +14,7 @@ from app.pipeline.data.categories import CategoryMap
 from app.pipeline.data.image import read_image
 from app.pipeline.data.pixels import ResizedImages, UnreadableImage
 from app.pipeline.data.snapshot import Sample
+from app.pipeline.faults import is_short_of_resources
 from app.pipeline.machine import Machine, choose_machine
 from app.pipeline.models.build import build_model
 from app.pipeline.models.forward import Batch, detect, place_model
@@ -47,20 +48,22 @@ class Detector:
         context: RunContext | None = None,
         images: ResizedImages | None = None,
         augmentation: TestTimeAugmentation = "off",
+        skip: Callable[[Sample, str], None] | None = None,
     ) -> Iterator[tuple[int, Detections]]:
         """Yield (image id, detections) of each readable sample, in order.
 
         ``images`` keeps what was read, for predicting again; it serves views as learned, not those of an
-        ``augmentation``. Emits Progress; an image that cannot be read is logged and left out. Ends early when asked to
-        stop.
+        ``augmentation``. Emits Progress; an image that cannot be read is left out and told to ``skip`` or the log. Ends
+        early when asked to stop. Raises UnreadableImage when the machine is short of files or memory to read it.
         """
         context = context or RunContext()
+        skip = skip or (lambda _, reason: context.emit(Log(f"Skipped: {reason}", "warning")))
         images = images or self._images
         read = images.read if augmentation == "off" else images.read_upright
         for start in range(0, len(samples), self.batch_size):
             if context.should_stop():
                 return
-            group = _read_all(samples[start : start + self.batch_size], read, context)
+            group = _read_all(samples[start : start + self.batch_size], read, skip)
             pixels, sizes = [image for _, image in group], [(sample.width, sample.height) for sample, _ in group]
             if group and augmentation == "off":
                 found = self._detect(pixels, sizes)
@@ -139,14 +142,16 @@ def merge(views: Sequence[Detections], nms_threshold: float, max_detections: int
 
 
 def _read_all(
-    samples: Sequence[Sample], read: Callable[[Sample], np.ndarray], context: RunContext
+    samples: Sequence[Sample], read: Callable[[Sample], np.ndarray], skip: Callable[[Sample, str], None]
 ) -> list[tuple[Sample, np.ndarray]]:
     group = []
     for sample in samples:
         try:
             group.append((sample, read(sample)))
         except UnreadableImage as error:
-            context.emit(Log(f"Skipped: {error}", "warning"))
+            if is_short_of_resources(error):
+                raise  # nothing is wrong with the image
+            skip(sample, str(error))
     return group
 
 

@@ -198,14 +198,15 @@ def _create(services: Services, slug: str, config: RunConfig, name: str) -> Run:
     aside = files.runs / f".new-{secrets.token_hex(6)}"  # beside the runs: the snapshot's image paths are relative
     placed: Path | None = None
     try:
+        with database.read() as db:  # before the snapshot: what changes in between is told of rather than missed
+            version = image_store.labels_version(db)
         write_snapshot(services, slug, aside / "dataset.json")
         with replacing(aside / "config.json") as path:
             path.write_bytes(orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
         with database.write() as db:
             job = job_store.enqueue(db, "train", {})
             run_id = runs.create_run(db, job.id, name, config.model_dump(mode="json"))
-            several = {"processes": config.processes} if config.processes != 1 else {}
-            job_store.set_payload(db, job.id, {"run_id": run_id, **several})
+            job_store.set_payload(db, job.id, {"run_id": run_id, "labels_version": version, **_for_the_worker(config)})
             placed = _place(files, aside, run_id)
     except BaseException:
         for leftover in (aside, placed):
@@ -214,6 +215,12 @@ def _create(services: Services, slug: str, config: RunConfig, name: str) -> Run:
         raise
     logger.info("queued run %d of %s", run_id, slug)
     return get_run(services, slug, run_id)
+
+
+def _for_the_worker(config: RunConfig) -> dict[str, Any]:
+    """The options that the worker looks at, where they are not as usual: it does not read the run's folder."""
+    usual = {"processes": 1, "flag_when_hung": True}
+    return {name: getattr(config, name) for name, value in usual.items() if getattr(config, name) != value}
 
 
 def _place(files: ProjectFiles, aside: Path, run_id: int) -> Path:

@@ -145,6 +145,11 @@ def requeue_dead(database: ProjectDatabase, job_id: int, attempt: int, step: int
         _queue_again(db, job_id, error)
 
 
+def forget_deaths(db: Database, job_id: int) -> None:
+    """Count deaths from here on, in the caller's transaction: the job has got further than those that died before."""
+    db.execute("UPDATE job SET num_deaths = 0 WHERE id = ?", [job_id])
+
+
 def request_stop(database: ProjectDatabase, job_id: int, stop_as: str = "cancelled") -> Job:
     """Ask a job to end as 'cancelled' or 'paused': one that waits does at once, a running one is told.
 

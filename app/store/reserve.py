@@ -34,6 +34,6 @@ def with_reserve(path: Path, write: Callable[[], None]) -> None:
     except Exception as error:
         if not path.exists() or not is_disk_full(error, path.parent):
             raise
-        logger.warning("the disk is full: giving up the reserve to write down what happened")
+        logger.debug("the disk is full: giving up the reserve to write down what happened")
         path.unlink()
         write()

@@ -159,6 +159,12 @@ def has_checkpoint(db: Database, run_id: int, file_name: str, sha256: str) -> bo
     return found is not None
 
 
+def saved_step(db: Database, run_id: int) -> int:
+    """The step of the newest saved state that is recorded; 0 before the first."""
+    row = row_of(db, "SELECT step FROM checkpoint WHERE run_id = ? AND is_last", [run_id])
+    return row["step"] if row else 0
+
+
 def list_checkpoints(database: ProjectDatabase, run_id: int) -> list[Checkpoint]:
     """Kept checkpoints of a run: best score first, the last one behind those that have a score."""
     with database.read() as db:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.records import Job
-from app.store import jobs
+from app.store import jobs, runs
 from app.store.database import ProjectDatabase
 from app.store.files import Workspace
 
@@ -28,6 +28,14 @@ class Lab:
 
     def enqueue(self, kind: str, **payload: object) -> Job:
         return jobs.enqueue(self.database, kind, {"folder": str(self.workspace.root), **payload})
+
+    def enqueue_run(self, **payload: object) -> Job:
+        """A training with the run that it belongs to."""
+        job = self.enqueue("train")
+        with self.database.write() as db:
+            run_id = runs.create_run(db, job.id, "", {})
+            jobs.set_payload(db, job.id, {**job.payload, "run_id": run_id, **payload})
+        return self.job(job)
 
     def start_worker(self, idle_s: float = 30, gpus: tuple[str, ...] = ()) -> subprocess.Popen:
         command = [sys.executable, str(FAKE), "worker", str(self.workspace.root), str(idle_s), *gpus]

@@ -1,12 +1,19 @@
 """A training whose disk is full, from the pipeline's end or the database's, and what its row says afterwards."""
 
 import errno
+import threading
+import time
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
+from app.jobs import context as context_module
 from app.jobs import main
 from app.jobs.context import JobContext
+from app.pipeline import faults
 from app.pipeline.config import parse_config
+from app.pipeline.train.checkpoint import CheckpointError
 from app.pipeline.types import Metrics, RunPaused
 from app.store import jobs, runs
 from app.store.database import sqlite3
@@ -66,6 +73,72 @@ def test_numbers_that_do_not_fit_pause_the_run_at_the_cost_of_the_reserve(run_wi
     assert (code, job.state) == (0, "paused")
     assert job.error.startswith("The disk is full (database or disk is full). Make room")
     assert not lab.files.reserve.exists()
+
+
+def test_log_of_a_run_on_a_full_disk_has_one_plain_sentence(run_with, lab, monkeypatch, caplog):
+    """SQLite cannot even read then, and says so by another error; the pulse finds that out again and again."""
+    monkeypatch.setattr(context_module, "CHECK_EVERY_S", 0.01)
+    pulses, is_full = [], Event()
+    read = jobs.get_job
+
+    def get_job(*rest):
+        if is_full.is_set():
+            pulses.append(1)
+            raise sqlite3.OperationalError("disk I/O error")
+        return read(*rest)
+
+    def work(context):
+        monkeypatch.setattr(faults.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+        is_full.set()
+        deadline = time.monotonic() + 20
+        while len(pulses) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        get_job()
+
+    monkeypatch.setattr(jobs, "get_job", get_job)
+    finish = JobContext.finish
+    monkeypatch.setattr(JobContext, "finish", lambda *args, **rest: (is_full.clear(), finish(*args, **rest)))
+    _, job = run_with(work)
+    assert job.state == "paused"
+    assert len(pulses) >= 3
+    (told,) = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert told.getMessage() == "The disk is full (disk I/O error). Make room, then let the run go on"
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_locked_file_is_told_once_in_words_and_does_not_silence_the_job(run_with, monkeypatch, caplog):
+    monkeypatch.setattr(context_module, "CHECK_EVERY_S", 0.01)
+    pulses, read = [], jobs.get_job
+
+    def get_job(*rest):
+        if threading.current_thread().name != "pulse" or len(pulses) >= 4:
+            return read(*rest)
+        pulses.append(1)
+        raise sqlite3.OperationalError("database is locked")
+
+    def work(context):
+        deadline = time.monotonic() + 20
+        while len(pulses) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise RunPaused("enough")
+
+    monkeypatch.setattr(jobs, "get_job", get_job)
+    run_with(work)
+    told = [record for record in caplog.records if "Progress cannot be written" in record.getMessage()]
+    assert [(record.getMessage(), bool(record.exc_info)) for record in told] == [
+        ("Progress cannot be written down for now (database is locked).", False)
+    ]
+
+
+def test_advice_is_given_once(run_with, monkeypatch):
+    monkeypatch.setattr(faults.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+
+    def work(context):
+        raise CheckpointError("a run of this model needs 9 MB of disk, and 0 MB are free: make room first")
+
+    assert run_with(work)[1].error == (
+        "The disk is full: a run of this model needs 9 MB of disk, and 0 MB are free: make room first"
+    )
 
 
 def test_switched_off_it_fails(run_with):

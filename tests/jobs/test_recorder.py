@@ -201,3 +201,32 @@ def test_training_that_was_stopped_says_so_with_what_it_has(job, run_folder, mon
         handlers.train(job)
     assert caught.value.result["best"] == {"map50": 0.5}
     assert [point.name for point in runs.metrics_after(job.database, 1)] == ["loss"]
+
+
+def deaths(job):
+    return jobs.get_job(job.database, job.job.id).num_deaths
+
+
+def test_newer_state_lets_the_deaths_before_it_be_forgotten(job, recorder):
+    def emit_after_two_deaths(event):
+        with job.database.write() as db:
+            db.execute("UPDATE job SET num_deaths = 2")
+        recorder.emit(event)
+        return deaths(job)
+
+    last = saved("last.pt", step=10, is_last=True, score=None)
+    assert emit_after_two_deaths(last) == 0
+    assert emit_after_two_deaths(last) == 2  # nothing newer
+    assert emit_after_two_deaths(saved("best.pt", step=20)) == 2  # nobody goes on from that
+    assert emit_after_two_deaths(RunBegun(10, 1, 1, 5.0, (last,))) == 2
+    assert emit_after_two_deaths(RunBegun(12, 1, 1, 5.0, (saved("last.pt", step=12, sha256="y", is_last=True),))) == 0
+
+
+@pytest.mark.parametrize(("begun", "is_told"), [([0, 0, 0], False), ([3, 3, 1], True), (None, False)])
+def test_labels_that_changed_since_the_run_was_started_are_told(job, run_folder, monkeypatch, caplog, begun, is_told):
+    use_loop(monkeypatch, "done")
+    if begun is not None:
+        job.payload["labels_version"] = begun
+    with caplog.at_level("INFO"):
+        handlers.train(job)
+    assert sum("it uses the dataset as it was" in text for text in caplog.messages) == is_told

@@ -10,7 +10,7 @@ import pytest
 from app.jobs import queue
 from app.jobs.locks import is_held
 from app.jobs.logs import read_log
-from app.store import jobs
+from app.store import jobs, runs
 from tests.jobs.job_lab import Lab, wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
@@ -199,6 +199,58 @@ def test_training_that_was_killed_goes_on_by_itself(lab: Lab) -> None:
     lab.start_worker()
     ended = lab.wait_for_end(job)
     assert (ended.state, ended.result, ended.attempt, ended.num_deaths) == ("done", {"count": 9}, 3, 2)
+    told = [line for line in lab.files.job_log(job.id).read_text().splitlines() if "The process died" in line]
+    assert [line.partition("WARNING ")[2].partition(". ")[0] for line in told] == [
+        "The process died after step 4; beginning again, attempt 2",
+        "The process died after step 7; beginning again, attempt 3",
+    ]
+
+
+def test_deaths_count_from_the_newest_saved_state(lab: Lab) -> None:
+    """Five power cuts in the life of a run do not end it, as long as it gets on between them."""
+    job = lab.enqueue_run(steps=9, dies_after=[2, 3, 5, 6, 8])
+    lab.start_worker()
+    ended = lab.wait_for_end(job)
+    assert (ended.state, ended.result, ended.attempt, ended.num_deaths) == ("done", {"count": 9}, 6, 0)
+    assert "The process died after step 3; going on from step 2, attempt 3. Its process was" in read_log(
+        lab.files, job.id
+    )
+
+
+def test_three_deaths_without_a_newer_state_end_a_run_with_saved_ones_too(lab: Lab) -> None:
+    job = lab.enqueue_run(steps=9, dies_after=[1])
+    with lab.database.write() as db:
+        db.execute("UPDATE job SET num_deaths = 2")
+        runs.put_checkpoint(
+            db, 1, epoch=0, step=5, file_name="last.pt", sha256="", map50=None, f1=None, score=None, is_last=True
+        )
+    lab.start_worker()
+    assert "3 attempts in a row died" in lab.wait_for_end(job).error
+
+
+def test_run_that_died_with_its_worker_is_failed_with_the_tail_of_its_log_too(lab: Lab) -> None:
+    job = lab.enqueue("train", steps=10**6, pause_s=0.02)
+    worker = lab.start_worker()
+    pid = lab.pid_of_started()
+    with lab.database.write() as db:
+        db.execute("UPDATE job SET num_deaths = 2")
+    worker.kill()
+    os.kill(pid, signal.SIGKILL)
+    worker.wait(5)
+    wait_until(lambda: not is_held(lab.files.job_lock(job.id)), "the lock to be freed")
+    queue.settle_orphans_if_no_worker(lab.workspace)
+    ended = lab.job(job)
+    assert ended.state == "failed"
+    assert "The process that ran it died" in ended.error
+    assert f"job {job.id} (train), attempt 1" in ended.error
+
+
+def test_step_of_an_earlier_attempt_is_not_taken_for_that_of_one_that_had_none(lab: Lab) -> None:
+    """Killed while it still loads torch, after a death at step 5: that is not twice at the same step."""
+    job = lab.enqueue("train", steps=9, dies_after=[5], dies_at_start=True)
+    lab.start_worker()
+    assert lab.wait_for_end(job).state == "done"
+    assert "The process died before its first step" in read_log(lab.files, job.id)
 
 
 def test_after_three_dead_attempts_a_training_is_failed_with_the_tail_of_its_log(lab: Lab) -> None:
@@ -206,7 +258,7 @@ def test_after_three_dead_attempts_a_training_is_failed_with_the_tail_of_its_log
     lab.start_worker()
     ended = lab.wait_for_end(job)
     assert (ended.state, ended.attempt) == ("failed", 3)
-    assert "3 attempts died. Its process was killed (SIGKILL)" in ended.error
+    assert "3 attempts in a row died without saving anything new. Its process was killed (SIGKILL)" in ended.error
     assert f"job {job.id} (train), attempt 3" in ended.error
     jobs.start_again(lab.database, job.id, ["failed"])
     assert lab.wait_for_end(job).result == {"count": 9}
@@ -323,6 +375,19 @@ def test_hung_job_is_flagged_and_can_be_ended(lab: Lab, monkeypatch: pytest.Monk
     wait_until(lambda: lab.job(job).hung, "the job to be flagged")
     assert lab.job(job).state == "running"
     assert "No sign of life" in lab.job(job).hung
+    wait_until(lambda: "No sign of life" in read_log(lab.files, job.id), "its log to tell")
+    assert read_log(lab.files, job.id).count("WARNING No sign of life") == 1
     jobs.request_stop(lab.database, job.id)
     ended = lab.wait_for_end(job)
     assert (ended.state, ended.hung) == ("cancelled", "")
+
+
+def test_hung_job_is_left_alone_where_the_flag_is_switched_off(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_HUNG_AFTER_S", "0.3")
+    job, other = lab.enqueue("stubborn", flag_when_hung=False), lab.enqueue_run(steps=1, pause_s=1.5)
+    lab.start_worker()
+    lab.pid_of_started()
+    lab.wait_for_end(other)
+    assert lab.job(job).hung == ""
+    assert "No sign of life" not in read_log(lab.files, job.id)
+    assert "No sign of life" in read_log(lab.files, other.id)  # in the same time

@@ -12,8 +12,8 @@ from app.pipeline.data.snapshot import load_snapshot
 from app.services import augmenting, jobs, run_checks, run_form, training
 from app.services import dataset as dataset_service
 from app.services.context import Services
+from app.store import images, runs
 from app.store import jobs as job_store
-from app.store import runs
 from app.store.files import Workspace
 from tests.services.imported_project import import_small_project
 
@@ -64,8 +64,16 @@ def test_run_folder_alone_holds_config_and_dataset(services, slug, no_worker):
     assert all(sample.path.is_file() for sample in snapshot.samples)
     assert load_config(folder / "config.json").model_dump(mode="json") == run.config
     assert (run.name, run.state, run.config["epochs"]) == ("small", "queued", 3)
-    assert jobs.get(services, slug, run.job_id).payload == {"run_id": run.id}
+    payload = jobs.get(services, slug, run.job_id).payload
+    with services.database(slug).read() as db:
+        assert payload == {"run_id": run.id, "labels_version": list(images.labels_version(db))}
     assert no_worker == [services]
+
+
+def test_queue_is_told_what_it_has_to_know_of_the_options(services, slug):
+    run = training.start_run(services, slug, {"flag_when_hung": False, "processes": 2, "accumulate_batches": 2})
+    payload = jobs.get(services, slug, run.job_id).payload
+    assert (payload["processes"], payload["flag_when_hung"]) == (2, False)
 
 
 def test_dataset_stays_frozen_when_labels_change(services, slug):

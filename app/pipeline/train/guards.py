@@ -6,10 +6,14 @@ does one thing otherwise from there on. What it does otherwise is saved with its
 
 from dataclasses import dataclass, replace
 
+from torch.amp import GradScaler
+
 from app.pipeline.config import RunConfig
+from app.pipeline.train.optim import NonFiniteLoss
 
 MAX_BATCH_HALVINGS = 3
 MAX_RATE_HALVINGS = 2
+MAX_SKIPPED_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,33 @@ class OutOfMemory(RuntimeError):
     """The memory does not suffice for the run; the message says where it ended and what to do."""
 
 
+class StepsSkipped(NonFiniteLoss):
+    """The gradient was not finite in MAX_SKIPPED_STEPS steps in a row, each of which loss scaling has left out."""
+
+
+class SkippedSteps:
+    """Notices when loss scaling leaves out one step after the other.
+
+    A single one is ordinary: the ``scaler`` halves its scale and tries again. To read the scale is to wait for the GPU,
+    so it is done once in MAX_SKIPPED_STEPS steps: only if all of them were left out has it fallen that far.
+    """
+
+    def __init__(self, scaler: GradScaler) -> None:
+        self._scaler = scaler
+        self._num_steps = 0
+        self._scale = 0.0  # when it was read last
+
+    def note_step(self) -> bool:
+        """Count a step; whether as many as may be, up to this one, were all left out."""
+        if not self._scaler.is_enabled():
+            return False
+        self._num_steps += 1
+        if self._num_steps % MAX_SKIPPED_STEPS != 1:
+            return False
+        before, self._scale = self._scale, self._scaler.get_scale()
+        return self._scale <= before * self._scaler.get_backoff_factor() ** MAX_SKIPPED_STEPS
+
+
 def relieve_memory(remedies: Remedies, config: RunConfig, epoch: int, step: int) -> tuple[Remedies, str]:
     """The remedies with the batch halved, and the sentence for the log; raises OutOfMemory when that is not to be.
 
@@ -50,6 +81,24 @@ def relieve_memory(remedies: Remedies, config: RunConfig, epoch: int, step: int)
     return halved, (
         f"Out of memory after step {step}: from here on {halved.images_at_once(config)} images at a time go through "
         f"the network instead of {at_once}; those of each optimizer step stay together."
+    )
+
+
+def relieve_validation(at_once: int, config: RunConfig, epoch: int) -> tuple[int, str]:
+    """How many images to predict at a time instead of ``at_once``, and the sentence for the log.
+
+    In whatever epoch: weights do not depend on it. Raises OutOfMemory when that is not to be.
+    """
+    if not config.halve_batch_when_out_of_memory or at_once == 1:
+        raise OutOfMemory(
+            f"out of memory in the validation of epoch {epoch}, with {at_once} at a time; the last state is saved. "
+            "Close what else uses the memory and go on, or start a run with a smaller batch_size or image_size "
+            f"({config.image_size})"
+        )
+    halved = -(-at_once // 2)
+    return halved, (
+        f"Out of memory in the validation of epoch {epoch}: it is repeated, and from here on {halved} images at a time "
+        f"are predicted instead of {at_once}; the weights do not depend on it."
     )
 
 

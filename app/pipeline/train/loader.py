@@ -3,7 +3,6 @@
 N boxes of an image, xyxy pixels of the resized image; labels 1..K.
 """
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,16 +24,11 @@ from app.pipeline.data.snapshot import Sample
 from app.pipeline.faults import is_short_of_resources
 from app.pipeline.models.forward import Batch
 from app.pipeline.train.ranks import Ranks
+from app.pipeline.train.unreadable import DatasetError, UnreadableImages
 from app.pipeline.train.workers import BLOCKED_AFTER_S, Workers
-from app.pipeline.types import Log, RunContext
+from app.pipeline.types import RunContext
 
 NUM_AHEAD = 3  # batches that are ready or in the making
-MAX_UNREADABLE = 50
-MAX_UNREADABLE_SHARE = 0.01
-
-
-class DatasetError(ValueError):
-    """The data cannot be trained on; the message names the image and what is wrong with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +48,8 @@ class TrainLoader:
     ``progressive_sizes``. Threads prepare NUM_AHEAD batches, past the end of an epoch too: the next one begins while
     this one is judged. They end with the ``with`` block around the loader. Order and pixels are the same for any number
     of threads. With ``is_pinned`` pixels lie in pinned memory, for a GPU. Of several ``ranks`` each prepares its share
-    of the batches of every step. Raises DatasetError when nothing is left to train on.
+    of the batches of every step. ``unreadable`` counts the images that are skipped. Raises DatasetError when nothing is
+    left to train on.
     """
 
     def __init__(
@@ -66,6 +61,7 @@ class TrainLoader:
         context: RunContext,
         is_pinned: bool = False,
         ranks: Ranks | None = None,
+        unreadable: UnreadableImages | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
         self._samples = samples
@@ -79,7 +75,7 @@ class TrainLoader:
         self._chain = Chain.build(config.augmentation)
         self._context = context
         self._is_pinned = is_pinned
-        self._unreadable = _UnreadableImages(len(self._sampler.images), context)
+        self._unreadable = unreadable or UnreadableImages(len(self._sampler.images), context)
         self._num_threads = config.num_workers or min(4, torch.get_num_threads())
         self._workers: Workers | None = None
         self._ahead: deque[_Coming] = deque()
@@ -134,9 +130,16 @@ class TrainLoader:
             try:
                 return coming.batch.result(BLOCKED_AFTER_S)
             except Exception as error:
-                self._workers.shrink(error)
-            self._begin_again_at(coming.epoch, coming.index)
+                failure = error
+            self.give_way(failure)  # not in the clause: errors to come would be taken for consequences of this one
+            del failure
             coming = self._ahead[0]
+
+    def give_way(self, error: Exception) -> None:
+        """Go on with fewer threads after ``error``, here or elsewhere; raises it when that would be no help."""
+        self._start_workers().shrink(error)
+        if self._ahead:
+            self._begin_again_at(self._ahead[0].epoch, self._ahead[0].index)
 
     def _begin_at(self, epoch: int, first_batch: int) -> None:
         """Prepare from a batch of an epoch on; what is prepared already stays if it begins there."""
@@ -146,12 +149,16 @@ class TrainLoader:
                 return
         self._begin_again_at(epoch, first_batch)
 
-    def _begin_again_at(self, epoch: int, first_batch: int) -> None:
+    def _start_workers(self) -> Workers:
+        """The threads, started where there are none."""
         if self._workers is None:
             may_shrink = self._config.fewer_workers_when_reading_fails
             self._workers = Workers(self._num_threads, self._context, may_shrink)
             weakref.finalize(self, self._workers.close, wait=False)  # of one that nobody left by ``with``
-        self._num_threads = self._workers.num
+        return self._workers
+
+    def _begin_again_at(self, epoch: int, first_batch: int) -> None:
+        self._num_threads = self._start_workers().num
         for coming in self._ahead:
             coming.cancel()
         self._ahead.clear()
@@ -253,28 +260,6 @@ class _Coming:
     def cancel(self) -> None:
         for future in (*self.items, self.batch):
             future.cancel()
-
-
-class _UnreadableImages:
-    """Counts images that turned out unreadable: one is skipped, many mean that something is wrong."""
-
-    def __init__(self, num_images: int, context: RunContext) -> None:
-        self._most = min(MAX_UNREADABLE, max(1, int(num_images * MAX_UNREADABLE_SHARE)))
-        self._seen: set[int] = set()
-        self._context = context
-        self._lock = threading.Lock()
-
-    def note(self, sample: Sample, reason: str) -> None:
-        with self._lock:
-            if sample.image_id in self._seen:
-                return
-            self._seen.add(sample.image_id)
-            self._context.emit(Log(f"Skipped: {reason}", "warning"))
-            if len(self._seen) > self._most:
-                raise DatasetError(
-                    f"{len(self._seen)} images of the train split cannot be read, the last: {reason}. "
-                    "Check the disk, or import the dataset again"
-                )
 
 
 def boxes_in_resized_frame(

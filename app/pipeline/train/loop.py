@@ -30,7 +30,16 @@ from app.pipeline.train.checkpoint import CheckpointError, DiskFull, Scores, che
 from app.pipeline.train.ema import AveragedModel
 from app.pipeline.train.estimate import MAX_SAVE_SHARE, SAVE_EVERY_S
 from app.pipeline.train.files import LAST_NAME
-from app.pipeline.train.guards import OutOfMemory, Remedies, lower_rate, relieve_memory
+from app.pipeline.train.guards import (
+    MAX_SKIPPED_STEPS,
+    OutOfMemory,
+    Remedies,
+    SkippedSteps,
+    StepsSkipped,
+    lower_rate,
+    relieve_memory,
+    relieve_validation,
+)
 from app.pipeline.train.keeper import CheckpointKeeper
 from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.optim import NonFiniteLoss, Updater, check_losses, check_weights
@@ -50,6 +59,7 @@ from app.pipeline.train.resume import (
 )
 from app.pipeline.train.schedule import learning_rate_at, steps_per_epoch
 from app.pipeline.train.speed import SpeedWatch
+from app.pipeline.train.unreadable import UnreadableImages
 from app.pipeline.train.validation import Judge, Judgement, Patience
 from app.pipeline.train.write_behind import WriteBehind
 from app.pipeline.types import (
@@ -144,6 +154,7 @@ class Run:
     pace: Pace
     ranks: Ranks
     speed: SpeedWatch
+    skipped_steps: SkippedSteps
     run_dir: Path
     snapshot_sha256: str
     step_start: StepStart
@@ -194,15 +205,16 @@ class Run:
         place_model(model, machine).train()
         average = AveragedModel(model, config.ema_decay) if config.ema_decay else None
         images = ResizedImages.for_config(config, default_budget_bytes() // ranks.count, folder=pixels_dir)
-        train, is_pinned = snapshot.split("train"), machine.device.type == "cuda"
-        loader = TrainLoader(train, len(snapshot.categories), config, images, context, is_pinned, ranks)
+        train, valid, is_pinned = snapshot.split("train"), snapshot.split("valid"), machine.device.type == "cuda"
+        unreadable = UnreadableImages(len(train) + len(valid), context)
+        loader = TrainLoader(train, len(snapshot.categories), config, images, context, is_pinned, ranks, unreadable)
         writing = WriteBehind()
-        valid = snapshot.split("valid")
         if not valid:
             notes.append("There are no validation images: nothing is scored, and only the last checkpoint is kept.")
         notes += [f"{name} has no effect in this run. {explain_use(name)}" for name in idle_options(config)]
         for note in [f"Training on {machine.describe()}.", *notes]:
             context.emit(Log(note))
+        updater = Updater(model, config, machine)
         run = cls(
             config=config,
             context=context,
@@ -210,10 +222,17 @@ class Run:
             model=model,
             loader=loader,
             phases=Phases(model, config),
-            updater=Updater(model, config, machine),
+            updater=updater,
             average=average,
             judge=Judge(
-                valid, snapshot.categories, images, config.evaluate_every, context, config.selection_metric, ranks
+                valid,
+                snapshot.categories,
+                images,
+                config.evaluate_every,
+                context,
+                config.selection_metric,
+                ranks,
+                unreadable,
             ),
             patience=Patience(config.patience),
             writing=writing,
@@ -221,7 +240,8 @@ class Run:
             detector=Detector(average.model if average else model, snapshot.categories, config, machine),
             pace=Pace(config.epochs * steps_per_epoch(loader.batches_per_epoch, config), mark=machine.mark),
             ranks=ranks,
-            speed=SpeedWatch(config.min_images_per_s),
+            speed=SpeedWatch(config.min_images_per_s, config.hint_when_slow),
+            skipped_steps=SkippedSteps(updater.scaler),
             run_dir=run_dir,
             snapshot_sha256=snapshot.sha256,
             step_start=StepStart(model, machine),
@@ -301,6 +321,7 @@ class Run:
         self.step += 1
         self.num_batches = self.loader.num_taken
         self.is_updating = False
+        self._check_skipped_steps()
         self.pace.add(num_images)
         self.context.emit(Metrics(self.step, epoch, "train", {**values, "learning_rate": learning_rate}))
         if self.pace.is_due():
@@ -352,12 +373,23 @@ class Run:
         self.updater.add(loss, share)
         return values
 
+    def _check_skipped_steps(self) -> None:
+        """Raise NonFiniteLoss when loss scaling leaves out one step after the other."""
+        if self.skipped_steps.note_step():
+            names = ", ".join(self.image_names)
+            raise StepsSkipped(
+                f"the gradient was not finite in {MAX_SKIPPED_STEPS} steps in a row, the last on a batch of {names}"
+            )
+
     def find_remedy(self, error: Exception) -> Remedies:
         """What to go on with from the last saved state after ``error``; raises what the run ends with."""
         try:
             self.writing.finish()
         except DiskFull as full:
             error = full
+        if isinstance(error, OutOfMemory):  # of a validation, which has done what it could
+            self._save(is_awaited=True)
+            raise error
         if is_out_of_memory(error):
             traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that went wrong
             return self._relieve_memory(error)
@@ -381,13 +413,23 @@ class Run:
                 self._save(is_awaited=True)
         return self.remedies
 
+    def _relieve_validation(self, error: Exception) -> None:
+        """Let a validation be repeated with less at a time; raises what the run ends with when that is not to be."""
+        if not is_out_of_memory(error):
+            self.loader.give_way(error)
+            return
+        traceback.clear_frames(error.__traceback__)  # they hold its tensors
+        self.detector.batch_size, sentence = relieve_validation(self.detector.batch_size, self.config, self.epoch)
+        self.context.emit(Log(sentence, "warning"))
+
     def _lower_rate(self, error: NonFiniteLoss) -> Remedies:
         """Go back to the last state before the weights that ``error`` came from; raises it when that helps no more."""
         remedies = lower_rate(self.remedies, self.config, self.step)
         if remedies is None:
             raise error
         if self.ranks.is_first:
-            go_back_before(self.run_dir, self.step)
+            skipped = MAX_SKIPPED_STEPS if isinstance(error, StepsSkipped) else 0  # they left the weights as they were
+            go_back_before(self.run_dir, self.step - skipped)
         self.context.emit(
             Log(
                 f"After step {self.step} {error.what}: going back to the last good checkpoint, and on from there with "
@@ -428,7 +470,7 @@ class Run:
         check_weights(self.kept_model, self.image_names)
         self.pace.timeline.enter("evaluation")
         with random_states_kept(self.machine):
-            judgement = self.judge.judge(self.detector)
+            judgement = self.judge.judge(self.detector, self._relieve_validation)
         self.pace.timeline.enter("other")
         self.phases.apply()  # judging leaves all of the model in training mode
         self.is_judgement_due = judgement is None and self.context.should_stop()

@@ -13,18 +13,19 @@ _MAX_REPORTS = 3600
 class SpeedWatch:
     """Judges the speed of a run from reports of how many images took how long; validations are left out of them.
 
-    ``min_images_per_s`` is what it must reach on average in steps 11 to 50 of an attempt; 0 takes any speed.
+    ``min_images_per_s`` is what it must reach on average in steps 11 to 50 of an attempt; 0 takes any speed. With
+    ``is_hinting`` it tells of a slump.
     """
 
-    def __init__(self, min_images_per_s: float) -> None:
+    def __init__(self, min_images_per_s: float, is_hinting: bool = True) -> None:
         self._least = min_images_per_s
+        self._is_hinting = is_hinting
         self._num_steps = 0
         self._trial_images, self._trial_s = 0, 0.0
         self._is_judged = False
         self._stage: object = None
         self._rates: deque[float] = deque(maxlen=_MAX_REPORTS)
         self._slow_s = 0.0
-        self._is_hinted = False
         self.too_slow = ""  # why the run is to end, once it is
 
     def begin_stage(self, stage: object) -> None:
@@ -58,9 +59,9 @@ class SpeedWatch:
         else:
             self._slow_s = 0.0
             self._rates.append(rate)  # only these: a slump must not become the usual
-        if self._slow_s < SLOW_FOR_S or self._is_hinted:
+        if self._slow_s < SLOW_FOR_S or not self._is_hinting:
             return ""
-        self._is_hinted = True
+        self._is_hinting = False  # once is enough
         return (
             f"For a minute the run has been less than half as fast as usual ({rate:.3g} images a second, usually "
             f"{usual:.3g}). Look whether other programs use the machine, whether it runs on battery, or is hot."

@@ -1,7 +1,7 @@
 """Judging the model during a run: predictions on the validation split, and what they score."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.pipeline.data.categories import CategoryMap
@@ -12,7 +12,12 @@ from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import Scores
 from app.pipeline.train.estimate import MAX_JUDGED_SHARE
 from app.pipeline.train.ranks import Ranks
+from app.pipeline.train.unreadable import UnreadableImages
 from app.pipeline.types import Detections, Log, RunContext
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +43,10 @@ class Judge:
         context: RunContext,
         metric: str = "map50_f1",
         ranks: Ranks | None = None,
+        unreadable: UnreadableImages | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
+        self._unreadable = unreadable or UnreadableImages(len(samples), context)
         self._samples = samples
         self._categories = categories
         self._images = images
@@ -60,11 +67,15 @@ class Judge:
             return epoch % self._every == 0
         return self._spent_s <= MAX_JUDGED_SHARE * (time.monotonic() - self._started)
 
-    def judge(self, detector: Detector) -> Judgement | None:
-        """Predict and score; None when asked to stop in the middle, or when there is no labelled box to score on."""
+    def judge(self, detector: Detector, relieve: Callable[[Exception], None] = _raise) -> Judgement | None:
+        """Predict and score; None when asked to stop in the middle, or when there is no labelled box to score on.
+
+        ``relieve`` makes room after an error, so that the validation can be repeated, or raises what it ends with.
+        """
         started = time.monotonic()
+        detector.batch_size = min(self._ranks.gather("validation batch", detector.batch_size))
         with self._ranks.together():
-            found = dict(detector.predict_samples(self._own_samples(detector), self._context, self._images))
+            found = self._predict(detector, relieve)
         detections: dict[int, Detections] = {}
         for part in self._ranks.gather("detections", found):
             detections |= part
@@ -76,6 +87,18 @@ class Judge:
         if result.map50 < 0:
             return None
         return Judgement(Scores(result.map, result.map50, result.map75, result.f1, self._metric), detections)
+
+    def _predict(self, detector: Detector, relieve: Callable[[Exception], None]) -> dict[int, Detections]:
+        """What this rank has to predict, all of it in one go."""
+        samples = self._own_samples(detector)
+        while True:
+            try:
+                found = detector.predict_samples(samples, self._context, self._images, skip=self._unreadable.note)
+                return dict(found)
+            except Exception as error:
+                failure = error
+            relieve(failure)  # not in the clause: errors to come would be taken for consequences of this one
+            del failure  # its frames hold images and tensors
 
     def _own_samples(self, detector: Detector) -> Sequence[Sample]:
         """The share of this rank, in whole batches: each is predicted in the company that it has in one process."""

@@ -11,15 +11,20 @@ import pytest
 import torch
 
 from app.pipeline.config import parse_config
+from app.pipeline.data import pixels
+from app.pipeline.data.pixels import UnreadableImage
 from app.pipeline.models import build
-from app.pipeline.train import checkpoint, loop
+from app.pipeline.predict import Detector
+from app.pipeline.train import checkpoint, guards, loop
 from app.pipeline.train.checkpoint import CheckpointError, load_checkpoint
 from app.pipeline.train.guards import OutOfMemory, Remedies
 from app.pipeline.train.loop import train
 from app.pipeline.train.optim import NonFiniteLoss, Updater
-from app.pipeline.types import CheckpointSaved, Metrics, RunContext, RunPaused
-from tests.pipeline.train.test_resume import Killed, Store, final_state
+from app.pipeline.train.unreadable import DatasetError
+from app.pipeline.types import CheckpointSaved, Metrics, PredictionsReady, RunContext, RunPaused
+from tests.pipeline.train.test_resume import Killed, Store, compute_in_float16, final_state
 from tests.pipeline.train.test_staged import with_batch_norm
+from tests.pipeline.train.test_workers import PageFile
 from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
 
 CONFIG = {**TINY, "epochs": 3, "batch_size": 4, "ema_decay": 0.9}
@@ -340,3 +345,162 @@ class TestDiskFull:
         config = parse_config({**CONFIG, "pause_when_disk_is_full": False})
         with pytest.raises(CheckpointError):
             train(config, snapshot, tmp_path / "run")
+
+
+class TestSkippedSteps:
+    """With loss scaling a gradient that is not finite leaves the step out, for which there may be a reason to last."""
+
+    CONFIG = {
+        **CONFIG,
+        "epochs": 8,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "precision": "float16",
+        "device": "auto",
+    }
+
+    def inject(self, monkeypatch, is_bad):
+        """Gradients are NaN in updates number ``is_bad`` of a run whose rate was not halved."""
+        compute_in_float16(monkeypatch)
+        for module in (guards, loop):
+            monkeypatch.setattr(module, "MAX_SKIPPED_STEPS", 4)
+        monkeypatch.setattr(loop.Run, "_is_save_due", lambda run: run.step % 5 == 0)
+        apply, train_step = Updater.apply, loop.Run.train_step
+        spoils = []
+
+        def noted(run, *rest):
+            spoils[:] = [run.remedies.rate_halvings == 0 and is_bad(run.step + 1)]
+            return train_step(run, *rest)
+
+        def spoil(updater, names):
+            if spoils[0]:
+                updater._parameters[-1].grad.fill_(float("nan"))
+            apply(updater, names)
+
+        monkeypatch.setattr(loop.Run, "train_step", noted)
+        monkeypatch.setattr(Updater, "apply", spoil)
+
+    @pytest.mark.parametrize("clip_gradient_norm", [0.0, 10.0])
+    def test_many_in_a_row_lead_back_to_the_state_before_them(
+        self, snapshot, tmp_path, monkeypatch, clip_gradient_norm
+    ):
+        self.inject(monkeypatch, lambda step: step >= 7)
+        store = Store()
+        config = parse_config({**self.CONFIG, "clip_gradient_norm": clip_gradient_norm})
+        result = train(config, snapshot, tmp_path / "run", RunContext(store.emit))
+        assert result.remedies == Remedies(rate_halvings=1)
+        assert [event.step for event in store.begun] == [0, 5]
+        (told,) = [text for text in store.logs if "going back" in text]
+        assert told.startswith("After step 13 the gradient was not finite in 4 steps in a row, the last on a batch of")
+
+    def test_a_few_are_ordinary(self, snapshot, tmp_path, monkeypatch):
+        self.inject(monkeypatch, lambda step: step % 4)
+        result = train(parse_config(self.CONFIG), snapshot, tmp_path / "run")
+        assert result.remedies == Remedies()
+
+
+class TestValidation:
+    """What befalls the validation at the end of an epoch."""
+
+    def predict_with(self, monkeypatch, most):
+        """A detector that predicts ``most`` images at a time; returns how many it was given."""
+        detect, sizes = Detector._detect, []
+
+        def limited(detector, images, originals):
+            found = detect(detector, images, originals)
+            if len(images) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            sizes.append(len(images))
+            return found
+
+        monkeypatch.setattr(Detector, "_detect", limited)
+        return sizes
+
+    def fail_to_read(self, monkeypatch, snapshot, error, num_times=1):
+        """Reading an image of the validation split fails so many times; not its first, which train has too."""
+        contents, failed, read = snapshot.split("valid")[1].path.read_bytes(), [], pixels.read_image
+
+        def failing(data, *rest):
+            if data == contents and len(failed) < num_times:
+                failed.append(1)
+                raise error
+            return read(data, *rest)
+
+        monkeypatch.setattr(pixels, "read_image", failing)
+
+    @pytest.mark.parametrize(
+        "error", [OSError(errno.EMFILE, "Too many open files"), PageFile("The paging file is too small")]
+    )
+    def test_want_of_files_or_memory_leaves_no_image_out(self, snapshot, tmp_path, monkeypatch, error):
+        self.fail_to_read(monkeypatch, snapshot, error)
+        store, predicted = Store(), []
+
+        def emit(event):
+            store.emit(event)
+            if isinstance(event, PredictionsReady):
+                predicted.append(sorted(event.detections))
+
+        train(parse_config({**CONFIG, "num_workers": 4}), snapshot, tmp_path / "run", RunContext(emit))
+        assert predicted[0] == [sample.image_id for sample in snapshot.split("valid")]
+        (told,) = [text for text in store.logs if "valid_" in text]
+        assert "with 4 threads failed" in told
+        assert "from here on 2 threads prepare" in told
+        train(parse_config({**CONFIG, "num_workers": 4}), snapshot, tmp_path / "undisturbed")
+        assert final_state(tmp_path / "run") == final_state(tmp_path / "undisturbed")
+
+    def test_want_that_lasts_ends_the_run_with_the_name_of_the_image(self, snapshot, tmp_path, monkeypatch):
+        self.fail_to_read(monkeypatch, snapshot, OSError(errno.EMFILE, "Too many open files"), 10**6)
+        with pytest.raises(UnreadableImage, match=r"valid_\d+\.png\) cannot be read: .*Too many open files"):
+            train(parse_config(CONFIG), snapshot, tmp_path / "run")
+
+    def test_switched_off_want_ends_the_run_at_once(self, snapshot, tmp_path, monkeypatch):
+        self.fail_to_read(monkeypatch, snapshot, OSError(errno.EMFILE, "Too many open files"))
+        with pytest.raises(UnreadableImage):
+            train(parse_config({**CONFIG, "fewer_workers_when_reading_fails": False}), snapshot, tmp_path / "run")
+
+    def test_out_of_memory_halves_what_is_predicted_at_a_time_in_whatever_epoch(self, tmp_path, monkeypatch):
+        snapshot = tiny_snapshot(tmp_path, num_train=8, num_valid=4)
+        train(parse_config(CONFIG), snapshot, tmp_path / "undisturbed")
+        sizes, store = self.predict_with(monkeypatch, most=1), Store()
+        config = parse_config({**CONFIG, "evaluate_every": 2})
+        result = train(config, snapshot, tmp_path / "run", RunContext(store.emit))
+        assert (result.state, result.remedies) == ("done", Remedies())
+        assert sizes == [1] * 4 * 2
+        told = [text for text in store.logs if "Out of memory" in text]
+        assert [text.partition(";")[0].partition(": ")[0] for text in told] == [
+            "Out of memory in the validation of epoch 2"
+        ] * 3
+        assert "from here on 4 images at a time are predicted instead of 8" in told[0]
+        weights = [load_checkpoint(tmp_path / name / "last.pt").tensors for name in ("run", "undisturbed")]
+        assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+    def test_one_image_too_large_to_predict_ends_with_the_epoch_and_the_last_state(
+        self, snapshot, tmp_path, monkeypatch
+    ):
+        with monkeypatch.context() as patch:
+            self.predict_with(patch, most=0)
+            with pytest.raises(OutOfMemory, match="in the validation of epoch 1, with 1 at a time; the last state is"):
+                train(parse_config(CONFIG), snapshot, tmp_path / "run")
+        store = Store()
+        train(parse_config(CONFIG), snapshot, tmp_path / "run", RunContext(store.emit))
+        assert store.begun[0].step == 2
+        train(parse_config(CONFIG), snapshot, tmp_path / "undisturbed")
+        assert final_state(tmp_path / "run") == final_state(tmp_path / "undisturbed")
+
+    def test_switched_off_out_of_memory_ends_the_run_at_once(self, snapshot, tmp_path, monkeypatch):
+        sizes = self.predict_with(monkeypatch, most=2)
+        config = parse_config({**CONFIG, "halve_batch_when_out_of_memory": False})
+        with pytest.raises(OutOfMemory, match="in the validation of epoch 1, with 8 at a time"):
+            train(config, snapshot, tmp_path / "run")
+        assert sizes == []
+
+    def test_unreadable_image_is_told_once_and_counts_with_those_of_the_loader(self, snapshot, tmp_path):
+        store = Store()
+        snapshot.split("valid")[1].path.write_bytes(b"broken")
+        train(parse_config(CONFIG), snapshot, tmp_path / "run", RunContext(store.emit))
+        assert len([row for row in store.rows if row[1] == "valid"]) == 3
+        (told,) = [text for text in store.logs if "Skipped" in text]
+        assert "valid_10.png" in told
+        snapshot.split("train")[1].path.write_bytes(b"broken")
+        with pytest.raises(DatasetError, match=r"2 images of the dataset cannot be read, the last: .*valid_10\.png"):
+            train(parse_config(CONFIG), snapshot, tmp_path / "other")

@@ -138,7 +138,7 @@ def test_stop_is_obeyed_after_the_step_and_saves_where_the_run_stands(snapshot, 
 def test_stop_during_validation_keeps_no_half_judged_checkpoint(snapshot, tmp_path, monkeypatch):
     asked = []
     judge = loop.Judge.judge
-    monkeypatch.setattr(loop.Judge, "judge", lambda self, detector: asked.append(1) or judge(self, detector))
+    monkeypatch.setattr(loop.Judge, "judge", lambda *given: asked.append(1) or judge(*given))
     events = []
     config = parse_config({**TINY, "epochs": 3})
     result = train(config, snapshot, tmp_path / "run", RunContext(events.append, lambda: bool(asked)))

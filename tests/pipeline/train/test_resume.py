@@ -10,12 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from app.pipeline.config import parse_config
+from app.pipeline.machine import Machine
 from app.pipeline.models import build
 from app.pipeline.predict import Detector
 from app.pipeline.train import checkpoint, loop, resume
@@ -33,8 +35,19 @@ VARIANTS = {
     "accumulated": {"batch_size": 1, "accumulate_batches": 3},
     "phases": {"phases": STAGED, "patience": 2},
     "sizes, bfloat16": {"progressive_sizes": [96, 64], "precision": "bfloat16"},
+    "float16, scaled": {"precision": "float16", "device": "auto", "ema_decay": 0.9},
     "sampled, group": {"sampling": "repeat_factor", "schedule": "onecycle", "evaluate_every": 2, "box_loss": "giou"},
 }
+
+
+FIRST_SCALE = 2.0**14
+
+
+def compute_in_float16(monkeypatch):
+    """With loss scaling, on the CPU; the scale grows every second step."""
+    scaler = partial(torch.amp.GradScaler, init_scale=FIRST_SCALE, growth_interval=2)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    monkeypatch.setattr(loop, "choose_machine", lambda *_: Machine(torch.device("cpu"), torch.float16))
 
 
 def save_state(run_dir, contents, is_in_place=False):
@@ -133,8 +146,10 @@ def files_of(folder):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_killed_again_and_again_it_ends_with_the_same_weights(snapshot, tmp_path, name):
+def test_killed_again_and_again_it_ends_with_the_same_weights(snapshot, tmp_path, monkeypatch, name):
     """Each attempt dies three events further than the last saved state: in steps, validations and their saving."""
+    if "float16" in name.split(", "):
+        compute_in_float16(monkeypatch)
     config = parse_config({**BASE, **VARIANTS[name]})
     expected, whole = undisturbed(config, snapshot, tmp_path / "whole")
     store, folder, num_kills = Store(), tmp_path / "killed", 0
@@ -151,6 +166,8 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(snapshot, tmp_path
     assert store.rows == whole.rows
     assert set(store.files) == files_of(folder) == set(whole.files)
     assert not list(folder.glob(".*"))
+    scaler = torch.load(folder / "last.pt", weights_only=True)["scaler"]
+    assert scaler.get("scale") != FIRST_SCALE  # it has a past that going on must not lose
 
 
 def test_same_seed_twice_and_saving_in_between_change_nothing(snapshot, tmp_path, monkeypatch):
@@ -306,7 +323,7 @@ def test_stopped_validation_is_made_up_for(snapshot, tmp_path, monkeypatch, eval
     config = parse_config({**BASE, "evaluate_every": evaluate_every})
     expected, whole = undisturbed(config, snapshot, tmp_path / "whole")
     judging, judge = [], loop.Judge.judge
-    monkeypatch.setattr(loop.Judge, "judge", lambda self, detector: judging.append(1) or judge(self, detector))
+    monkeypatch.setattr(loop.Judge, "judge", lambda *given: judging.append(1) or judge(*given))
     store, folder = Store(), tmp_path / "run"
     first = train(config, snapshot, folder, RunContext(store.emit, lambda: len(judging) == 1))
     assert (first.state, first.best) == ("stopped", {})

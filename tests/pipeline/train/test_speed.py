@@ -42,6 +42,16 @@ def test_slump_of_a_minute_is_told_once():
     assert fed(watch, [10] * 100 + [1] * 100) == []
 
 
+def test_hint_can_be_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "construct", construct_tiny)
+    snapshot, found = tiny_snapshot(tmp_path), []
+    for is_hinting in (True, False):
+        config = parse_config({**TINY, "hint_when_slow": is_hinting})
+        run = loop.Run.start(config, snapshot, tmp_path / str(is_hinting), RunContext())
+        found.append(len(fed(run.speed, [10] * 100 + [4] * 100)))
+    assert found == [1, 0]
+
+
 def test_shorter_slumps_and_small_ones_are_not_told():
     watch = SpeedWatch(0)
     assert fed(watch, ([10] * 30 + [4] * 59) * 5 + [6] * 200) == []
