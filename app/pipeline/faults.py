@@ -44,8 +44,10 @@ def is_short_of_resources(error: BaseException) -> bool:
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it was raised from, or while they were handled."""
+    """An error and those that it was raised from, or while they were handled; such chains can go in circles."""
+    found: list[BaseException] = []
     one: BaseException | None = error
-    while one is not None:
+    while one is not None and one not in found:
+        found.append(one)
         yield one
         one = one.__cause__ or one.__context__

@@ -54,3 +54,9 @@ def test_whatever_is_raised_where_nothing_is_free(tmp_path, monkeypatch):
     """SQLite on a full disk, when it cannot make the index of its log: measured."""
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 0))
     assert is_disk_full(RuntimeError("disk I/O error"), tmp_path)
+
+
+def test_chain_of_errors_that_goes_in_circles_has_an_end():
+    one, other = ValueError("one"), ValueError("other")
+    one.__context__, other.__context__ = other, one
+    assert not is_out_of_memory(one)

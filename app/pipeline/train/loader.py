@@ -130,7 +130,9 @@ class TrainLoader:
             try:
                 return coming.batch.result(BLOCKED_AFTER_S)
             except Exception as error:
-                self.give_way(error)
+                failure = error
+            self.give_way(failure)  # not in the clause: errors to come would be taken for consequences of this one
+            del failure
             coming = self._ahead[0]
 
     def give_way(self, error: Exception) -> None:

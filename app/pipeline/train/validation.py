@@ -98,7 +98,9 @@ class Judge:
                 found = detector.predict_samples(samples, self._context, self._images, skip=self._unreadable.note)
                 return dict(found)
             except Exception as error:
-                relieve(error)
+                failure = error
+            relieve(failure)  # not in the clause: errors to come would be taken for consequences of this one
+            del failure  # its frames hold images and tensors
 
     def _own_samples(self, detector: Detector) -> Sequence[Sample]:
         """The share of this rank, in whole batches: each is predicted in the company that it has in one process."""
