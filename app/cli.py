@@ -125,6 +125,7 @@ def _add_training_commands(commands: "argparse._SubParsersAction[CommandParser]"
     command = add_command(
         commands, "benchmark", run_benchmark, "measure this machine, in two minutes at most", needs_project=False
     )
+    command.add_argument("--project", default="", metavar="NAME", help="measure what this project would train first")
     command.set_defaults(as_text=cli_text.benchmark_as_text)
 
 
@@ -237,7 +238,9 @@ def list_models(services: Services, values: argparse.Namespace) -> dict[str, Any
 
 def run_benchmark(services: Services, values: argparse.Namespace) -> dict[str, Any]:
     """`benchmark`: kept in the workspace for estimates of time."""
-    return benchmark.run_benchmark(services, progress_of("detectors"))
+    slug = projects.find_project(services, values.project) if values.project else ""
+    result = benchmark.run_benchmark(services, progress_of("detectors"), slug)
+    return {**({"project": slug} if slug else {}), **result}
 
 
 def predict(services: Services, values: argparse.Namespace) -> dict[str, Any]:

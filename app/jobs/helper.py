@@ -64,6 +64,11 @@ class WarmHelper:
         if self.state == "off":
             threading.Thread(target=self._start_quietly, name="warm-helper", daemon=True).start()
 
+    def warm_up(self) -> None:
+        """Start the process and wait until it answers at once. Raises HelperFailed."""
+        with self._turn:
+            self._running()
+
     def call(self, target: str, *, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:  # noqa: ANN401
         """Run ``target`` ("package.module:function") in the helper and return its result.
 
@@ -72,11 +77,13 @@ class WarmHelper:
         than ``timeout_s``.
         """
         with self._turn:
+            process, began = self._running(), time.monotonic()
             try:
-                error, result = self._exchange(self._running(), target, arguments, timeout_s)
+                error, result = self._exchange(process, target, arguments, timeout_s)
             except _HelperDied as death:
                 logger.warning("%s It is started again.", death.message)
-                error, result = self._exchange(self._running(), target, arguments, timeout_s)
+                process, left_s = self._running(), timeout_s - (time.monotonic() - began)
+                error, result = self._exchange(process, target, arguments, max(1.0, left_s))
         if error is not None:
             raise error
         return result

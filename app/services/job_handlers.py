@@ -7,13 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.errors import BadRequest
+from app.errors import BadRequest, Conflict
 from app.jobs.context import JobContext, Stopped
 from app.jobs.handlers import predict_split
 from app.pipeline.config import TestTimeAugmentation, parse_config
 from app.pipeline.types import Event, Progress
 from app.services import ensemble_lab, ensembling, importing, uploads
 from app.services.context import Services
+from app.services.run_time import is_training
 from app.store import timings
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def measure(job: JobContext) -> dict[str, Any]:
     """Time the ``models`` with ``options`` one by one and keep each result; ``failed`` names those that cannot run."""
     from app.pipeline.models.measure import measure_model
 
+    _require_quiet(job)
     names, failed = job.payload["models"], {}
     for done, name in enumerate(names):
         job.set_progress(done, len(names), f"measuring {name}")
@@ -75,11 +77,18 @@ def measure(job: JobContext) -> dict[str, Any]:
             continue
         if job.should_stop():
             raise Stopped
+        _require_quiet(job)
         timings.keep(job.workspace, {"model": name, **asdict(timing), "measured_at": time.time()})
     job.set_progress(len(names), len(names), "measured")
     if len(failed) == len(names):
         raise BadRequest(f"Not measured: {next(iter(failed.values()))}.")
     return {"failed": failed}
+
+
+def _require_quiet(job: JobContext) -> None:
+    """Raise Conflict while a training is under way, beside which this machine is slower."""
+    if is_training(job.workspace):
+        raise Conflict("Not measured: a training is under way, beside which this machine is slower.", "Wait for it.")
 
 
 def _predict_and_tell(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.context import JobContext, Stopped
+from app.jobs.gpus import list_gpus
+from app.jobs.ranks import resolve_processes
 from app.pipeline.config import RunConfig, parse_config
 from app.pipeline.data.resize import canvas_for
 from app.pipeline.data.snapshot import Snapshot, load_snapshot
@@ -16,7 +18,8 @@ from app.pipeline.preflight.verdict import worst_level
 from app.services.context import Services
 from app.services.dataset import write_snapshot
 from app.services.preflight import REPORT, new_report
-from app.store import jobs, settings, timings
+from app.services.run_time import is_training
+from app.store import settings, timings
 
 PLACE = ".preflight-"  # beside the runs: on their disk, and the snapshot's image paths are relative
 
@@ -37,12 +40,11 @@ def _check_in(job: JobContext, folder: Path) -> dict[str, Any]:
     _keep(job, report)
     write_snapshot(Services(job.workspace), job.slug, folder / "dataset.json")
     snapshot = load_snapshot(folder / "dataset.json")
-    config = parse_config(job.payload["config"])
-    is_shared = _is_training(job)
-    for verdict in preflight(config, snapshot, folder, job.run_context(), is_shared):
+    config = _with_processes(parse_config(job.payload["config"]))
+    for verdict in preflight(config, snapshot, folder, job.run_context(), lambda: is_training(job.workspace)):
         report["verdicts"].append({"title": TITLES[verdict.check], **asdict(verdict)})
         _keep(job, report)
-        if verdict.check == "time" and verdict.facts and not is_shared:
+        if "batch_s" in verdict.facts:
             _keep_timing(job, config, snapshot, verdict.facts)
     if job.should_stop():
         raise Stopped
@@ -72,6 +74,6 @@ def _keep_timing(job: JobContext, config: RunConfig, snapshot: Snapshot, facts: 
     timings.keep(job.workspace, timing)
 
 
-def _is_training(job: JobContext) -> bool:
-    """Whether a run of this project is under way, which takes time and memory meanwhile."""
-    return any(other.kind == "train" for other in jobs.list_jobs(job.database, ("running", "stopping")))
+def _with_processes(config: RunConfig) -> RunConfig:
+    """The config with as many processes as the run would have where it leaves that open."""
+    return config.model_copy(update={"processes": resolve_processes(config, len(list_gpus()))})

@@ -1,5 +1,6 @@
 """The form of a new run, made from the option models: sections, controls, starting values, what the server thinks."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from app.pipeline.presets import explain_doubts, suggest_for_model
 from app.pipeline.train.schedule import learning_rate_at, stages_of, steps_per_epoch
 from app.services.context import Services
 from app.services.run_checks import problems_here
-from app.services.run_time import estimated_seconds
+from app.services.run_time import estimated_pace
 from app.services.suggestions import gpu_name, list_presets, suggested_values
 from app.store import annotations as annotation_store
 from app.store import images as image_store
@@ -52,8 +53,9 @@ def check_values(services: Services, slug: str, values: dict[str, Any]) -> dict[
 
     ``problems``: option name to what is wrong and keeps the run from starting, ``warnings``: to what may end badly,
     ``fitting``: to what is suggested for this model in place of the suggestion for all. Of options that fit together
-    also ``num_images`` of an epoch, ``num_steps``, ``seconds`` (None while not known), ``schedule``: the learning rate
-    as [step, value] pairs, and ``stages``: the first step of each phase. Raises NotFound.
+    also ``num_images`` of an epoch, ``num_steps``, ``pace`` (None while not known): the fields of :class:`Pace`,
+    ``schedule``: the learning rate as [step, value] pairs, and ``stages``: the first step of each phase. Raises
+    NotFound.
     """
     fitting = suggest_for_model(str(values.get("model", "")))
     try:
@@ -64,6 +66,7 @@ def check_values(services: Services, slug: str, values: dict[str, Any]) -> dict[
     with services.database(slug).read() as db:
         sizes = [(image.width, image.height) for image in image_store.all_of(db, "train") if not image.problem]
         num_valid = sum(not image.problem for image in image_store.all_of(db, "valid"))
+    pace = estimated_pace(services, config, num_images, sizes, num_valid)
     num_steps = config.epochs * steps_per_epoch(-(-num_images // config.batch_size), config)
     return {
         "problems": problems_here(services, slug, config),
@@ -71,7 +74,7 @@ def check_values(services: Services, slug: str, values: dict[str, Any]) -> dict[
         "fitting": fitting,
         "num_images": num_images,
         "num_steps": num_steps,
-        "seconds": estimated_seconds(services, config, num_images, sizes, num_valid),
+        "pace": asdict(pace) if pace else None,
         "schedule": _curve(config, num_steps),
         "stages": [stage.first for stage in stages_of(num_steps, config)],
     }

@@ -10,7 +10,10 @@ _KEY = ("model", "image_size", "device")
 
 
 def all_of(workspace: Workspace) -> list[dict[str, Any]]:
-    """Every timing kept, oldest first: model, image_size, device, train_s, predict_s, measured_at, maybe more."""
+    """Every timing kept, oldest first: model, image_size, device, train_s, predict_s, measured_at.
+
+    Maybe more, as ``speedup``: how many times as fast as a plain torchvision step.
+    """
     path = workspace.hidden("timings.json")
     try:
         kept = orjson.loads(path.read_bytes())
@@ -20,7 +23,15 @@ def all_of(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def keep(workspace: Workspace, timing: dict[str, Any]) -> None:
-    """Add a timing, in place of the one of the same model, image size and device."""
-    others = [one for one in all_of(workspace) if any(one[name] != timing[name] for name in _KEY)]
+    """Add a timing, in place of the one of the same model, image size and device.
+
+    A speed-up, which few measurements tell, outlives those that do not.
+    """
+    others, speedups = [], {}
+    for one in all_of(workspace):
+        if any(one[name] != timing[name] for name in _KEY):
+            others.append(one)
+        elif "speedup" in one:
+            speedups["speedup"] = one["speedup"]
     with replacing(workspace.hidden("timings.json")) as path:
-        path.write_bytes(orjson.dumps([*others, timing]))
+        path.write_bytes(orjson.dumps([*others, {**speedups, **timing}]))

@@ -6,7 +6,8 @@ there is room. On a GPU running out is harmless, and is caught. Legend: bytes ar
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,9 +15,10 @@ from app.pipeline.config import RunConfig
 from app.pipeline.data.pixels import ResizedImages, UnreadableImage
 from app.pipeline.data.resize import STRIDE, canvas_for, resized_size
 from app.pipeline.data.snapshot import Sample, Snapshot
+from app.pipeline.models.catalogue import find_detector
 from app.pipeline.predict import images_at_once
 from app.pipeline.preflight.memory import PeakMemory, room_bytes
-from app.pipeline.preflight.verdict import Verdict, working_fix
+from app.pipeline.preflight.verdict import Fix, Verdict, smaller_models, trouble, working_fix
 from app.pipeline.train.loader import DatasetError, Item, boxes_in_resized_frame, make_batch
 from app.pipeline.train.loop import Run
 
@@ -32,7 +34,8 @@ SLOW_BATCH_S = 10.0  # a batch that takes longer is estimated from smaller ones
 class BatchFit:
     """Bytes that the run's batch needs and may use, the largest batch that fits (0: none), and whether it was run.
 
-    A batch that would take too long is not run; its need is extrapolated. ``image_s``: seconds an image of a step.
+    A batch that would take too long is not run; its need is extrapolated. ``image_s``: seconds an image of a step;
+    ``side_px``: the longer side of what the network sees.
     """
 
     need: int
@@ -40,13 +43,18 @@ class BatchFit:
     largest: int
     was_run: bool
     image_s: float = 0.0
+    side_px: int = 0
 
 
 class BatchTrial:
-    """Steps of a run, and predictions, with growing batches; each at the padded size that all images fit into."""
+    """Steps of a run, and predictions, with growing batches; each at the padded size that all images fit into.
 
-    def __init__(self, run: Run, snapshot: Snapshot) -> None:
+    ``num_sharing``: processes of the run that the memory is for.
+    """
+
+    def __init__(self, run: Run, snapshot: Snapshot, num_sharing: int = 1) -> None:
         self._run = run
+        self._num_sharing = num_sharing
         self._image_s = 0.0  # of the last step
         train = snapshot.split("train")
         self._canvas = canvas_for([(one.width, one.height) for one in train], run.config.image_size, run.config.resize)
@@ -58,17 +66,18 @@ class BatchTrial:
     def fit(self) -> BatchFit:
         """Find the largest batch that fits."""
         is_cuda = self._run.machine.device.type == "cuda"
-        return self._fit_on_gpu() if is_cuda else self._fit_on_host()
+        fit = self._fit_on_gpu() if is_cuda else self._fit_on_host()
+        return replace(fit, image_s=self._image_s, side_px=max(self._canvas))
 
     def _fit_on_host(self) -> BatchFit:
-        wanted, room = self._run.config.batch_size, room_bytes(self._run.machine)
+        wanted, room = self._run.config.batch_size, room_bytes(self._run.machine) // self._num_sharing
         limit = int(room * SAFE_SHARE)
         with PeakMemory(self._run.machine) as idle:
             pass
         small = self._peak(1, is_half=True)
         need_of_one = idle.num_bytes + 4 * (small - idle.num_bytes)
         if need_of_one > limit:
-            return BatchFit(need_of_one + (wanted - 1) * 4 * (small - idle.num_bytes), room, 0, False, self._image_s)
+            return BatchFit(need_of_one + (wanted - 1) * 4 * (small - idle.num_bytes), room, 0, False)
         peaks = {1: self._peak(1)}
         for batch_size in sorted({2, wanted} - {1}):
             is_slow = self._image_s * batch_size > SLOW_BATCH_S
@@ -79,7 +88,7 @@ class BatchTrial:
             peaks[wanted] = max(peaks[wanted], self._peak_of_predicting(wanted))
         need = peaks.get(wanted) or _extrapolate(idle.num_bytes, peaks, wanted)
         largest = max(size for size in range(1, LARGEST_BATCH + 1) if _fits(idle.num_bytes, peaks, size, limit))
-        return BatchFit(need, room, largest, wanted in peaks, self._image_s)
+        return BatchFit(need, room, largest, wanted in peaks)
 
     def _fit_on_gpu(self) -> BatchFit:
         wanted, room = self._run.config.batch_size, room_bytes(self._run.machine)
@@ -95,7 +104,7 @@ class BatchTrial:
                 torch.cuda.empty_cache()
                 break
         need = peaks.get(wanted) or (_extrapolate(0, peaks, wanted) if peaks else room + 1)
-        return BatchFit(need, room, max(peaks, default=0), wanted in peaks, self._image_s)
+        return BatchFit(need, room, max(peaks, default=0), wanted in peaks)
 
     def _peak(self, batch_size: int, is_half: bool = False) -> int:
         """Bytes at the peak of a step; at half the size along both sides when ``is_half``."""
@@ -149,32 +158,49 @@ def _resized_area(sample: Sample, config: RunConfig) -> int:
     return width * height
 
 
-def judge_fit(fit: BatchFit, config: RunConfig) -> Verdict:
-    """What the measurement means for the run, and the batch that fits in place of one that does not."""
+def judge_fit(fit: BatchFit, config: RunConfig, num_sharing: int = 1) -> Verdict:
+    """What the measurement means for the run, and what fits in place of what does not."""
     wanted = f"{config.batch_size} images" if config.batch_size > 1 else "one image"
     takes = "takes" if fit.was_run else "would take about"
     text = f"A batch of {wanted} {takes} {_gigabytes(fit.need)} of {_gigabytes(fit.room)}"
+    text += f" (what each of {num_sharing} processes has)" if num_sharing > 1 else ""
     if fit.need <= SAFE_SHARE * fit.room:
         return Verdict("memory", "green", f"{text} to train and predict; {_words_for(fit.largest)}.")
+    fix = _smaller_batch(fit, config) or _smaller_images(fit, config) or next(_fixes_of_models(config), {})
     if fit.was_run and fit.need <= 0.9 * fit.room:
-        return Verdict("memory", "amber", f"{text}: little is left for other programs.", _smaller_batch(fit, config))
+        return trouble("memory", "amber", f"{text}: little is left for other programs.", fix, "check_again")
     if not fit.largest:
-        smaller = int(config.image_size * 0.9 * (SAFE_SHARE * fit.room / fit.need) ** 0.5) // STRIDE * STRIDE
-        sizes = {"progressive_sizes": ()} if config.progressive_sizes else {}
-        fix = {} if config.resize == "as_is" else working_fix(config, image_size=max(64, smaller), **sizes)
-        return Verdict("memory", "red", f"{text} at least: not even one image fits at this size.", fix)
-    return Verdict(
-        "memory", "red", f"{text}, which is too much; {_words_for(fit.largest)}.", _smaller_batch(fit, config)
-    )
+        text += " at least: not even one image fits at this size."
+    else:
+        text += f", which is too much; {_words_for(fit.largest)}."
+    if not fix:
+        text += " Close other programs."
+    return trouble("memory", "red", text, fix, "check_again")
 
 
-def _smaller_batch(fit: BatchFit, config: RunConfig) -> dict[str, object]:
-    """A batch that fits, accumulated to about as many images a step as before."""
-    size = min(fit.largest, config.batch_size)
-    if size < 1 or size == config.batch_size:
+def _smaller_batch(fit: BatchFit, config: RunConfig) -> Fix:
+    """A batch that fits, or half of one that hardly does, accumulated to about as many images a step as before."""
+    size = fit.largest if fit.largest < config.batch_size else config.batch_size // 2
+    if size < 1:
         return {}
-    images = config.batch_size * config.accumulate_batches
-    return working_fix(config, batch_size=size, accumulate_batches=min(256, -(-images // size)))
+    ranks = max(1, config.processes)
+    batches = -(-config.batch_size * config.accumulate_batches // (size * ranks)) * ranks
+    return working_fix(config, batch_size=size, accumulate_batches=min(256 // ranks * ranks, batches))
+
+
+def _smaller_images(fit: BatchFit, config: RunConfig) -> Fix:
+    """Images of which one fits, by the pixels; those that are not resized are from then on."""
+    resize = "longest" if config.resize == "as_is" else config.resize
+    side = fit.side_px if config.resize == "as_is" else config.image_size
+    wanted = int(side * min(0.95, 0.9 * (SAFE_SHARE * fit.room / fit.need) ** 0.5)) // STRIDE * STRIDE
+    size = min(2048, max(64, wanted))
+    return working_fix(config, image_size=size, resize=resize, progressive_sizes=()) if size < side else {}
+
+
+def _fixes_of_models(config: RunConfig) -> Iterator[Fix]:
+    """Models of fewer than three quarters of the parameters."""
+    own = find_detector(config.model)
+    return (fix for fix, _ in smaller_models(config, 0.75 * own.num_parameters)) if own else iter(())
 
 
 def _words_for(largest: int) -> str:

@@ -3,7 +3,6 @@
 A mistake in labels, losses or the learning rate shows here within seconds.
 """
 
-import math
 import statistics
 import tempfile
 import time
@@ -14,7 +13,8 @@ from typing import Any
 
 from app.pipeline.config import RunConfig
 from app.pipeline.data.snapshot import Sample, Samples, Snapshot
-from app.pipeline.preflight.verdict import Verdict, working_fix
+from app.pipeline.preflight.verdict import Fix, Verdict, trouble, working_fix
+from app.pipeline.presets import suggest_for_model
 from app.pipeline.train.loop import train
 from app.pipeline.train.optim import NonFiniteLoss
 from app.pipeline.types import Event, Metrics, Progress, RunContext
@@ -22,6 +22,7 @@ from app.pipeline.types import Event, Metrics, Progress, RunContext
 WANTED = 0.1  # of the first loss
 MAX_STEPS = 150
 MEAN_OF = 5  # steps: which anchors and regions are sampled makes a single loss jump
+RISEN = 1.5  # times the lowest loss: more than what a single batch makes it jump
 FEWEST_STEPS = 40  # before a loss that has not fallen means anything
 FEW_OBJECTS = 3  # in an image
 # Rates that learn from scratch within the steps, by optimizer.
@@ -58,7 +59,7 @@ def check_overfit(config: RunConfig, snapshot: Snapshot, folder: Path, seconds: 
     """Train on two labeled images of the train split, without augmentation, at the run's peak rate."""
     chosen = choose_two(snapshot.split("train"))
     if not chosen:
-        return Verdict("overfit", "red", "There is no labeled image in the train split.")
+        return Verdict("overfit", "red", "There is no labeled image in the train split.", action="open_data")
     own = {"epochs": MAX_STEPS, "batch_size": len(chosen), "learning_rate": rate_of(config)}
     plain = config.model_copy(update={**_PLAIN, **own})
     began = time.monotonic()
@@ -68,7 +69,8 @@ def check_overfit(config: RunConfig, snapshot: Snapshot, folder: Path, seconds: 
         with tempfile.TemporaryDirectory(dir=folder) as place:
             train(plain, two, Path(place), RunContext(learning.take, learning.is_over))
     except NonFiniteLoss as error:
-        return Verdict("overfit", "red", f"Two images alone cannot be learned: {error}.", _another_rate(config, 0.1))
+        text = f"Two images alone cannot be learned: {error}."
+        return trouble("overfit", "red", text, slower_rate(config), "open_data")
     return judge_learning(learning.losses, learning.ratio, time.monotonic() - began, config)
 
 
@@ -84,6 +86,7 @@ _PLAIN: dict[str, Any] = {
     "sampling": "uniform",
     "patience": 0,
     "ema_decay": 0.0,
+    "processes": 1,
 }
 
 
@@ -113,35 +116,58 @@ def choose_two(samples: Sequence[Sample]) -> list[Sample]:
 def judge_learning(losses: Sequence[float], ratio: float, seconds: float, config: RunConfig) -> Verdict:
     """What the losses of ``seconds`` of learning two images mean."""
     if len(losses) < MEAN_OF:
-        return Verdict("overfit", "amber", f"Only {len(losses)} steps were done in {seconds:.0f} s: too few to tell.")
+        text = f"Only {len(losses)} steps were done in {seconds:.0f} s: too few to tell."
+        return Verdict("overfit", "amber", text, action="check_again")
     text = f"The loss of two images alone went from {losses[0]:.2f} to {losses[0] * ratio:.2f}, {ratio:.0%} of it, "
     text += f"in {len(losses)} steps ({seconds:.0f} s)"
     if ratio < WANTED:
         return Verdict("overfit", "green", f"{text}: it learns.")
+    fix = _mended_rate(config, losses)
     if ratio > 0.9 and len(losses) >= FEWEST_STEPS:
-        return Verdict("overfit", "red", f"{text}: it hardly learns. {_ADVICE}", _mended_rate(config, ratio))
+        return trouble("overfit", "red", f"{text}: it hardly learns. {_ADVICE}", fix, "open_data")
     if len(losses) < MAX_STEPS:
-        return Verdict("overfit", "amber", f"{text}. It was learning, but time ran out before a tenth was reached.")
+        text += ". It was learning, but time ran out before a tenth was reached."
+        return Verdict("overfit", "amber", text, action="check_again")
     level = "amber" if ratio < 3 * WANTED else "red"
-    return Verdict("overfit", level, f"{text}; a tenth was wanted. {_ADVICE}", _mended_rate(config, ratio))
+    return trouble("overfit", level, f"{text}; a tenth was wanted. {_ADVICE}", fix, "open_data")
 
 
 _ADVICE = "Look at the labels and the learning rate."
 
 
-def _mended_rate(config: RunConfig, ratio: float) -> dict[str, Any]:
-    """The usual rate where the run's is far below it; a tenth of a rate at which the loss rose."""
+def _mended_rate(config: RunConfig, losses: Sequence[float]) -> Fix:
+    """A lower rate where the loss ended above the first, or well above the lowest that it had reached; else a higher.
+
+    At a tiny rate a loss goes up and down by chance.
+    """
+    means = [statistics.mean(losses[at : at + MEAN_OF]) for at in range(len(losses) - MEAN_OF + 1)]
+    is_tiny = rate_of(config) < _usual_rate(config) / 10
+    has_risen = means[-1] > min(RISEN * min(means), losses[0])
+    return slower_rate(config) if has_risen and not is_tiny else faster_rate(config)
+
+
+def slower_rate(config: RunConfig) -> Fix:
+    """A rate for a loss that runs away: the usual one where the run's is far above it, else three tenths of it."""
+    return _times_rate(config, min(0.3, _usual_rate(config) / rate_of(config)))
+
+
+def faster_rate(config: RunConfig) -> Fix:
+    """A rate for a loss that hardly falls: the usual one where the run's is far below it, else three times it."""
+    return _times_rate(config, max(3.0, _usual_rate(config) / rate_of(config)))
+
+
+def _usual_rate(config: RunConfig) -> float:
     usual = USUAL_RATES[config.optimizer]
-    if config.learning_rate < usual / 10:
-        return _rate_fix(config, usual)
-    return _another_rate(config, 0.1) if ratio > 1 else {}
+    return suggest_for_model(config.model).get("learning_rate", usual) if config.optimizer == "adamw" else usual
 
 
-def _another_rate(config: RunConfig, factor: float) -> dict[str, Any]:
-    return _rate_fix(config, float(f"{config.learning_rate * factor:.2g}"))
+def _times_rate(config: RunConfig, factor: float) -> Fix:
+    """The rates of the run times ``factor``, to two digits; the floor that they end at follows where it must."""
 
+    def times(rate: float) -> float:
+        return float(f"{rate * factor:.2g}")
 
-def _rate_fix(config: RunConfig, rate: float) -> dict[str, Any]:
-    if config.phases or not math.isfinite(rate):
-        return {}
-    return working_fix(config, learning_rate=rate)
+    phases = tuple({**phase.model_dump(), "learning_rate": times(phase.learning_rate)} for phase in config.phases)
+    own = {"phases": phases} if phases else {"learning_rate": times(config.learning_rate)}
+    lowest = min((phase["learning_rate"] for phase in phases), default=times(config.learning_rate))
+    return working_fix(config, **own, final_learning_rate=min(config.final_learning_rate, lowest))

@@ -23,11 +23,15 @@ class RunSeconds:
         return self.train + self.judge + self.save
 
 
-def estimate_run(config: RunConfig, epoch_s: float, validation_s: float, save_s: float = 0.0) -> RunSeconds:
+def estimate_run(
+    config: RunConfig, epoch_s: float, validation_s: float, save_s: float = 0.0, num_gpus: int = 1
+) -> RunSeconds:
     """From the seconds of an epoch's steps at ``image_size``, of one validation, and of saving the last checkpoint.
 
-    Time is taken to grow with the number of pixels. What an early end or staged training saves is not known before.
+    ``num_gpus`` share the images. Time is taken to grow with the number of pixels. What an early end or staged training
+    saves is not known before.
     """
+    epoch_s, validation_s = epoch_s / num_gpus, validation_s / num_gpus
     sizes = config.progressive_sizes or (config.image_size,)
     train = config.epochs * epoch_s * sum((size / config.image_size) ** 2 for size in sizes) / len(sizes)
     if config.evaluate_every:

@@ -92,6 +92,7 @@ class AnchorageTrain extends HTMLElement {
     if (this.childElementCount) return;
     this.runs = [];
     this.histories = new Map();
+    this.models = []; // those of GET /config
     this.focusId = Number(getParam("run")) || null;
     this.shown = new Set((getParam("runs") ?? "").split(",").map(Number).filter(Boolean));
     this.axis = "step";
@@ -152,6 +153,7 @@ class AnchorageTrain extends HTMLElement {
   async loadForm() {
     try {
       const description = await getJSON(projectURL("/config"));
+      this.models = description.models;
       // As the start of a run judges it: of the images that take part, one of "train" must have a box.
       const labeled = await getJSON(projectURL("/images?split=train&problem=false&min_boxes=1&limit=1"));
       this.canTrain = labeled.total > 0;
@@ -274,7 +276,7 @@ class AnchorageTrain extends HTMLElement {
     this.linksKey = links;
     this.writeNotice(run);
     this.writeFigures(run);
-    this.time.update(this.histories.get(run.id)?.series ?? new Map());
+    this.time.update(this.histories.get(run.id)?.series ?? new Map(), run.config, this.models);
     this.draw();
   }
 

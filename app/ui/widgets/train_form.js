@@ -11,6 +11,13 @@ import { Preflight } from "./train_preflight.js";
 
 const CHECK_AFTER_MS = 250;
 
+/** How long it takes and how fast that is, from what was measured here. */
+function paceText(pace) {
+  if (!pace) return "";
+  const speedup = pace.speedup ? `, ${pace.speedup.toFixed(1)} × plain torchvision` : "";
+  return `, about ${roughDuration(pace.seconds)} at ${pace.images_per_s.toPrecision(2)} images/s${speedup}`;
+}
+
 function isSame(one, other) {
   return JSON.stringify(one) === JSON.stringify(other);
 }
@@ -31,6 +38,7 @@ export class RunForm {
       values: () => this.values,
       apply: (fix) => this.lay(fix),
       titleOf,
+      textOf: (name, value) => valueText(name, value, this.description.models),
       onRefused: (fields) => this.showProblems(fields),
     });
     this.root = this.build();
@@ -246,8 +254,8 @@ export class RunForm {
       this.takeFitting(answer.fitting);
       if (!answer.schedule) return;
       this.root.dataset.steps = String(answer.num_steps);
-      const time = answer.seconds ? `, about ${roughDuration(answer.seconds)}` : "";
-      this.summary.textContent = `${answer.num_steps.toLocaleString()} steps · ${answer.num_images.toLocaleString()} images${time}`;
+      this.summary.textContent = `${answer.num_steps.toLocaleString()} steps · ${answer.num_images.toLocaleString()} images${paceText(answer.pace)}`;
+      this.summary.title = answer.pace ? `Measured at ${answer.pace.image_size} px on ${answer.pace.device}` : "How long it takes is told once this model was measured here: by a check, or by Measure beside the model";
       const [x, y] = [answer.schedule.map((point) => point[0]), answer.schedule.map((point) => point[1])];
       const color = getComputedStyle(this.root).getPropertyValue("--a-accent").trim();
       this.schedule.setLines([{ key: "schedule", label: "learning rate", color, x, y }]);

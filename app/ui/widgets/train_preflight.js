@@ -1,6 +1,6 @@
 // The checks of a run before it is started: a button in the form, and the verdicts as a list that grows while they run.
 
-import { ApiError, getJSON, notify, poll, projectURL, sendJSON } from "./api.js";
+import { ApiError, getJSON, notify, pageURL, poll, projectURL, sendJSON } from "./api.js";
 import { element } from "./element.js";
 import { isLive } from "./job_states.js";
 
@@ -8,7 +8,7 @@ const POLL_MS = 700;
 const LEVELS = { green: ["✓", "good", "good"], amber: ["!", "note", "notes"], red: ["✕", "problem", "problems"] }; // mark, word, words
 
 export class Preflight {
-  /** @param {{values: () => Object, apply: (fix: Object) => void, titleOf: (name: string) => string, onRefused: (fields: Object) => void}} form */
+  /** @param {{values: () => Object, apply: (fix: Object) => void, titleOf: (name: string) => string, textOf: (name: string, value: *) => string, onRefused: (fields: Object) => void}} form */
   constructor(form) {
     this.form = form;
     this.button = element("button", { type: "button", class: "a-button small train-check", "data-action": "preflight", onclick: () => (this.isLive() ? this.cancel() : this.start()) }, "Check before training");
@@ -103,13 +103,25 @@ export class Preflight {
 
   row(verdict) {
     const [mark, word] = LEVELS[verdict.level];
-    const fix = Object.entries(verdict.fix);
-    const text = fix.map(([name, value]) => `${this.form.titleOf(name).toLowerCase()} ${Array.isArray(value) ? value.join(", ") || "none" : value}`).join(", ");
-    const isApplied = fix.every(([name, value]) => JSON.stringify(this.form.values()[name]) === JSON.stringify(value));
-    const button = fix.length ? element("button", { type: "button", class: "a-button small", "data-action": "apply-fix", title: `Sets ${text} in the form`, onclick: () => this.form.apply(verdict.fix) }, isApplied ? "Set in the form" : `Use ${text}`) : null;
-    if (button) button.disabled = isApplied;
     return element("li", { "data-check": verdict.check, "data-level": verdict.level },
       element("span", { class: `train-mark ${verdict.level}` }, element("span", { "aria-hidden": "true" }, mark), ` ${word}`),
-      element("span", { class: "train-verdict" }, element("strong", {}, verdict.title), " ", verdict.text), button);
+      element("span", { class: "train-verdict" }, element("strong", {}, verdict.title), " ", verdict.text), this.remedy(verdict));
+  }
+
+  /** What mends it in one click: option values, or where no option does, a page to look at or another try. */
+  remedy({ fix, action }) {
+    if (action === "open_data") return element("a", { class: "a-button small", "data-action": action, href: pageURL("/data") }, "Open Data");
+    if (action === "check_again") {
+      const again = element("button", { type: "button", class: "a-button small", "data-action": action, onclick: () => this.start() }, "Check again");
+      again.disabled = this.isLive();
+      return again;
+    }
+    const entries = Object.entries(fix);
+    if (!entries.length) return null;
+    const text = entries.map(([name, value]) => `${this.form.titleOf(name).replace(/^[A-Z](?![A-Z])/, (letter) => letter.toLowerCase())} ${this.form.textOf(name, value)}`).join(", ");
+    const isApplied = entries.every(([name, value]) => JSON.stringify(this.form.values()[name]) === JSON.stringify(value));
+    const use = element("button", { type: "button", class: "a-button small train-fix", "data-action": "apply-fix", title: `Sets ${text} in the form`, onclick: () => this.form.apply(fix) }, isApplied ? "Set in the form" : `Use ${text}`);
+    use.disabled = isApplied;
+    return use;
   }
 }

@@ -51,9 +51,17 @@ def test_larger_size_takes_growing_sizes_away_which_must_end_with_it():
     assert check_sizes([squares(10, 10)], config).fix == {"image_size": 512, "progressive_sizes": ()}
 
 
-def test_images_as_they_are_cannot_be_made_larger():
-    verdict = check_sizes([squares(5, 10)], parse_config({"resize": "as_is"}))
-    assert (verdict.level, verdict.fix) == ("red", {})
+def test_images_as_they_are_are_resized_from_then_on():
+    config = parse_config({"resize": "as_is"})
+    verdict = check_sizes([squares(5, 10)], config)
+    assert (verdict.level, verdict.fix) == ("red", {"resize": "longest", "image_size": 1024})
+    assert check_sizes([squares(5, 10)], config.model_copy(update=verdict.fix)).level == "green"
+
+
+def test_objects_that_no_size_makes_large_enough_are_looked_at():
+    verdict = check_sizes([squares(1, 10)], parse_config({"image_size": 2048}))
+    assert (verdict.level, verdict.fix, verdict.action) == ("red", {}, "open_data")
+    assert "tiles" in verdict.text
 
 
 def test_anchors_that_reach_nothing_are_red_and_kmeans_is_proposed():
@@ -63,6 +71,22 @@ def test_anchors_that_reach_nothing_are_red_and_kmeans_is_proposed():
     assert (verdict.level, verdict.fix) == ("red", {"anchors": "kmeans"})
     assert "0 % of the boxes" in verdict.text
     assert check_anchors(slivers, parse_config({"image_size": SIZE, **verdict.fix})).level == "green"
+
+
+@pytest.mark.parametrize("anchors", ["stock", "kmeans"])
+def test_kmeans_is_not_proposed_where_only_larger_images_help(anchors):
+    config = parse_config({"image_size": 320, "anchors": anchors})
+    verdict = check_anchors([squares(8, 40)], config)  # 4 px after resizing, between the cells
+    assert verdict.level == "red"
+    assert verdict.fix["image_size"] > 320
+    mended = config.model_copy(update=verdict.fix)
+    assert mended.anchors == "kmeans"
+    assert check_anchors([squares(8, 40)], mended).level == "green"
+
+
+def test_anchors_that_nothing_mends_send_to_the_labels():
+    verdict = check_anchors([squares(1, 40)], parse_config({"image_size": 64}))
+    assert (verdict.level, verdict.fix, verdict.action) == ("red", {}, "open_data")
 
 
 def test_stock_anchors_fit_squares_of_their_size():

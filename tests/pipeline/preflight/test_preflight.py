@@ -10,13 +10,16 @@ import pytest
 
 from app.pipeline.config import parse_config
 from app.pipeline.data.snapshot import Sample
+from app.pipeline.machine import MachineError
 from app.pipeline.models import build
+from app.pipeline.models.weights_fit import WeightsError
 from app.pipeline.preflight import batch_fit, checks, overfit, rehearsal
 from app.pipeline.preflight.batch_fit import BatchFit, judge_fit
 from app.pipeline.preflight.checks import NUM_CHECKS, TITLES, preflight
 from app.pipeline.preflight.overfit import check_overfit, choose_two, judge_learning
 from app.pipeline.preflight.rehearsal import Measured, judge_time
 from app.pipeline.train.checkpoint import CheckpointError
+from app.pipeline.train.loader import DatasetError
 from app.pipeline.types import Progress, RunContext
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 
@@ -75,7 +78,29 @@ def test_rate_at_which_nothing_is_learned_is_red(snapshot, folder):
 def test_loss_that_becomes_infinite_is_red_and_a_lower_rate_is_proposed(snapshot, folder):
     config = parse_config({**TINY, "optimizer": "sgd", "learning_rate": 10, "clip_gradient_norm": 0})
     verdict = check_overfit(config, snapshot, folder, 60, RunContext())
-    assert (verdict.level, verdict.fix) == ("red", {"learning_rate": 1.0})
+    assert (verdict.level, verdict.fix) == ("red", {"learning_rate": 0.005})
+
+
+@pytest.mark.parametrize(
+    ("losses", "values", "fix"),
+    [
+        ([2.0] * 60, {}, {"learning_rate": 0.003}),
+        ([2.0] * 5 + [0.5] * 50 + [1.9] * 5, {}, {"learning_rate": 0.0003}),
+        ([2.0] * 5 + [3.0] * 55, {"learning_rate": 0.1}, {"learning_rate": 0.001}),
+        ([2.0] * 5 + [3.0] * 55, {"learning_rate": 1e-8, "final_learning_rate": 0}, {"learning_rate": 0.001}),
+        ([2.0] * 60, {"model": "fasterrcnn_swin_t_fpn", "learning_rate": 1e-5}, {"learning_rate": 0.0001}),
+        ([2.0] * 5 + [3.0] * 55, {"learning_rate": 2e-6}, {"learning_rate": 0.001}),
+        (
+            [2.0] * 5 + [3.0] * 55,
+            {"epochs": 2, "phases": [{"train": "all", "epochs": 2, "learning_rate": 1e-3}]},
+            {"phases": ({"train": "all", "epochs": 2, "learning_rate": 3e-4},)},
+        ),
+    ],
+    ids=["rests", "falls, then rises", "far too high", "by chance", "a transformer", "tiny", "in phases"],
+)
+def test_rate_is_raised_where_nothing_moves_and_lowered_where_the_loss_runs_away(losses, values, fix):
+    ratio = losses[-1] / losses[0]
+    assert judge_learning(losses, ratio, 30.0, parse_config(values)).fix == fix
 
 
 def test_no_labeled_image_is_red(snapshot, folder):
@@ -183,6 +208,37 @@ def test_batch_that_takes_too_long_is_estimated_from_a_smaller_one(snapshot, fol
     assert verdicts["time"].facts["batch_s"] > 0
 
 
+@pytest.mark.parametrize(
+    ("fit", "values", "fix"),
+    [
+        (BatchFit(8 * GB, 10 * GB, 4, True), {"batch_size": 4}, {"batch_size": 2, "accumulate_batches": 2}),
+        (BatchFit(8 * GB, 10 * GB, 1, True), {"batch_size": 1}, {"image_size": 256}),
+        (BatchFit(95 * GB, 100 * GB, 1, True), {"batch_size": 1}, {"image_size": 224}),
+        (
+            BatchFit(40 * GB, 10 * GB, 0, False, side_px=1280),
+            {"resize": "as_is"},
+            {"resize": "longest", "image_size": 480},
+        ),
+        (
+            BatchFit(40 * GB, 10 * GB, 0, False),
+            {"image_size": 64, "model": "fasterrcnn_resnet50_fpn"},
+            {"model": "fasterrcnn_resnet18_fpn_v2"},
+        ),
+        (
+            BatchFit(20 * GB, 10 * GB, 3, False),
+            {"batch_size": 8, "processes": 2, "accumulate_batches": 2},
+            {"batch_size": 3, "accumulate_batches": 6},
+        ),
+    ],
+    ids=["half a batch", "one image", "too much for one", "not resized", "as small as can be", "processes"],
+)
+def test_batches_images_and_models_shrink_in_turn(fit, values, fix):
+    config = parse_config(values)
+    verdict = judge_fit(fit, config)
+    assert verdict.fix == fix
+    parse_config({**config.model_dump(), **fix})
+
+
 def test_full_disk_is_red(snapshot, folder, monkeypatch, quick):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert check(snapshot, folder)["disk"].level == "red"
@@ -190,8 +246,29 @@ def test_full_disk_is_red(snapshot, folder, monkeypatch, quick):
 
 def test_disk_that_three_checkpoints_do_not_fit_on_is_red(folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * GB))
-    assert rehearsal.judge_disk(Measured(1, 1, 1, 2 * GB, GB), folder).level == "red"
-    assert rehearsal.judge_disk(Measured(1, 1, 1, GB, GB // 2), folder).level == "amber"
+    config = parse_config({"model": "fasterrcnn_resnet50_fpn", "optimizer": "sgd"})
+    assert rehearsal.judge_disk(Measured(1, 1, 1, 2 * GB, GB), config, folder).level == "red"
+    assert rehearsal.judge_disk(Measured(1, 1, 1, GB, GB // 2), config, folder).level == "amber"
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "optimizer", "fix"),
+    [
+        (1.6, "adamw", {"optimizer": "sgd", "learning_rate": 0.005}),
+        (1.6, "sgd", {"model": "fasterrcnn_resnet34_fpn_v2"}),
+        (0.9, "adamw", {"model": "fasterrcnn_resnet18_fpn_v2"}),
+        (0.1, "adamw", {}),
+    ],
+    ids=["sgd is enough", "a little smaller", "smaller", "nothing fits"],
+)
+def test_disk_that_is_too_small_is_enough_for_less(folder, monkeypatch, free_gb, optimizer, fix):
+    """42 million weights: 170 MB a model, three times that with AdamW's numbers beside them."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=int(free_gb * GB)))
+    config = parse_config({"model": "fasterrcnn_resnet50_fpn", "optimizer": optimizer})
+    last = 510_000_000 if optimizer == "adamw" else 340_000_000
+    verdict = rehearsal.judge_disk(Measured(1, 1, 1, last, 170_000_000), config, folder)
+    assert verdict.level != "green"
+    assert (verdict.fix, verdict.action) == (fix, "" if fix else "check_again")
 
 
 def test_checkpoint_that_cannot_be_written_is_red(snapshot, folder, monkeypatch, quick):
@@ -227,7 +304,7 @@ def test_run_that_cannot_start_says_why_and_the_rest_is_checked(snapshot, folder
 )
 def test_time_is_that_of_steps_validation_and_saving(values, text):
     config = parse_config({"epochs": 10, **values})
-    verdict = judge_time(Measured(1.0, 0.5, 2.0, GB, GB), config, 100, 100, is_shared=False)
+    verdict = judge_time(Measured(1.0, 0.5, 2.0, GB, GB), config, 100, 100)
     assert verdict.text.startswith(text)
     assert verdict.level == "green"
 
@@ -236,6 +313,80 @@ def test_run_of_days_is_amber():
     verdict = judge_time(Measured(30.0, 0.5, 2.0, GB, GB), parse_config({"epochs": 100}), 100, 0, is_shared=True)
     assert verdict.level == "amber"
     assert "days" in verdict.text and "Another training" in verdict.text
+    assert "batch_s" not in verdict.facts  # nobody is to go on with it
+
+
+HOUR_LONG = Measured(36.0, 36.0, 2.0, GB, GB)  # 100 batches take an hour
+
+
+@pytest.mark.parametrize(
+    ("values", "num_valid", "fix"),
+    [
+        ({"epochs": 9}, 50, {"evaluate_every": 0}),
+        ({"epochs": 100}, 0, {"epochs": 11}),
+        ({"epochs": 100, "evaluate_every": 0}, 100, {"epochs": 9}),
+        (
+            {"epochs": 30, "phases": [{"train": part, "epochs": 15, "learning_rate": 1e-3} for part in ("rpn", "all")]},
+            0,
+            {
+                "epochs": 11,
+                "phases": (
+                    {"train": "rpn", "epochs": 6, "learning_rate": 1e-3},
+                    {"train": "all", "epochs": 5, "learning_rate": 1e-3},
+                ),
+            },
+        ),
+    ],
+    ids=["fewer validations", "fewer epochs", "both", "phases"],
+)
+def test_run_that_is_too_long_is_offered_what_fits_twelve_hours(values, num_valid, fix):
+    config = parse_config(values)
+    assert judge_time(HOUR_LONG, config, 100, num_valid).fix == fix
+    mended = parse_config({**config.model_dump(), **fix})
+    assert judge_time(HOUR_LONG, mended, 100, num_valid).level == "green"
+
+
+def test_epoch_that_is_too_long_by_itself_is_made_of_smaller_images():
+    config = parse_config({"epochs": 3, "image_size": 640, "progressive_sizes": [320, 640]})
+    assert judge_time(HOUR_LONG, config, 2500, 0).fix == {"epochs": 1, "image_size": 416, "progressive_sizes": ()}
+
+
+def test_gpus_of_several_processes_share_the_time():
+    config = parse_config({"epochs": 2, "processes": 2, "accumulate_batches": 2})
+    alone, shared = (judge_time(HOUR_LONG, config, 100, 10, num_gpus=count) for count in (1, 2))
+    assert shared.facts["seconds"] == pytest.approx(alone.facts["seconds"] / 2, rel=0.01)
+    assert "on 2 GPUs" in shared.text
+
+
+def test_run_of_two_processes_is_checked_in_this_one(snapshot, folder, monkeypatch):
+    monkeypatch.setattr(overfit, "MAX_STEPS", 6)
+    verdicts = check(snapshot, folder, processes=2, accumulate_batches=2, device="cpu")
+    assert "in 6 steps" in verdicts["overfit"].text
+    assert "each of 2 processes" in verdicts["memory"].text
+    assert "GPUs" not in verdicts["time"].text
+
+
+def troubles():
+    """(name, verdict) of everything that can be amiss, under options that leave as little open as can be."""
+    at_the_end = {"image_size": 64, "batch_size": 1, "model": "fasterrcnn_mobilenet_v3_large_320_fpn"}
+    phased = {"epochs": 1, "phases": [{"train": "all", "epochs": 1, "learning_rate": 10}]}
+    bare = {"resize": "as_is", "optimizer": "sgd", "evaluate_every": 0, "epochs": 1}
+    for name, values in {"default": {}, "at the end": at_the_end, "phased": phased, "bare": bare}.items():
+        config = parse_config(values)
+        for need, was_run in ((8, True), (9.5, True), (40, False)):
+            fit = BatchFit(int(need * GB), 10 * GB, 0 if need == 40 else 1, was_run, side_px=64)
+            yield f"memory {need} {name}", judge_fit(fit, config)
+        for losses in ([2.0] * 3, [2.0] * 20, [2.0] * 60, [2.0] * 5 + [3.0] * 55, [2.0] * 5 + [0.5] * 145):
+            yield f"overfit {len(losses)} {losses[-1]} {name}", judge_learning(losses, losses[-1] / 2, 30, config)
+        yield f"time {name}", judge_time(HOUR_LONG, config, 2000, 100)
+        for error in (CheckpointError("x"), DatasetError("x"), MachineError("x"), WeightsError("x"), OSError("x")):
+            yield f"{type(error).__name__} {name}", checks._failed("start", config, error)
+
+
+@pytest.mark.parametrize(("name", "verdict"), [*troubles()], ids=lambda value: value if isinstance(value, str) else "")
+def test_whatever_is_amiss_has_a_fix_or_something_to_do(name, verdict):
+    assert verdict.level != "green"
+    assert bool(verdict.fix) != bool(verdict.action)
 
 
 def test_checks_end_when_asked_to(snapshot, folder):
