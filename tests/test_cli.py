@@ -362,13 +362,20 @@ def test_benchmark_needs_no_project(run, monkeypatch):
     one = {"model": "m", "image_size": 320, "device": "cpu, float32", "train_images_per_s": 2.0}
     one |= {"reference_images_per_s": 1.0, "speedup": 2.0, "predict_s": 0.25}
     result = {"models": [one], "left_out": {"n at 320": "no time was left"}, "cores": 2, "seconds": 9.0}
-    monkeypatch.setattr(cli.benchmark, "run_benchmark", lambda services, on_progress: result)
-    assert run("benchmark", "--json") == (0, result, "")
+    monkeypatch.setattr(cli.benchmark, "run_benchmark", lambda services, on_progress, slug: {**result, "for": slug})
+    assert run("benchmark", "--json") == (0, {**result, "for": ""}, "")
     written = []
     monkeypatch.setattr(cli, "_write", written.append)
     run("benchmark")
     assert written[0].splitlines()[1].split() == ["m", "320", "2.00", "1.00", "2.00", "0.250"]
     assert "left out: n at 320 (no time was left)" in written[0]
+
+
+def test_benchmark_of_a_project_names_it(run, dataset, monkeypatch):
+    monkeypatch.setattr(cli.benchmark, "run_benchmark", lambda services, on_progress, slug: {"for": slug})
+    assert run("benchmark", "--project", "nowhere", "--json")[0] == 2
+    run("import", dataset, "--project", "x")
+    assert run("benchmark", "--project", "x", "--json")[:2] == (0, {"project": "x", "for": "x"})
 
 
 def test_high_rate_for_a_transformer_is_warned_of(run, dataset, monkeypatch):

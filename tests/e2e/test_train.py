@@ -155,20 +155,34 @@ def test_checks_are_listed_with_words_and_mended_in_one_click(page, project):
         "text": "<b>Too</b> much.",
         "fix": {"batch_size": 1},
     }
-    sizes = {"check": "sizes", "title": "Sizes", "level": "green", "text": "Fine.", "fix": {}}
+    sizes = {"check": "sizes", "title": "Sizes", "level": "green", "text": "Fine.", "fix": {}, "action": ""}
+    anchors = {**sizes, "check": "anchors", "level": "red", "action": "open_data"}
+    overfit = {**sizes, "check": "overfit", "level": "amber", "action": "check_again"}
+    phases = [{"train": "all", "epochs": 3, "learning_rate": 0.001}]
+    time = {**sizes, "check": "time", "level": "amber", "fix": {"epochs": 3, "phases": phases}}
     with database.write() as db:
         job = jobs.enqueue(db, "preflight", {})
         db.execute("UPDATE job SET state = 'done', attempt = 1 WHERE id = ?", [job.id])
-        report = {**preflight.new_report(job.id, {"batch_size": 4}, 7), "verdicts": [sizes, memory]}
+        report = {
+            **preflight.new_report(job.id, {"batch_size": 4}, 7),
+            "verdicts": [sizes, memory, anchors, time, overfit],
+        }
         settings.put(db, preflight.REPORT, report)
     open_page(page, project)
-    page.locator(".train-preflight summary", has_text="1 good · 1 problem").click()
+    page.locator(".train-preflight summary", has_text="1 good · 2 notes · 2 problems").click()
     row = page.locator("[data-check=memory]")
     assert row.locator(".train-mark").inner_text().split() == ["✕", "problem"]
     assert "<b>Too</b> much." in row.inner_text()
     row.locator("[data-action=apply-fix]", has_text="Use batch size 1").click()
     assert page.input_value("#option-batch_size") == "1"
     assert "check again" in page.locator(".train-preflight").inner_text()
+    page.locator("[data-check=time] [data-action=apply-fix]", has_text="Use epochs 3, phases all 3").click()
+    assert page.input_value("#option-epochs") == "3"
+    assert page.get_attribute("[data-check=anchors] [data-action=open_data]", "href").startswith("/data?project=")
+    assert page.locator("[data-check=sizes] :is(button, a)").count() == 0
+    before = page.get_attribute(".train-preflight", "data-state")
+    page.click("[data-check=overfit] [data-action=check_again]")
+    page.wait_for_selector(f".train-preflight:not([data-state={before}])")
 
 
 def test_changed_options_outlive_a_visit_to_another_page(page, project):
@@ -376,6 +390,7 @@ def test_time_that_the_model_waits_for_images_is_told_with_what_helps(page, proj
     page.wait_for_selector(".train-time")
     assert "waiting for images 1 %" in page.locator(".train-time-bar").get_attribute("aria-label")
     assert page.locator(".train-time-advice").is_hidden()
+    assert "The backward pass takes 49 %" in page.locator(".train-time-hint").inner_text()
     report(3, 0.3)
     page.wait_for_selector(".train-time-advice")
     assert (

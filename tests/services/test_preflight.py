@@ -7,10 +7,12 @@ import pytest
 from app.errors import BadRequest, UserError
 from app.jobs.context import JobContext, Stopped
 from app.pipeline.config import ConfigError
+from app.pipeline.preflight.rehearsal import Measured, judge_time
 from app.pipeline.preflight.verdict import Verdict
 from app.services import jobs, preflight, preflight_handler, projects, run_form
 from app.services.context import Services
 from app.store import jobs as job_store
+from app.store import timings
 from app.store.files import Workspace
 from tests.services.imported_project import import_small_project
 
@@ -47,7 +49,7 @@ def test_report_grows_verdict_by_verdict_and_nothing_is_left(services, slug, mon
     seen = []
 
     def checks(config, snapshot, folder, context, is_shared):
-        assert (config.epochs, is_shared) == (3, False)
+        assert (config.epochs, is_shared()) == (3, False)
         assert all(sample.path.is_file() for sample in snapshot.samples)
         yield Verdict("sizes", "green", "All are large.")
         seen.append(len(preflight.latest(services, slug)["verdicts"]))
@@ -67,6 +69,7 @@ def test_report_grows_verdict_by_verdict_and_nothing_is_left(services, slug, mon
         "text": "Too much.",
         "fix": {"batch_size": 1},
         "facts": {},
+        "action": "",
     }
     assert not list(services.files(slug).runs.glob(".*"))
 
@@ -94,17 +97,42 @@ def test_time_that_was_measured_helps_the_forms_estimate(services, slug, monkeyp
     use(monkeypatch, lambda *arguments: iter([Verdict("time", "green", "20 s.", facts=facts)]))
     preflight_handler.check(begin(services, slug, **values))
     after = run_form.check_values(services, slug, values)
-    assert before["seconds"] is None
-    assert after["seconds"] == pytest.approx(10 * after["num_images"] * 1.0)  # half a batch an image
+    assert before["pace"] is None
+    assert after["pace"]["seconds"] == pytest.approx(10 * after["num_images"] * 1.0)  # half a batch an image
+    assert after["pace"]["speedup"] is None
 
 
-def test_training_under_way_is_told_to_the_checks(services, slug, monkeypatch):
-    other = jobs.enqueue(services, slug, "train", {})
-    job_store.claim(services.database(slug), other.id)
+def test_training_of_any_project_is_told_to_the_checks_as_long_as_it_lasts(services, slug, monkeypatch):
+    other = projects.create_project(services, "Other")
     heard = []
-    use(monkeypatch, lambda *arguments: iter([heard.append(arguments[-1])][:0]))
+
+    def checks(config, snapshot, folder, context, is_shared):
+        heard.append(is_shared())
+        run = jobs.enqueue(services, other, "train", {})
+        heard.append(is_shared())  # it waits
+        job_store.claim(services.database(other), run.id)
+        heard.append(is_shared())
+        yield judge_time(Measured(2.0, 0.5, 1.0, 1, 1), config, 3, 2, is_shared=is_shared())
+
+    use(monkeypatch, checks)
     preflight_handler.check(begin(services, slug))
-    assert heard == [True]
+    assert heard == [False, False, True]
+    (verdict,) = preflight.latest(services, slug)["verdicts"]
+    assert "Another training was under way" in verdict["text"]
+    assert timings.all_of(services.workspace) == []
+
+
+def test_processes_that_are_left_open_are_as_many_as_a_run_would_have(services, slug, monkeypatch):
+    monkeypatch.setattr(preflight_handler, "list_gpus", lambda: ["0", "1", "2"])
+    heard = []
+
+    def checks(config, *others):
+        heard.append(config.processes)
+        return iter([])
+
+    use(monkeypatch, checks)
+    preflight_handler.check(begin(services, slug, processes=0, accumulate_batches=4))
+    assert heard == [2]
 
 
 def test_what_a_run_is_refused_for_is_refused_here_too(services, slug):

@@ -2,11 +2,13 @@
 
 import pytest
 
+from app.errors import Conflict
 from app.jobs.helper import HelperFailed
 from app.pipeline.config import parse_config
-from app.services import benchmark
-from app.services.run_time import estimated_seconds
-from app.store import timings
+from app.services import benchmark, projects, run_time
+from app.services.run_time import estimated_pace
+from app.services.suggestions import suggested_values
+from app.store import jobs, runs, timings
 
 MODEL = "fasterrcnn_resnet18_fpn"
 
@@ -18,7 +20,8 @@ def keep(services, image_size, train_s, device="cpu, float32", model=MODEL):
 
 def estimate(services, sizes=((640, 640),), num_valid=0, **values):
     config = parse_config({"image_size": 320, "epochs": 10, **values})
-    return estimated_seconds(services, config, 100, sizes, num_valid)
+    found = estimated_pace(services, config, 100, sizes, num_valid)
+    return found and found.seconds
 
 
 def test_nothing_is_told_about_a_model_that_was_not_measured(services):
@@ -53,8 +56,29 @@ def test_damaged_file_of_timings_is_measured_anew(services):
     assert len(timings.all_of(services.workspace)) == 1
 
 
+def test_gpus_of_a_run_share_its_images(services, monkeypatch):
+    monkeypatch.setattr(run_time, "list_gpus", lambda: ["0", "1"])
+    keep(services, 320, 0.2, device="NVIDIA, bfloat16")
+    assert estimate(services) == pytest.approx(200)
+    assert estimate(services, processes=0, accumulate_batches=2) == pytest.approx(100)
+    assert estimate(services, processes=4, accumulate_batches=4) == pytest.approx(100)  # there are two
+    keep(services, 320, 0.2)
+    assert estimate(services, processes=2, accumulate_batches=2, device="cpu") == pytest.approx(200)
+
+
+def test_speedup_outlives_a_measurement_that_does_not_tell_it(services):
+    timing = {"model": MODEL, "image_size": 320, "device": "cpu, float32", "predict_s": 0.5}
+    timings.keep(services.workspace, {**timing, "train_s": 0.5, "speedup": 3.0})
+    timings.keep(services.workspace, {**timing, "train_s": 0.25})
+    pace = estimated_pace(services, parse_config({"image_size": 320}), 100, [(640, 640)], 0)
+    assert (pace.images_per_s, pace.speedup) == (4, 3)
+
+
 class Helper:
     """Stands in for the warm helper; ResNet-50 does not fit its memory."""
+
+    def warm_up(self):
+        pass
 
     def call(self, target, values, **limits):
         if "resnet50" in values["model"]:
@@ -79,10 +103,57 @@ def test_benchmark_keeps_what_it_measures_and_names_what_it_leaves_out(services,
 
 def test_benchmark_begins_nothing_it_has_no_time_for(services, monkeypatch):
     monkeypatch.setattr(benchmark, "WarmHelper", Helper)
-    monkeypatch.setattr(benchmark, "BUDGET_S", -1.0)
+    monkeypatch.setattr(benchmark, "END_S", benchmark.SPARE_S + 1)
+    real = Helper.call
+
+    def call(self, *arguments, **values):
+        clock.append(clock[-1] + 2)
+        return real(self, *arguments, **values)
+
+    clock = [0.0]
+    monkeypatch.setattr(Helper, "call", call)
+    monkeypatch.setattr(benchmark.time, "monotonic", lambda: clock[-1])
     result = benchmark.run_benchmark(services)
     assert len(result["models"]) == 1
     assert set(result["left_out"].values()) == {"no time was left"}
+
+
+def test_benchmark_that_finds_nothing_ends_in_time_too(services, monkeypatch):
+    clock = [0.0]
+
+    def hang(self, target, timeout_s, **values):
+        clock.append(clock[-1] + timeout_s)
+        raise HelperFailed(f"The helper process did not answer within {timeout_s:g} s.")
+
+    monkeypatch.setattr(Helper, "call", hang)
+    monkeypatch.setattr(benchmark, "WarmHelper", Helper)
+    monkeypatch.setattr(benchmark.time, "monotonic", lambda: clock[-1])
+    with pytest.raises(HelperFailed, match="did not answer"):
+        benchmark.run_benchmark(services)
+    assert clock[-1] < 120
+
+
+def test_benchmark_measures_what_a_project_would_train_first(services, monkeypatch):
+    monkeypatch.setattr(benchmark, "WarmHelper", Helper)
+    monkeypatch.setattr(benchmark, "gpu_name", lambda: "")
+    slug = projects.create_project(services, "Own")
+    other = parse_config({"model": "timm/mobilenetv3_small_100", "image_size": 96}).model_dump(mode="json")
+    with services.database(slug).write() as db:
+        runs.create_run(db, jobs.enqueue(db, "train", {}).id, "", other)
+    models = [(one["model"], one["image_size"]) for one in benchmark.run_benchmark(services, slug=slug)["models"]]
+    suggested = suggested_values(services, slug)
+    assert models[:2] == [(suggested["model"], suggested["image_size"]), (other["model"], 96)]
+    assert len(set(models)) == len(models)
+    assert estimate(services, model=other["model"]) is not None
+
+
+def test_benchmark_waits_for_the_end_of_a_training(services, monkeypatch):
+    monkeypatch.setattr(benchmark, "WarmHelper", Helper)
+    slug = projects.create_project(services, "Busy")
+    job = jobs.enqueue(services.database(slug), "train", {})
+    jobs.claim(services.database(slug), job.id)
+    with pytest.raises(Conflict, match="training is under way"):
+        benchmark.run_benchmark(services)
 
 
 def test_benchmark_that_measures_nothing_says_why(services, monkeypatch):
