@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 
+from app.pipeline.config import RunConfig
+
 logger = logging.getLogger(__name__)
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -26,3 +28,10 @@ def list_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
         logger.warning("nvidia-smi does not answer: %s", error)
         return []
     return answer.stdout.split()
+
+
+def resolve_processes(config: RunConfig, num_gpus: int) -> int:
+    """``processes``, where 0 stands for as many as have a GPU each and share the batches of a step evenly."""
+    if config.processes or config.device in ("cpu", "mps"):
+        return config.processes or 1
+    return max(count for count in range(1, max(1, num_gpus) + 1) if config.accumulate_batches % count == 0)

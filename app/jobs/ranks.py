@@ -7,9 +7,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from app.jobs.gpus import list_gpus
+from app.jobs.gpus import list_gpus, resolve_processes
 from app.jobs.main import LEFT, PEER_DIED
-from app.pipeline.config import RunConfig, load_config
+from app.pipeline.config import load_config
 from app.records import Job
 from app.store.database import ProjectDatabase
 from app.store.files import Workspace
@@ -33,13 +33,6 @@ def count_processes(workspace: Workspace, slug: str, job_id: int) -> int:
     except (OSError, ValueError):
         return 1  # which will say why
     return resolve_processes(config, len(list_gpus()))
-
-
-def resolve_processes(config: RunConfig, num_gpus: int) -> int:
-    """``processes``, where 0 stands for as many as have a GPU each and share the batches of a step evenly."""
-    if config.processes or config.device in ("cpu", "mps"):
-        return config.processes or 1
-    return max(count for count in range(1, max(1, num_gpus) + 1) if config.accumulate_batches % count == 0)
 
 
 def run_ranks(workspace: Workspace, slug: str, job_id: int, count: int, module: str, arguments: Sequence[str]) -> int:

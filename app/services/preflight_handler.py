@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.context import JobContext, Stopped
-from app.jobs.gpus import list_gpus
-from app.jobs.ranks import resolve_processes
+from app.jobs.gpus import list_gpus, resolve_processes
 from app.pipeline.config import RunConfig, parse_config
 from app.pipeline.data.resize import canvas_for
 from app.pipeline.data.snapshot import Snapshot, load_snapshot

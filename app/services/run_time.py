@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.jobs import queue
-from app.jobs.gpus import list_gpus
-from app.jobs.ranks import resolve_processes
+from app.jobs.gpus import list_gpus, resolve_processes
 from app.pipeline.config import RunConfig
 from app.pipeline.data.resize import canvas_for
 from app.pipeline.train.estimate import estimate_run
