@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from app.pipeline.data.demo import CLASS_NAMES, write_demo_export
+from app.pipeline.evaluate.difference import OUTCOMES
 
 NAME = "Smears"
 SLUG = "smears"
@@ -115,8 +116,8 @@ def fuse(page):
     page.goto(f"/ensemble?project={SLUG}")
     page.wait_for_selector("anchorage-ensemble[data-state=ready]")
     page.locator("anchorage-ensemble button.go").click()
-    page.wait_for_selector("anchorage-ensemble[data-set]", timeout=JOB_MS)
-    assert page.get_attribute("anchorage-ensemble", "data-gain") in ("true", "false")
+    page.wait_for_selector("anchorage-ensemble[data-set][data-outcome]:not([data-outcome=''])", timeout=JOB_MS)
+    assert page.get_attribute("anchorage-ensemble", "data-outcome") in OUTCOMES
 
 
 def take_away(page, tmp_path):

@@ -124,7 +124,7 @@ def test_two_hundred_and_fifty_objects_all_get_through():
     corners = torch.cartesian_prod(torch.arange(25.0), torch.arange(10.0)) * 20
     boxes = torch.cat([corners, corners + 16], 1)
     images = ImageList(torch.zeros(1, 3, 512, 512), [(512, 512)])
-    proposals = model.rpn._select(torch.full((1, 250), 3.0), torch.zeros(1, 250, 4), boxes, [250], images)
+    proposals = model.rpn._select(torch.full((1, 250), 3.0), torch.zeros(1, 250, 4), boxes, [250], images, waits=True)
     assert len(proposals.of_images()[0]) == 250
     logits = torch.tensor([[-4.0, 4.0]]).expand(250, 2)
     found, scores, _ = model.roi_heads.postprocess_detections(logits, torch.zeros(250, 8), [boxes], [(512, 512)])

@@ -136,7 +136,9 @@ def test_averaged_weights_are_judged_kept_and_exported(snapshot, tmp_path, monke
     judged, averages = [], []
     judge, start = loop.Judge.judge, Run.start.__func__
     monkeypatch.setattr(
-        loop.Judge, "judge", lambda self, detector: judged.append(copy_of(detector.model)) or judge(self, detector)
+        loop.Judge,
+        "judge",
+        lambda self, detector, *rest: judged.append(copy_of(detector.model)) or judge(self, detector, *rest),
     )
     monkeypatch.setattr(
         Run, "start", classmethod(lambda cls, *args: averages.append(start(cls, *args)) or averages[-1])
@@ -157,7 +159,7 @@ def judged_as(monkeypatch, figures):
     """Let the validations give these (mAP50, F1) in turn, by the run's metric."""
     given = iter(figures)
 
-    def judge(self, detector):
+    def judge(self, detector, relieve):
         map50, f1 = next(given)
         return Judgement(Scores(map50 / 2, map50, 1 - map50, f1, self._metric), {})
 
