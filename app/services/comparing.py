@@ -222,6 +222,13 @@ def _reaches(curves: dict[str, Any], level: float) -> dict[str, float]:
     return {"epoch": curves["epoch"][place], "elapsed_s": curves["elapsed_s"][place]}
 
 
+def _lead(item: dict[str, Any]) -> dict[str, Any]:
+    """A difference and its interval as the better one's lead, which is positive."""
+    if item["difference"] > 0:
+        return item
+    return {"difference": -item["difference"], "low": -item["high"], "high": -item["low"]}
+
+
 def _verdict(chosen: Sequence[Chosen], differences: dict[str, Any]) -> str:
     """One sentence on mAP50, the figure that most projects look at; another one names those that differ besides it."""
     item, title = differences["map50"], TITLES["map50"]
@@ -229,7 +236,7 @@ def _verdict(chosen: Sequence[Chosen], differences: dict[str, Any]) -> str:
         return NOTHING_TO_MEASURE
     better = chosen[1 if item["difference"] > 0 else 0]
     if item["is_clear"]:
-        text = f"{better.name} is better beyond chance: {interval_text(item, title)}."
+        text = f"{better.name} is better beyond chance: {interval_text(_lead(item), title)}."
     else:
         text = f"{item['words']}: {explain_noise(item, title)}"
     others = [TITLES[name] for name, other in differences.items() if other["is_clear"] and name != "map50"]

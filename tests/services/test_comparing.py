@@ -91,6 +91,9 @@ def test_differences_come_with_intervals_and_a_verdict(project, comparison):
     assert item["low"] <= item["difference"] <= item["high"]
     assert comparison["images"] == 6 and comparison["left_out"] == comparison["relabeled"] == 0
     assert ("beyond chance" in comparison["verdict"]) == item["is_clear"]
+    if item["is_clear"]:
+        low, high = sorted(map(abs, (item["low"], item["high"])))
+        assert f"+{abs(item['difference']):.3f} mAP50, 95 % interval +{low:.3f} to +{high:.3f}" in comparison["verdict"]
     assert [run["epoch"] for run in comparison["runs"]] == [4, 3]
 
 

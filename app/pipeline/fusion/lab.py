@@ -131,7 +131,7 @@ def run_lab(
     figures of the best method without it (``without``) and what it brings (``score`` and ``map``, the whole less that).
     ``smallest``: the fewest members whose mAP on the tuning half is within NEAR_BEST of the best subset's: ``members``
     (indices), tuned, judged, and ``num_tried``. Judged F1 uses the score threshold of the tuning half.
-    ``best_alone``: index in ``alone``, the best on the judging half. ``noise``: the judged score of ``best`` less that
+    ``best_alone``: index in ``alone``, the best on the tuning half too. ``noise``: the judged score of ``best`` less that
     of ``best_alone``, as Difference.to_json gives it.
     """
     alone: list[dict[str, Any]] = []
@@ -151,7 +151,7 @@ def run_lab(
         "contributions": measure.contributions(options, rows[best]["judged"]),
         "smallest": measure.smallest(options),
     }
-    best_alone = max(range(len(alone)), key=lambda index: alone[index]["judged"]["score"])
+    best_alone = max(range(len(alone)), key=lambda index: alone[index]["tuned"]["score"])
     row = alone[best_alone]
     judging, fused = measure.judging, measure.judging.fused(options)
     if row["views"] != rows[best]["views"]:

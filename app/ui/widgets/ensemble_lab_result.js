@@ -61,7 +61,7 @@ function methodTable(lab, onUse) {
 /** The member that is best by itself in some views, to compare with. */
 function aloneRow(lab, views, hasViews) {
   const rows = lab.alone.filter((row) => row.views === views);
-  const row = rows.reduce((best, item) => (item.judged.score > best.judged.score ? item : best));
+  const row = rows.reduce((best, item) => (item.tuned.score > best.tuned.score ? item : best));
   const name = element("td", {}, "Best member alone", element("div", { class: "note" }, lab.members[row.member].name));
   return element("tr", { class: "alone-row" }, name, ...cells(row, views, hasViews), costCell(row), element("td", {}));
 }
