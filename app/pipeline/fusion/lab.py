@@ -131,7 +131,7 @@ def run_lab(
     figures of the best method without it (``without``) and what it brings (``score`` and ``map``, the whole less that).
     ``smallest``: the fewest members whose mAP on the tuning half is within NEAR_BEST of the best subset's: ``members``
     (indices), tuned, judged, and ``num_tried``. Judged F1 uses the score threshold of the tuning half.
-    ``best_alone``: index in ``alone``, the best on the tuning half too. ``noise``: the judged score of ``best`` less that
+    ``best_alone``: index in ``alone``, the best on the tuning half. ``noise``: the judged score of ``best`` less that
     of ``best_alone``, as Difference.to_json gives it.
     """
     alone: list[dict[str, Any]] = []
