@@ -27,7 +27,7 @@ import torch
 
 from app.pipeline.config import RunConfig, parse_assignments, parse_config
 from app.pipeline.data.snapshot import Snapshot, load_snapshot
-from app.pipeline.machine import Machine, choose_machine
+from app.pipeline.machine import choose_machine
 from app.pipeline.models.build import resolve_norm
 from app.pipeline.train.loop import Run, train
 from app.pipeline.train.reference import ReferenceLoop, as_float_images
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--plain", action="store_true")
-    parser.add_argument("--plain-precision", default="same", choices=["same", "float32", "bfloat16"])
+    parser.add_argument("--plain-precision", default="same", choices=["same", "float32", "bfloat16", "float16"])
     arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         config, snapshot = prepare(arguments.export, Path(folder), arguments.options)
@@ -97,9 +97,9 @@ def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_step
     plain = ReferenceLoop(run.config, len(snapshot.categories), run.machine)
     rounds = []
     for batch, number in zip(run.loader.epoch(1), range(num_steps + 2), strict=False):
-        ours = seconds(partial(run.train_step, [batch], 1))
+        ours = seconds(partial(run.train_step, [batch], 1), run.machine)
         images = as_float_images(batch)
-        theirs = seconds(partial(plain.step, images, batch.targets))
+        theirs = seconds(partial(plain.step, images, batch.targets), run.machine)
         if number >= 2:  # the first steps plan kernels
             rounds.append((ours, theirs))
     for index, kind in enumerate(("wall", "CPU")):
@@ -129,8 +129,9 @@ class PlainTraining:
         if changed:
             raise SystemExit(f"The plain loop has no {', '.join(changed)}: leave them as they are.")
         self.run = Run.start(config, snapshot, run_dir, RunContext())
-        dtype = self.run.machine.dtype if precision == "same" else choose_machine("cpu", precision).dtype
-        machine = Machine(self.run.machine.device, dtype)
+        machine = self.run.machine
+        if precision != "same":
+            machine = choose_machine(machine.device.type, precision)
         clipping = config.clip_gradient_norm
         self.loop = ReferenceLoop(self.run.config, len(snapshot.categories), machine, resolve_norm(config), clipping)
         self.loop.start_from(self.run.model)
@@ -143,9 +144,7 @@ class PlainTraining:
             for batch in self.run.loader.epoch(number):
                 rate = learning_rate_at(self._step, self.run.num_steps, self.run.config)
                 self.loop.set_learning_rate(rate)
-                device = self.run.machine.device
-                targets = [{name: value.to(device) for name, value in one.items()} for one in batch.targets]
-                self.loop.step(as_float_images(batch, device), targets)
+                self.loop.step(as_float_images(batch), batch.targets)
                 self._step += 1
             self._epoch = number
         self.run.model.load_state_dict(self.loop.model.state_dict())
@@ -170,7 +169,7 @@ class Turns:
             spent = time.perf_counter() - wall, time.process_time() - cpu
             self.ours.append(_next_point(self.ours, spent, event.values["map50"]))
             found: list[float] = []
-            spent = seconds(lambda: found.append(self._plain.train_until(event.epoch)))
+            spent = seconds(lambda: found.append(self._plain.train_until(event.epoch)), self._plain.run.machine)
             self.theirs.append(_next_point(self.theirs, spent, found[0]))
             ends = [f"{end.wall_s:9.0f}{end.cpu_s:8.0f}{end.map50:8.3f}" for end in (self.ours[-1], self.theirs[-1])]
             print(f"{event.epoch:5d}{'  '.join(ends)}", flush=True)

@@ -64,6 +64,11 @@ class Machine:
         """This moment, as the device sees it: on a GPU when the work queued so far is done, without waiting for it."""
         return CudaMark() if self.device.type == "cuda" else HostMark()
 
+    def finish(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def describe(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return f"{name}, {str(self.dtype).removeprefix('torch.')}"

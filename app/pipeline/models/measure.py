@@ -70,7 +70,9 @@ def measure_model(
     batch = _random_batch(config.image_size, batch_size)
 
     def train() -> None:
-        updater.add(torch.stack(list(compute_losses(model, batch, machine).values())).sum())
+        losses = list(compute_losses(model, batch, machine, waits=machine.waits_are_free).values())
+        updater.read(losses)  # as a run does, to look whether they are finite
+        updater.add(torch.stack(losses).sum())
         updater.apply(batch.names)
 
     def predict() -> None:
@@ -80,9 +82,8 @@ def measure_model(
     if with_reference:
         at_rest = config.model_copy(update={"learning_rate": 0.0})  # as ours
         plain = ReferenceLoop(at_rest, NUM_CATEGORIES, Machine(machine.device, torch.float32))
-        images = as_float_images(batch, machine.device)
-        targets = [{name: value.to(machine.device) for name, value in one.items()} for one in batch.targets]
-        steps.append(lambda: plain.step(images, targets))
+        images = as_float_images(batch)
+        steps.append(lambda: plain.step(images, batch.targets))
     model.train()
     train_s, *plain_s = _medians(steps, machine, should_stop, rounds, budget_s)
     model.eval()
@@ -124,16 +125,11 @@ def _rounds(
 
 
 def _seconds(step: Step, machine: Machine) -> float:
-    _wait_for(machine)
+    machine.finish()
     start = time.perf_counter()
     step()
-    _wait_for(machine)
+    machine.finish()
     return time.perf_counter() - start
-
-
-def _wait_for(machine: Machine) -> None:
-    if machine.device.type == "cuda":
-        torch.cuda.synchronize(machine.device)
 
 
 def _random_batch(size: int, num_images: int) -> Batch:

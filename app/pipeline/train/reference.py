@@ -17,12 +17,19 @@ from app.pipeline.train.optim import make_optimizer
 class ReferenceLoop:
     """torchvision's detector and the loop of its detection references: its transform, its pooler, its losses.
 
-    Images are float lists, as its data loader makes them. ``norm``: "batch" or "frozen". ``max_norm`` clips gradients
-    as a run does; the references do not (0).
+    Images are float lists on the host, as its data loader makes them. ``norm``: "batch" or "frozen". ``max_norm`` clips
+    gradients as a run does; the references do not (0). ``is_channels_last``: in the layout that mixed precision likes;
+    the references keep torch's own.
     """
 
     def __init__(
-        self, config: RunConfig, num_categories: int, machine: Machine, norm: str = "batch", max_norm: float = 0.0
+        self,
+        config: RunConfig,
+        num_categories: int,
+        machine: Machine,
+        norm: str = "batch",
+        max_norm: float = 0.0,
+        is_channels_last: bool = False,
     ) -> None:
         arguments = constructor_arguments(config, num_categories)
         strides = pyramid_strides(config.model)
@@ -33,8 +40,10 @@ class ReferenceLoop:
         self.model = construct(config.model, arguments)
         if norm == "frozen":
             _use_torchvisions_frozen_norm(self.model.backbone.body)
-        self.model.to(machine.device).train()
+        layout = torch.channels_last if is_channels_last else torch.preserve_format
+        self.model.to(machine.device, memory_format=layout).train()
         self.optimizer = make_optimizer(self.model, config)
+        self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.needs_scaler)
         self.machine = machine
         self.max_norm = max_norm
 
@@ -55,22 +64,27 @@ class ReferenceLoop:
         loss = self.loss(images, targets)
         value = loss.item()  # the references look whether it is finite
         self.optimizer.zero_grad()
-        loss.backward()
+        self.scaler.scale(loss).backward()
         if self.max_norm:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return value
 
     def loss(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
-        """The sum of the four losses."""
+        """The sum of the four losses; images and targets cross to the device here, as in the references."""
+        device = self.machine.device
+        images = [image.to(device) for image in images]
+        targets = [{name: value.to(device) for name, value in target.items()} for target in targets]
         with self.machine.autocast():
             return sum(self.model(images, targets).values())
 
 
-def as_float_images(batch: Batch, device: torch.device | str = "cpu") -> list[Tensor]:
-    """The images of a batch as torchvision takes them: float32 [3, H, W] in 0..1, without padding."""
+def as_float_images(batch: Batch) -> list[Tensor]:
+    """The images of a batch as torchvision takes them: float32 [3, H, W] in 0..1, without padding, on the host."""
     return [
-        pixels[:height, :width].permute(2, 0, 1).to(device).float() / 255
+        pixels[:height, :width].permute(2, 0, 1).float() / 255
         for pixels, (height, width) in zip(batch.pixels, batch.sizes, strict=True)
     ]
 

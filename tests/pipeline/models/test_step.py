@@ -6,7 +6,7 @@ import torch
 from app.pipeline.models import build, proposals
 from app.pipeline.models.build import build_model
 from app.pipeline.models.forward import compute_losses, place_model
-from benchmarks.training_step import as_on_a_gpu, count_calls
+from benchmarks.step_calls import as_on_a_gpu, count_calls
 from tests.pipeline.models.test_heads import BOXES, CPU, NAMES, batch_of, config_of
 from tests.pipeline.train.tiny_dataset import construct_tiny
 

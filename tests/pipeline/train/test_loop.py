@@ -16,7 +16,7 @@ from app.pipeline.train.loader import DatasetError
 from app.pipeline.train.loop import train
 from app.pipeline.train.optim import NonFiniteLoss
 from app.pipeline.types import CheckpointSaved, Log, Metrics, PredictionsReady, Progress, RunContext
-from benchmarks.training_step import as_on_a_gpu, count_calls
+from benchmarks.step_calls import as_on_a_gpu, count_calls
 from tests.pipeline.train.test_resume import final_state
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 
