@@ -4,8 +4,10 @@ import pytest
 from playwright.sync_api import expect
 
 from app.pipeline.ensemble import FusionOptions
+from app.services import review
 from app.store import jobs, predictions, runs
 from tests.services.review_project import make_review_project
+from tests.services.test_comparing import add_run
 
 JOB_MS = 60_000
 OUTCOME = re.compile("Gain|Within the noise|Worse")
@@ -16,11 +18,11 @@ SWEEP = """customElements.define("anchorage-sweep", class extends HTMLElement {
 
 @pytest.fixture(scope="module")
 def project(app_server):
-    """With a second run, whose images have other labels."""
+    """With a second run of other classes, and a third for which boxes of valid were mended and test lost an image."""
     project = make_review_project(app_server.workspace, num_valid=24)
     files, database = project.services.files(project.slug), project.services.database(project.slug)
     with database.write() as db:
-        other = runs.create_run(db, jobs.enqueue(db, "train", {}).id, "Other labels", {})
+        other = runs.create_run(db, jobs.enqueue(db, "train", {}).id, "Other classes", {})
         db.execute("UPDATE job SET state = 'done'")
         runs.put_checkpoint(
             db, other, epoch=1, step=1, file_name="a.pt", sha256="b" * 64, map50=0.1, f1=0.1, score=0.1, is_last=False
@@ -28,6 +30,10 @@ def project(app_server):
     labels = (files.run(project.run_id) / "dataset.json").read_bytes().replace(b'"Red cell"', b'"Blue cell"')
     files.run(other).mkdir(parents=True)
     (files.run(other) / "dataset.json").write_bytes(labels)
+    with database.write() as db:
+        db.execute("UPDATE annotation SET x1 = x1 / 2 WHERE image_id = ?", [project.image_ids["valid"][0]])
+        db.execute("UPDATE image SET split = 'train' WHERE id = ?", [project.image_ids["test"][0]])
+    add_run(project, {}, project.set_ids[1], [0.5], name="Mended labels")
     return project
 
 
@@ -57,9 +63,21 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     assert re.search(rf"sides=checkpoint-\d+%2Cset-{shown}&split=valid$", link)
     assert page.get_attribute("anchorage-sweep", "data-run") == str(project.run_id)
 
-    foreign = page.locator(".lab [data-run] .reason")
-    expect(foreign).to_contain_text("cannot be fused")
+    foreign = page.locator(".lab [data-run] .reason")  # of one run only: other labels are no hindrance
+    expect(foreign).to_have_text(
+        "Other classes, or other images of valid, than the chosen ones have: their predictions cannot be fused."
+    )
     assert page.locator(".lab .foreign input").is_disabled()
+    mended = page.locator(".lab [data-run='3'] [data-checkpoints]")
+    mended.check()
+    page.select_option("[data-pick=lab-split]", "test")
+    expect(page.locator(".lab .choice")).to_contain_text(
+        "First run has other classes, or other images of test, than Mended labels"
+    )
+    expect(page.locator("[data-action=run-lab]")).to_be_disabled()
+    mended.uncheck()
+    expect(mended).to_be_disabled()
+    page.select_option("[data-pick=lab-split]", "valid")
     for number in project.checkpoint_ids[1:3]:
         page.locator(f".lab [data-checkpoints='{number}']").uncheck()
     expect(page.locator("[data-action=run-lab]")).to_be_disabled()
@@ -123,3 +141,22 @@ def test_ensemble_page_shows_the_split_that_is_chosen(page, project):
     split.select_option("train")
     page.wait_for_selector("anchorage-ensemble:not([data-set])")
     assert "No ensemble judged on train yet" in page.locator("anchorage-ensemble").inner_text()
+
+    mended = review.overview(project.services, project.slug)[0]
+    with database.write() as db:
+        both = predictions.store_predictions(
+            db,
+            **common | {"run_id": mended["id"]},
+            split="valid",
+            members=[project.set_ids[0], mended["sets"][0]["id"]],
+            options=options,
+        )
+    page.goto(f"/ensemble?project={project.slug}&set={both}")
+    page.wait_for_selector(shown.format(both))
+    told = "Judged on the labels of run 3 (Mended labels); 1 image of valid was relabeled since run 1 (First run)."
+    note = page.locator("anchorage-ensemble > .ensemble .truth")
+    expect(note).to_have_text(told)
+    assert note.get_attribute("data-labels-of") == "3"
+    page.get_by_role("link", name="Compare with its best member").click()
+    page.wait_for_selector("anchorage-compare[data-state=ready]", timeout=JOB_MS)
+    expect(page.locator("anchorage-compare .figures")).to_contain_text(told)

@@ -73,7 +73,7 @@ export class LabMembers {
     if (this.count > MAX_MEMBERS) return `A lab has ${MAX_MEMBERS} members at most; ${this.count} are chosen.`;
     if (this.chosen.checkpoints.size && !this.views.size) return "Choose a view or more.";
     const foreign = this.runs.find((run) => this.owns(run) && this.isForeign(run));
-    if (foreign) return `${foreign.name} has other classes or other images of ${this.split}: take its members out, or choose other images.`;
+    if (foreign) return `${foreign.name} has other classes, or other images of ${this.split}, than ${this.base.name}: take the members of one of them out, or choose other images.`;
     return "";
   }
 
