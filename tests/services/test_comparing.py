@@ -134,8 +134,9 @@ def test_only_images_that_both_have_are_compared_on_the_newer_labels(project):
 def test_an_image_that_was_turned_between_the_runs_is_not_compared(project):
     with project.services.database(project.slug).write() as db:
         db.execute("UPDATE image SET rotation = 180 WHERE id = ?", [project.image_ids["valid"][0]])
+        db.execute("UPDATE annotation SET x1 = x1 / 2 WHERE image_id = ?", [project.image_ids["valid"][0]])
     comparison = compare(project, project.run_id, add_run(project, {}, project.set_ids[0], [0.5]))
-    assert (comparison["images"], comparison["left_out"]) == (5, 1)
+    assert (comparison["images"], comparison["left_out"], comparison["truth"]["relabeled"]) == (5, 1, [])
 
 
 def test_runs_that_cannot_be_compared_are_refused(project, second):

@@ -118,6 +118,7 @@ def test_an_image_that_one_of_them_was_trained_on_is_told(project):
     weights = services.files(slug).run(project.run_id).resolve() / "epoch-4.pt"
     second = train_again(project, {"pretrained": "file", "weights_file": str(weights)})
     assert note(project, project.run_id, second)["left_out_seen"] == [{"run": project.run_id, "images": 1}]
+    assert note(project, project.run_id, second, split="train")["left_out_seen"] == []
     asked = (services, slug, Side("run", project.run_id), Side("run", second))
     assert comparing.compare(*asked)["truth"]["words"] == [
         "1 image left out was trained on by run 1 (First run) and would have flattered it."
