@@ -286,7 +286,7 @@ def _began_with(services: Services, slug: str, run_id: int, known: Mapping[int, 
 def _source_of(services: Services, slug: str, run: Run) -> int | None:
     """The earlier run in whose folder the weights lay that a run began with."""
     given = run.config.get("weights_file", "") if run.config.get("pretrained") == "file" else ""
-    folder = Path(given).parent
+    folder = Path(given).expanduser().resolve().parent
     if folder.parent != services.files(slug).runs.resolve() or not folder.name.isdecimal():
         return None
     return int(folder.name) if int(folder.name) < run.id else None
