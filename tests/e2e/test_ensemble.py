@@ -22,7 +22,7 @@ def project(app_server):
     project = make_review_project(app_server.workspace, num_valid=24)
     files, database = project.services.files(project.slug), project.services.database(project.slug)
     with database.write() as db:
-        other = runs.create_run(db, jobs.enqueue(db, "train", {}).id, "Other classes", {})
+        other = runs.create_run(db, jobs.enqueue(db, "train", {}).id, "Other labels", {})
         db.execute("UPDATE job SET state = 'done'")
         runs.put_checkpoint(
             db, other, epoch=1, step=1, file_name="a.pt", sha256="b" * 64, map50=0.1, f1=0.1, score=0.1, is_last=False
@@ -116,6 +116,30 @@ def read_the_lab(page):
     assert page.locator(".smallest").inner_text() != ""
 
 
+def test_an_ensemble_of_runs_with_other_labels_tells_whose_count(page, project):
+    mended = review.overview(project.services, project.slug)[0]
+    with project.services.database(project.slug).write() as db:
+        number = predictions.store_predictions(
+            db,
+            run_id=mended["id"],
+            split="valid",
+            detections={},
+            snapshot_sha256="a" * 64,
+            name="WBF of 2",
+            members=[project.set_ids[0], mended["sets"][0]["id"]],
+            options=FusionOptions(iou_threshold=0.6).model_dump(mode="json"),
+        )
+    page.goto(f"/ensemble?project={project.slug}&set={number}")
+    page.wait_for_selector(f"anchorage-ensemble[data-state=ready][data-set='{number}']")
+    told = "Judged on the labels of run 3 (Mended labels); 1 image of valid was relabeled since run 1 (First run)."
+    note = page.locator("anchorage-ensemble > .ensemble .truth")
+    expect(note).to_have_text(told)
+    assert note.get_attribute("data-labels-of") == "3"
+    page.get_by_role("link", name="Compare with its best member").click()
+    page.wait_for_selector("anchorage-compare[data-state=ready]", timeout=JOB_MS)
+    expect(page.locator("anchorage-compare .figures")).to_contain_text(told)
+
+
 def test_ensemble_page_shows_the_split_that_is_chosen(page, project):
     """Beside a result on one split the control never names another."""
     database = project.services.database(project.slug)
@@ -141,22 +165,3 @@ def test_ensemble_page_shows_the_split_that_is_chosen(page, project):
     split.select_option("train")
     page.wait_for_selector("anchorage-ensemble:not([data-set])")
     assert "No ensemble judged on train yet" in page.locator("anchorage-ensemble").inner_text()
-
-    mended = review.overview(project.services, project.slug)[0]
-    with database.write() as db:
-        both = predictions.store_predictions(
-            db,
-            **common | {"run_id": mended["id"]},
-            split="valid",
-            members=[project.set_ids[0], mended["sets"][0]["id"]],
-            options=options,
-        )
-    page.goto(f"/ensemble?project={project.slug}&set={both}")
-    page.wait_for_selector(shown.format(both))
-    told = "Judged on the labels of run 3 (Mended labels); 1 image of valid was relabeled since run 1 (First run)."
-    note = page.locator("anchorage-ensemble > .ensemble .truth")
-    expect(note).to_have_text(told)
-    assert note.get_attribute("data-labels-of") == "3"
-    page.get_by_role("link", name="Compare with its best member").click()
-    page.wait_for_selector("anchorage-compare[data-state=ready]", timeout=JOB_MS)
-    expect(page.locator("anchorage-compare .figures")).to_contain_text(told)
