@@ -35,6 +35,7 @@ from app.services import (
     training,
 )
 from app.services.context import Services
+from app.services.models import RUN_PREFIX
 from app.store.files import Workspace
 
 DEFAULT_PROJECTS = Path("projects")
@@ -285,7 +286,9 @@ def _read_options(path: Path | None) -> dict[str, Any]:
 def _with_absolute_paths(options: dict[str, Any]) -> dict[str, Any]:
     """A weights file is meant from where the command is given; the run's process works elsewhere."""
     name = options.get("weights_file")
-    return {**options, "weights_file": str(Path(name).expanduser().absolute())} if name else options
+    if not name or name.startswith(RUN_PREFIX):
+        return options
+    return {**options, "weights_file": str(Path(name).expanduser().absolute())}
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:

@@ -161,7 +161,7 @@ def ensemble(services: Services, values: argparse.Namespace) -> Result:
         **_figures(result, values),
         "method": values.method,
         "set": result["set"]["id"],
-        **{name: result[name] for name in ("members", "verdict", "outcome", "is_gain", "noise")},
+        **{name: result[name] for name in ("members", "verdict", "truth", "outcome", "is_gain", "noise")},
     }
 
 

@@ -123,16 +123,17 @@ def _diagnosis_as_text(result: Result) -> list[str]:
 
 
 def ensemble_as_text(result: Result) -> str:
-    """As any result; the verdict has of the noise what people read."""
-    return as_text({name: value for name, value in result.items() if name != "noise"})
+    """As any result, and whose labels count; the verdict has of the noise what people read."""
+    lines = as_text({name: value for name, value in result.items() if name not in ("noise", "truth")})
+    return "\n".join([lines, *result["truth"]["words"]])
 
 
 def comparison_as_text(result: Result) -> str:
     """The verdict, the figures, the options that differ, and when each was as good."""
     names = [f"{item['name']} ({item['run']}), {item['checkpoint'] or 'an ensemble'}" for item in result["runs"]]
     lines = [f"A: {names[0]}", f"B: {names[1]}", f"on {result['images']} images of {result['split']}"]
-    for name, text in (("left_out", "images that only one of them has"), ("relabeled", "images labeled anew")):
-        lines += [f"{result[name]} {text}"] if result[name] else []
+    lines += [f"{result['left_out']} images that only one of them has"] if result["left_out"] else []
+    lines += result["truth"]["words"]
     lines += ["", f"{'':<20}{'A':>8}{'B':>8}{'B - A':>9}   95 % interval       B better   detectable   difference"]
     for figure, item in result["differences"].items():
         interval = f"{item['low']:+.3f} to {item['high']:+.3f}"
@@ -196,7 +197,7 @@ def sweep_as_text(result: Result) -> str:
 def lab_as_text(result: Result) -> str:
     """The verdict, then members and methods in one table: figures on the judging half, score on both."""
     names = ("map", "map50", "map75", "f1", "threshold")
-    lines = [result["verdict"], ""]
+    lines = [result["verdict"], *(result["truth"]["words"] if result["truth"] else ()), ""]
     lines.append(
         f"{'':<40}{'tuned':>8}{'judged':>8}" + "".join(f"{name:>10}" for name in names) + f"{'ms/image':>10}  options"
     )

@@ -22,7 +22,7 @@ from review_sets import make_project
 
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.matching import count_errors, match_columns
-from app.services import review
+from app.services import review, truths
 from app.services.context import Services
 from app.store import predictions
 from app.store.files import Workspace
@@ -59,7 +59,7 @@ def measure(folder: str, slug: str, set_id: str, way: str) -> None:
     """Print [seconds of the first page, mean of the others, of all, MB grown by] as JSON."""
     services = Services(Workspace(Path(folder)))
     record = predictions.get_set(services.database(slug), int(set_id))
-    review.load_truth(services, slug, record.run_id)
+    truths.load_truth(services, slug, record.run_id)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far: reading the truth took more
     held_mb = memory_mb("VmRSS")
@@ -88,7 +88,7 @@ def memory_mb(name: str) -> float:
 def read_whole_set(services: Services, slug: str, set_id: int) -> None:
     """What a page did before the order was remembered: match and count all images of the set."""
     record = predictions.get_set(services.database(slug), set_id)
-    snapshot = review.load_truth(services, slug, record.run_id)
+    snapshot = truths.load_truth(services, slug, record.run_id)
     truth = GroundTruth.from_samples(snapshot.split(record.split), snapshot.categories)
     columns = DetectionColumns.from_detections(truth, predictions.read_detections(services.database(slug), set_id))
     np.argsort(-count_errors(truth, columns, match_columns(truth, columns, IOU), SCORE).errors, kind="stable")

@@ -127,7 +127,8 @@ def test_weights_file_is_meant_from_where_the_command_is_given(run, dataset, tmp
     given = []
     monkeypatch.setattr(cli.training, "start_run", lambda s, slug, options, preset: given.append(options) or 1 / 0)
     run("train", "--project", "x", "--set", "pretrained=file", "--set", "weights_file=mine.pth")
-    assert given[0]["weights_file"] == str(tmp_path / "mine.pth")
+    run("train", "--project", "x", "--set", "pretrained=file", "--set", "weights_file=run:1")
+    assert [options["weights_file"] for options in given] == [str(tmp_path / "mine.pth"), "run:1"]
 
 
 @pytest.fixture

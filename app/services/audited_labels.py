@@ -16,7 +16,7 @@ from app.pipeline.data.snapshot import Sample, Samples
 from app.pipeline.evaluate.columns import IMAGES_AT_ONCE, DetectionColumns, GroundTruth, position_in_image
 from app.pipeline.evaluate.label_audit import Suspects, find_suspects
 from app.records import Image, PredictionSet
-from app.services import review
+from app.services import truths
 from app.services.context import Services
 from app.services.lru_cache import LruCache
 from app.store import annotations, categories, images, predictions
@@ -147,7 +147,7 @@ def _choose_predictions(
     """The classes that the models know, and the images to judge by each set's predictions."""
     database = services.database(slug)
     records = [predictions.get_set(database, set_id) for set_id in set_ids]
-    snapshots = [review.load_truth(services, slug, record.run_id) for record in records]
+    snapshots = [truths.load_truth(services, slug, record.run_id) for record in records]
     if any(snapshot.categories != snapshots[0].categories for snapshot in snapshots):
         raise BadRequest("The sets were predicted by models of different classes.", "Audit with one at a time.")
     chosen: dict[int, int] = {}  # the set of each image

@@ -9,7 +9,7 @@ from app.pipeline.evaluate.difference import NOTHING_TO_MEASURE, explain_noise, 
 from app.pipeline.evaluate.selection import TITLES
 from app.pipeline.models.catalogue import DETECTORS
 from app.records import Job, PredictionSet
-from app.services import comparison_sides, review, run_notes
+from app.services import comparison_sides, review, run_notes, truths
 from app.services.comparison_sides import Chosen, Side
 from app.services.context import Services
 from app.services.judging_time import BUDGET_S, FIGURES_S, OnPart, guess_s, tell_nobody
@@ -53,7 +53,7 @@ def _describe_side(services: Services, slug: str, one: Chosen, split: str) -> di
         "detail": one.detail,
         "run_name": one.run.name,
         "checkpoint_id": one.checkpoint.id if one.checkpoint else None,
-        "images": len(review.load_truth(services, slug, one.run.id).split(split)),
+        "images": truths.splits_of(services, slug, one.run.id)[split].num_images,
         "job": job.id if job else None,
     }
 
@@ -72,14 +72,17 @@ def _name_side(one: Chosen) -> dict[str, Any]:
 def find_figures(
     services: Services, slug: str, first: Side, second: Side, wanted_split: str = "", wait_s: float = 0.0
 ) -> dict[str, Any]:
-    """The figures of two predicted sides, or how far they are: as :func:`ask_for_pair`, ready ones with a verdict.
+    """The figures of two predicted sides, or how far they are: as :func:`ask_for_pair`, ready ones with a verdict, and
+    their ``truth`` with ``words``.
 
     Raises NotFound, BadRequest when they cannot be compared, Conflict while one of them has no predictions.
     """
     chosen, records = choose_two(services, slug, first, second, wanted_split)
     answer = ask_for_pair(services, slug, *records, wait_s)
     if answer["state"] == "ready":
-        answer["figures"]["verdict"] = _verdict(chosen, answer["figures"]["differences"])
+        figures = answer["figures"]
+        figures["verdict"] = _verdict(chosen, figures["differences"])
+        figures["truth"]["words"] = truths.explain(services, slug, figures["truth"], records[0].split)
     return answer
 
 
@@ -110,10 +113,10 @@ def compare(
 ) -> dict[str, Any]:
     """Compare two sides on a split, predicting first where that was not done; blocks.
 
-    split, images, left_out, relabeled; runs: two of run, name, state, checkpoint, epoch, set, error_budget, notes and
-    curves; differences: figure -> what Difference.to_json gives; per_class: label, name, num_truth, and the
-    figures of both as first and second; config: option, first and second where they differ; reached: when each run
-    first reached the lower of their best mAP50; verdict: one sentence.
+    split, images, left_out; truth: as :func:`truths.note_common`, with words; runs: two of run, name, state,
+    checkpoint, epoch, set, error_budget, notes and curves; differences: figure -> what Difference.to_json gives;
+    per_class: label, name, num_truth, and the figures of both as first and second; config: option, first and second
+    where they differ; reached: when each run first reached the lower of their best mAP50; verdict: one sentence.
     Raises NotFound, BadRequest when the sides cannot be compared, UserError when predicting failed.
     """
     split = comparison_sides.choose_split(services, slug, (first, second), wanted_split)
@@ -137,7 +140,8 @@ def compare(
     ]
     return {
         "split": split,
-        **{name: figures[name] for name in ("images", "left_out", "relabeled", "differences")},
+        **{name: figures[name] for name in ("images", "left_out", "differences")},
+        "truth": {**figures["truth"], "words": truths.explain(services, slug, figures["truth"], split)},
         "runs": described,
         "per_class": _pair_classes(figures),
         "config": [

@@ -164,9 +164,7 @@ def _about(comparison: dict[str, Any], project: str) -> str:
     text = f"Project {project}, split {comparison['split']}: {comparison['images']} images that both have."
     if comparison["left_out"]:
         text += f" {comparison['left_out']} images that only one of them has are left out."
-    if comparison["relabeled"]:
-        text += f" {comparison['relabeled']} images were labeled anew between the runs; the newer labels are used."
-    return text
+    return " ".join([text, *comparison["truth"]["words"]])
 
 
 def _figures_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:

@@ -9,7 +9,7 @@ from app.errors import BadRequest
 from app.pipeline.evaluate.columns import position_in_image
 from app.pipeline.evaluate.confusion import ConfusionMatrix, confuse
 from app.pipeline.evaluate.error_budget import KINDS, TOTALS, ErrorBudget, spend_errors
-from app.services import review
+from app.services import review, truths
 from app.services.context import Services
 from app.services.lru_cache import LruCache
 from app.services.stored_sets import StoredSet, load_set
@@ -128,7 +128,7 @@ def _check_page(after: int, limit: int) -> None:
 def _key(services: Services, slug: str, set_id: int) -> tuple[Hashable, ...]:
     database = services.database(slug)
     record = predictions.get_set(database, set_id)
-    return review.set_key(database, record, review.load_truth(services, slug, record.run_id))
+    return review.set_key(database, record, truths.load_truth(services, slug, record.run_id))
 
 
 def _stored(services: Services, slug: str, set_id: int) -> StoredSet:

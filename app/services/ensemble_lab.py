@@ -18,7 +18,7 @@ from app.pipeline.fusion.lab import MOST_FOR_ALL_SUBSETS, NEAR_BEST, Half, run_l
 from app.pipeline.fusion.tune import num_trials
 from app.pipeline.views import relative_cost
 from app.records import Job
-from app.services import ensembling, jobs, lab_members, models, review
+from app.services import ensembling, jobs, lab_members, models, truths
 from app.services.compiling import ONLY_ONCE, wait_until_compiled
 from app.services.context import Services
 from app.services.lab_members import VIEW_TITLES, Member
@@ -50,18 +50,17 @@ def request_lab(
     views: Sequence[str] = (),
     seed: int = 0,
 ) -> Job:
-    """Queue a lab over checkpoints (of any runs on one dataset) and stored sets, or the best ``top`` of a run.
+    """Queue a lab over checkpoints (of any runs on the same images) and stored sets, or the best ``top`` of a run.
 
     views: test-time augmentations that the checkpoints predict with, each compared with the others; by default that of
     the first member's run. What has no stored predictions yet is predicted by the job.
-    Raises NotFound, and BadRequest when there are fewer than two members or more than twenty, when datasets differ, or
-    when the split cannot be halved.
+    Raises NotFound, and BadRequest when there are fewer than two members or more than twenty, when their classes or
+    images differ, or when the split cannot be halved.
     """
     chosen = {"run_id": run_id, "checkpoint_ids": checkpoint_ids, "set_ids": set_ids, "top": top, "split": split}
     members = lab_members.choose(services, slug, **chosen)
     names = lab_members.choose_views(services, slug, members, views)
-    review.check_split(services, slug, members[0].run_id, split)
-    _halves(services, slug, review.load_truth(services, slug, members[0].run_id), split, seed)
+    _halves(services, slug, truths.load_truth(services, slug, lab_members.truth_of(members)), split, seed)
     entries = [member.as_payload() for member in members]
     payload = {"members": entries, "views": names, "split": split, "seed": seed}
     return jobs.enqueue(services, slug, KIND, payload)
@@ -84,7 +83,8 @@ def carry_out(
     """
     members = lab_members.load(services, slug, payload["members"])
     split, views = payload["split"], payload["views"]
-    snapshot = review.load_truth(services, slug, members[0].run_id)
+    run_id = lab_members.truth_of(members)
+    snapshot = truths.load_truth(services, slug, run_id)
     halves = _halves(services, slug, snapshot, split, payload["seed"])
     missing = lab_members.find_missing(services, slug, members, split, views)
     num_images, num_tried = sum(map(len, halves)), 0
@@ -127,7 +127,7 @@ def carry_out(
         time_left.move_to(RESAMPLING if done else TRYING, done or num_tried)
         tell("Measuring the noise")
 
-    metric = runs.get_run(services.database(slug), members[0].run_id).config.get("selection_metric", DEFAULT_METRIC)
+    metric = runs.get_run(services.database(slug), run_id).config.get("selection_metric", DEFAULT_METRIC)
     found_out = run_lab(views, open_halves, metric, tick=tick, on_resampled=resampled)
     on_progress(1.0, 1.0, "Judged", 0.0)
     result = {
@@ -141,6 +141,7 @@ def carry_out(
         "near_best": NEAR_BEST,
         "num_trials": num_tried,
         "num_predicted": len(missing),
+        "truth": truths.note_common(services, slug, _runs_behind(services, slug, members), split),
         "members": [
             {"name": member.name, "run": member.run_id, "checkpoint_id": member.checkpoint_id}
             | {"stored_views": member.stored_views}
@@ -169,8 +170,9 @@ def list_labs(services: Services, slug: str) -> list[dict[str, Any]]:
 
 def lab(services: Services, slug: str, job_id: int) -> dict[str, Any]:
     """What a lab found: :func:`run_lab`'s tables with ``members`` (name, run, checkpoint_id), ``sets`` (ids of the
-    members' predictions by views), ``outcome``, ``verdict``, ``is_gain`` and ``gain``. A lab of a version that did not
-    measure the noise has None for ``noise`` and ``outcome``.
+    members' predictions by views), ``truth`` (on whose labels it was judged: what :func:`truths.note_common` tells,
+    with ``words``), ``outcome``, ``verdict``, ``is_gain`` and ``gain``. A lab of a version that did not measure the
+    noise has None for ``noise`` and ``outcome``, one that knew one dataset only None for ``truth``.
 
     cost_ms, of rows of ``alone`` and ``methods``: an image through the members and the fusing, as measured on this
     machine for their models at their image size; None where one was not. num_passes: the same as multiples of one
@@ -222,7 +224,7 @@ def run(
 
 
 def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:
-    result = job.result
+    result, truth = job.result, job.result.get("truth")
     members, find_ms = result["members"], lab_members.prediction_times(services, slug)
 
     def cost(numbers: Sequence[int], views: str, fuse_ms: float = 0.0) -> dict[str, Any]:
@@ -240,9 +242,15 @@ def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:
         "noise": None,
         "outcome": None,
         **result,
+        "truth": truth and {**truth, "words": truths.explain(services, slug, truth, result["split"])},
         "alone": [{**row, **cost([row["member"]], row["views"])} for row in result["alone"]],
         "methods": [{**row, **cost(everyone, row["views"], row["fuse_ms"])} for row in result["methods"]],
     }
+
+
+def _runs_behind(services: Services, slug: str, members: Sequence[Member]) -> set[int]:
+    stored = [member.stored for member in members if member.stored]
+    return {member.run_id for member in members} | truths.runs_behind(services.database(slug), *stored)
 
 
 def _predict_missing(

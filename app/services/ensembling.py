@@ -1,4 +1,7 @@
-"""Fusing the predictions of several checkpoints, and judging the ensemble beside its members."""
+"""Fusing the predictions of several checkpoints, and judging the ensemble beside its members.
+
+An ensemble belongs to the newest run among its members; it and they are judged on that run's labels (see ``truths``).
+"""
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +23,7 @@ from app.pipeline.expectation import explain_error
 from app.pipeline.fusion.columns import MemberColumns
 from app.pipeline.types import Detections
 from app.records import Checkpoint, Job, PredictionSet
-from app.services import comparison_sides, jobs, pair_figures, review
+from app.services import comparison_sides, jobs, pair_figures, review, truths
 from app.services.compiling import ONLY_ONCE, wait_until_compiled
 from app.services.context import Services
 from app.store import predictions, runs
@@ -51,19 +54,21 @@ def request_ensemble(
     options: see :class:`FusionOptions`. score_threshold is kept with the ensemble and is where Review opens it; without
     one that is where F1 is best. ``note`` ends its name.
     Raises NotFound, and BadRequest when there are fewer than two members, the split is empty, an option is unknown, or
-    the members' runs were trained on different datasets.
+    the members' runs have other classes or other images in the split.
     """
     fusion = parse_options(options or {})
     if set_ids:
         members = [predictions.get_set(services.database(slug), set_id) for set_id in set_ids]
-        require_one_dataset(services, slug, [member.run_id for member in members])
     else:
         members = choose_members(services, slug, run_id, checkpoint_ids, top)
     if fusion.weights and len(fusion.weights) != len(members):
         raise BadRequest(f"There must be one weight per member: {len(members)}, got {len(fusion.weights)}.")
-    review.check_split(services, slug, members[0].run_id, split)
+    run_ids = {member.run_id for member in members}
+    owner = truths.newest(run_ids)
+    review.check_split(services, slug, owner, split)
+    truths.require_same_images(services, slug, run_ids, split)
     payload = {
-        "run_id": members[0].run_id,
+        "run_id": owner,
         "set_ids" if set_ids else "checkpoint_ids": [member.id for member in members],
         "split": split,
         "options": fusion.model_dump(mode="json"),
@@ -103,18 +108,7 @@ def choose_members(
             f"An ensemble has {MIN_MEMBERS} to {MAX_MEMBERS} members; there are {len(members)}.",
             "Train for more epochs, so that there are several checkpoints to choose from.",
         )
-    require_one_dataset(services, slug, [member.run_id for member in members])
     return members
-
-
-def require_one_dataset(services: Services, slug: str, run_ids: Sequence[int]) -> None:
-    """Raise BadRequest unless the runs were trained on the very same images and labels."""
-    datasets = {review.load_truth(services, slug, run_id).sha256 for run_id in run_ids}
-    if len(datasets) > 1:
-        raise BadRequest(
-            "The chosen checkpoints were trained on different datasets: labels or images changed between their runs.",
-            "Choose checkpoints of one run, or train again on the labels as they are now.",
-        )
 
 
 def _best(checkpoints: list[Checkpoint], top: int) -> list[Checkpoint]:
@@ -151,7 +145,7 @@ def carry_out(
         on_progress(0, 0, f"Preparing the fusion, {ONLY_ONCE}")
 
     wait_until_compiled(services, (FUSING,), tell_preparing)
-    snapshot = review.load_truth(services, slug, payload["run_id"])
+    snapshot = truths.load_truth(services, slug, payload["run_id"])
     samples = snapshot.split(payload["split"])
     with TemporaryFile(dir=services.files(slug).folder) as pieces:
         for start in range(0, len(samples), IMAGES_AT_ONCE):
@@ -224,9 +218,10 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     """An ensemble beside its members.
 
     ``rows``: set, side (as Compare names it), run, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold,
-    score (by the selection metric of the first member's run); members first, those whose weights were replaced since
-    are missing. ``gain``: the ensemble's figure less the best member's. ``metric`` is that selection metric, ``best``
-    the place of the member with the best score. ``noise``: the ensemble's score less that of this member, as
+    score (by the selection metric of the ensemble's run); members first, those whose weights were replaced since
+    are missing. All are judged on the labels of ``run``; ``truth`` is what :func:`truths.note_common` tells of that,
+    with ``words``. ``gain``: the ensemble's figure less the best member's. ``metric`` is that selection metric,
+    ``best`` the place of the member with the best score. ``noise``: the ensemble's score less that of this member, as
     Difference.to_json gives it with ``figure``; None until :func:`find_noise` or :func:`measure_noise` measured it.
     ``outcome`` and ``is_gain`` (None until then) and ``verdict`` say what that means, and which other figures moved.
     """
@@ -234,10 +229,11 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     record = _ensemble(services, slug, set_id)
     stored = {item.id for item in predictions.list_sets(database, split=record.split)}
     metric = review.judgement_of(runs.get_run(database, record.run_id)).selection_metric
-    rows = [_row(services, slug, member, metric) for member in record.members if member in stored]
+    rows = [_row(services, slug, member, record.run_id, metric) for member in record.members if member in stored]
     if len({row["run"] for row in rows}) > 1:
         rows = [{**row, "name": f"{runs.get_run(database, row['run']).name}, {row['name']}"} for row in rows]
-    ensemble = _row(services, slug, set_id, metric)
+    ensemble = _row(services, slug, set_id, record.run_id, metric)
+    truth = truths.note_common(services, slug, truths.runs_behind(database, record), record.split)
     names = (*FIGURES, "score")
     gain = {name: ensemble[name] - max(row[name] for row in rows) for name in names} if rows else {}
     best = max(range(len(rows)), key=lambda place: rows[place]["score"], default=None)
@@ -247,6 +243,7 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
         "run": record.run_id,
         "split": record.split,
         "options": record.options,
+        "truth": {**truth, "words": truths.explain(services, slug, truth, record.split)},
         "rows": [*rows, ensemble],
         "num_missing_members": len(record.members) - len(rows),
         "gain": gain,
@@ -304,8 +301,8 @@ def _kept_noise(
     return kept and {"figure": metric, **kept["differences"][metric]}
 
 
-def _row(services: Services, slug: str, set_id: int, metric: str) -> dict[str, Any]:
-    judged = review.judge(services, slug, set_id)
+def _row(services: Services, slug: str, set_id: int, truth_of: int, metric: str) -> dict[str, Any]:
+    judged = review.judge(services, slug, set_id, truth_of)
     record, figures = judged.record, judged.evaluation
     name = record.name or f"Set {set_id}"
     if record.checkpoint_id is not None:
@@ -353,8 +350,8 @@ def fuse_run(
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fuse a run's best checkpoints, or chosen ones, and wait: the ensemble's figures as :func:`review.evaluation`
-    gives them, with ``members`` (the rows beside it), ``noise``, ``outcome``, ``is_gain`` and ``verdict``. Raises
-    UserError when it failed."""
+    gives them, with ``members`` (the rows beside it), ``truth``, ``noise``, ``outcome``, ``is_gain`` and ``verdict``.
+    Raises UserError when it failed."""
     queued = request_ensemble(
         services, slug, run_id=run_id, checkpoint_ids=checkpoint_ids, split=split, top=top, options=options
     )
@@ -364,5 +361,5 @@ def fuse_run(
         "run": compared["run"],
         **review.evaluation(services, slug, compared["set"]),
         "members": compared["rows"][:-1],
-        **{name: compared[name] for name in ("noise", "outcome", "is_gain", "verdict")},
+        **{name: compared[name] for name in ("truth", "noise", "outcome", "is_gain", "verdict")},
     }

@@ -7,7 +7,7 @@ from typing import Any
 from app.errors import BadRequest, UserError
 from app.pipeline.views import relative_cost
 from app.records import PredictionSet
-from app.services import ensembling, review
+from app.services import ensembling, review, truths
 from app.services.context import Services
 from app.store import predictions, runs, timings
 
@@ -49,7 +49,8 @@ def choose(
 ) -> list[Member]:
     """The named checkpoints and stored sets, or the best ``top`` of a run.
 
-    Raises NotFound, and BadRequest for a set of another split, other than 2 to 20 members, and several datasets.
+    Raises NotFound, and BadRequest for a set of another split, a split that is empty, other than 2 to 20 members, and
+    runs with other classes, or other images in the split.
     """
     database = services.database(slug)
     if not checkpoint_ids and not set_ids:
@@ -65,8 +66,15 @@ def choose(
             "Choose other checkpoints or stored predictions.",
         )
     members = load(services, slug, entries)
-    ensembling.require_one_dataset(services, slug, [member.run_id for member in members])
+    run_ids = {member.run_id for member in members}
+    review.check_split(services, slug, truths.newest(run_ids), split)
+    truths.require_same_images(services, slug, run_ids, split)
     return members
+
+
+def truth_of(members: Sequence[Member]) -> int:
+    """The run whose labels all are judged on, and by whose selection metric."""
+    return truths.newest([member.run_id for member in members])
 
 
 def choose_views(services: Services, slug: str, members: Sequence[Member], wanted: Sequence[str]) -> list[str]:

@@ -13,18 +13,17 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
-from app.errors import BadRequest, Cancelled
+from app.errors import Cancelled
 from app.jobs.compile_kernels import COMPARING
-from app.pipeline.data.snapshot import Sample, Samples
+from app.pipeline.data.snapshot import Samples
 from app.pipeline.evaluate.coco_numbers import evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.difference import NUM_RESAMPLES
 from app.pipeline.evaluate.error_budget import spend_errors
 from app.records import PredictionSet
-from app.services import review
+from app.services import truths
 from app.services.compiling import ONLY_ONCE, wait_until_compiled
 from app.services.context import Services
 from app.store import predictions
@@ -32,16 +31,16 @@ from app.store.files import replacing
 
 FIGURES = ("map", "map50", "map75", "f1", "f1_threshold", "precision_at", "recall_at")
 CLASS_FIGURES = ("ap", "ap50", "f1", "threshold")
-_FORMAT = 2  # of the file; another number makes all of them anew
+_FORMAT = 3  # of the file; another number makes all of them anew
 
 Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The images that both sets have, with the labels of the second's dataset, and both sets of detections on them.
+    """The images that both sets have, with the labels of the newer run's dataset, and both sets of detections on them.
 
-    num_left_out: images that only one of them has there. num_relabeled: images whose boxes differ between the datasets.
+    num_left_out: images that only one of them has there. note: see :func:`truths.note_common`.
     """
 
     samples: Samples
@@ -49,7 +48,7 @@ class Pair:
     first: DetectionColumns
     second: DetectionColumns
     num_left_out: int
-    num_relabeled: int
+    note: dict[str, Any]
 
 
 def load_pair(services: Services, slug: str, first: PredictionSet, second: PredictionSet) -> Pair:
@@ -66,8 +65,9 @@ def judge_pair(
 ) -> dict[str, Any]:
     """The figures of two sets, from their file if they were made before; ``report`` may raise to end the work.
 
-    images, left_out, relabeled; first and second: each with :data:`FIGURES`, per_class (label, name, num_truth and
-    :data:`CLASS_FIGURES`) and error_budget; differences: figure -> what Difference.to_json gives.
+    images, left_out; truth: what :func:`truths.note_common` tells; first and second: each with :data:`FIGURES`,
+    per_class (label, name, num_truth and :data:`CLASS_FIGURES`) and error_budget; differences: figure -> what
+    Difference.to_json gives.
     Raises BadRequest when the sets have different classes or share no image.
     """
     kept = find_pair(services, slug, first, second)
@@ -102,7 +102,7 @@ def _judge(pair: Pair, report: Report) -> dict[str, Any]:
     return {
         "images": pair.truth.num_images,
         "left_out": pair.num_left_out,
-        "relabeled": pair.num_relabeled,
+        "truth": pair.note,
         "first": sides[0],
         "second": sides[1],
         "differences": {name: item.to_json() for name, item in differences.items()},
@@ -205,23 +205,7 @@ def _path_of(services: Services, slug: str, first: PredictionSet, second: Predic
 def _load_pair(services: Services, slug: str, first: tuple[int, float], second: tuple[int, float]) -> Pair:
     database = services.database(slug)
     records = [predictions.get_set(database, set_id) for set_id, _ in (first, second)]
-    earlier, later = (review.load_truth(services, slug, record.run_id) for record in records)
-    if earlier.categories != later.categories:
-        raise BadRequest(
-            "The two were trained on different classes, so their figures do not mean the same.",
-            "Train one of them again on the classes as they are now.",
-        )
-    split = records[1].split
-    older, newer = earlier.split(split), later.split(split)
-    samples = newer.select(np.isin(newer.image_ids, older.image_ids))
-    if not len(samples):
-        raise BadRequest(f"The two share no image of the {split} split.", "Choose another split.")
-    truth = GroundTruth.from_samples(samples, later.categories)
+    common = truths.find_common(services, slug, truths.runs_behind(database, *records), records[0].split)
+    truth = GroundTruth.from_samples(common.samples, common.snapshot.categories)
     columns = [predictions.read_columns(database, record.id, truth, are_others_left_out=True) for record in records]
-    before = older.of_images(samples.image_ids)
-    num_relabeled = sum(not _has_same_labels(*pair) for pair in zip(samples, before, strict=True))
-    return Pair(samples, truth, *columns, len(older) + len(newer) - 2 * len(samples), num_relabeled)
-
-
-def _has_same_labels(one: Sample, other: Sample) -> bool:
-    return np.array_equal(one.boxes, other.boxes) and np.array_equal(one.labels, other.labels)
+    return Pair(common.samples, truth, *columns, common.num_left_out, common.note)

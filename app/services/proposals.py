@@ -10,7 +10,7 @@ from app.jobs.helper import shared_helper
 from app.pipeline.data.snapshot import Sample
 from app.pipeline.evaluate.matching import box_ious
 from app.records import Checkpoint
-from app.services import review
+from app.services import review, truths
 from app.services.context import Services
 from app.services.lru_cache import LruCache
 from app.store import runs
@@ -81,7 +81,7 @@ def _find_weights(services: Services, slug: str, run_id: int, checkpoint_id: int
 
 
 def _find_sample(services: Services, slug: str, run_id: int, image_id: int) -> Sample:
-    sample = review.load_truth(services, slug, run_id).samples.find(image_id)
+    sample = truths.load_truth(services, slug, run_id).samples.find(image_id)
     if sample is None:
         raise NotFound(f"Run {run_id} knows no image {image_id}.", "It was added after the run had started.")
     if not sample.path.is_file():

@@ -12,7 +12,7 @@ import orjson
 from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import JudgementOptions, TestTimeAugmentation
 from app.pipeline.data.categories import CategoryMap
-from app.pipeline.data.snapshot import Sample, Snapshot, load_snapshot
+from app.pipeline.data.snapshot import Sample, Snapshot
 from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns
 from app.pipeline.evaluate.matching import ErrorCounts, count_errors, match_columns
@@ -24,6 +24,7 @@ from app.services.context import Services
 from app.services.image_entries import detections_entry, image_entry
 from app.services.judging_time import FIGURES_S, OnPart, guess_s, tell_nobody
 from app.services.lru_cache import LruCache
+from app.services.truths import load_truth, splits_of
 from app.store import jobs as job_store
 from app.store import predictions, runs
 from app.store.database import ProjectDatabase
@@ -34,11 +35,9 @@ logger = logging.getLogger(__name__)
 MAX_PAGE = 500
 VIEW_TITLES: dict[TestTimeAugmentation, str] = {"off": "one view", "flip": "flip", "flip_scales": "flip + scales"}
 SORTS = ("errors", "name", "id")
-_KEPT_SNAPSHOTS = 4
 _KEPT_EVALUATIONS = 64
 _KEPT_ORDERS = 16  # of the images of a set: 8 bytes an image each
 
-_snapshots = LruCache(_KEPT_SNAPSHOTS)
 _evaluations = LruCache(_KEPT_EVALUATIONS)
 _orders = LruCache(_KEPT_ORDERS)
 
@@ -55,7 +54,7 @@ class Judged:
 def overview(services: Services, slug: str) -> list[dict[str, Any]]:
     """Runs that have weights, newest first, with checkpoints (best first), images per split and stored sets.
 
-    ``dataset``: the hash of what it was trained on; predictions of runs with the same one can be fused.
+    ``dataset``: by split the key of its classes and images; predictions of runs with the same one can be fused.
     """
     database = services.database(slug)
     result = []
@@ -63,14 +62,14 @@ def overview(services: Services, slug: str) -> list[dict[str, Any]]:
         checkpoints = runs.list_checkpoints(database, run.id)
         if not checkpoints:
             continue
-        snapshot = load_truth(services, slug, run.id)
+        splits = splits_of(services, slug, run.id)
         result.append(
             {
                 "id": run.id,
                 "name": run.name,
                 "state": run.state,
-                "dataset": snapshot.sha256,
-                "splits": {split: len(snapshot.split(split)) for split in SPLITS},
+                "dataset": {name: split.key for name, split in splits.items()},
+                "splits": {name: split.num_images for name, split in splits.items()},
                 "checkpoints": [{**asdict(item), "name": checkpoint_name(item)} for item in checkpoints],
                 "sets": [_describe_set(item, run) for item in predictions.list_sets(database, run_id=run.id)],
             }
@@ -141,28 +140,21 @@ def check_split(services: Services, slug: str, run_id: int, split: str) -> None:
     """Raise BadRequest unless the run's frozen dataset has images in ``split``."""
     if split not in SPLITS:
         raise BadRequest(f"A split is one of {', '.join(SPLITS)}; got {split!r}.")
-    if not load_truth(services, slug, run_id).split(split):
+    if not splits_of(services, slug, run_id)[split].num_images:
         raise BadRequest(
             f"The dataset of run {run_id} has no images in the {split} split.",
             "Choose another split, or import one and train again.",
         )
 
 
-def load_truth(services: Services, slug: str, run_id: int) -> Snapshot:
-    """The dataset frozen at the start of a run; raises NotFound when its file is gone."""
-    path = services.files(slug).run(run_id) / "dataset.json"
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise NotFound(f"The frozen dataset of run {run_id} is missing ({path.name} in its folder).") from None
-    return _snapshots.get((path, status.st_mtime_ns, status.st_size), lambda: load_snapshot(path))
+def judge(services: Services, slug: str, set_id: int, truth_of: int | None = None) -> Judged:
+    """A set with its figures, which are remembered as long as neither it nor its truth changes. Raises NotFound.
 
-
-def judge(services: Services, slug: str, set_id: int) -> Judged:
-    """A set with its figures, which are remembered as long as neither it nor its truth changes. Raises NotFound."""
+    ``truth_of``: the run whose labels it is judged on, in place of its own; one with the same images and classes.
+    """
     database = services.database(slug)
     record = predictions.get_set(database, set_id)
-    snapshot = load_truth(services, slug, record.run_id)
+    snapshot = load_truth(services, slug, truth_of or record.run_id)
 
     def compute() -> Evaluation:
         truth = GroundTruth.from_samples(snapshot.split(record.split), snapshot.categories)

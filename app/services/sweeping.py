@@ -15,7 +15,7 @@ from app.errors import NotFound
 from app.pipeline.config import TestTimeAugmentation
 from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, explain_gain, selection_score
 from app.records import Checkpoint, Job, PredictionSet
-from app.services import jobs, review
+from app.services import jobs, review, truths
 from app.services.context import Services
 from app.services.pair_figures import Report
 from app.store import jobs as job_store
@@ -124,7 +124,7 @@ def describe_sweep(services: Services, slug: str, run_id: int, split: str) -> di
 def missing_steps(services: Services, slug: str, run_id: int, split: str) -> list[Step]:
     """What has to be done before every kept checkpoint and soup can be judged on a split, in order."""
     database = services.database(slug)
-    snapshot = review.load_truth(services, slug, run_id)
+    snapshot = truths.load_truth(services, slug, run_id)
     num_images, num_tried = len(snapshot.split(split)), len(snapshot.split(GREEDY_SPLIT))
     views = views_of(services, slug, run_id)
     kept = _trained(runs.list_checkpoints(database, run_id))

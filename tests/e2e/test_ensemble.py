@@ -4,8 +4,10 @@ import pytest
 from playwright.sync_api import expect
 
 from app.pipeline.ensemble import FusionOptions
+from app.services import review
 from app.store import jobs, predictions, runs
 from tests.services.review_project import make_review_project
+from tests.services.test_comparing import add_run
 
 JOB_MS = 60_000
 OUTCOME = re.compile("Gain|Within the noise|Worse")
@@ -16,7 +18,7 @@ SWEEP = """customElements.define("anchorage-sweep", class extends HTMLElement {
 
 @pytest.fixture(scope="module")
 def project(app_server):
-    """With a second run, whose images have other labels."""
+    """With a second run of other classes, and a third for which boxes of valid were mended and test lost an image."""
     project = make_review_project(app_server.workspace, num_valid=24)
     files, database = project.services.files(project.slug), project.services.database(project.slug)
     with database.write() as db:
@@ -28,6 +30,10 @@ def project(app_server):
     labels = (files.run(project.run_id) / "dataset.json").read_bytes().replace(b'"Red cell"', b'"Blue cell"')
     files.run(other).mkdir(parents=True)
     (files.run(other) / "dataset.json").write_bytes(labels)
+    with database.write() as db:
+        db.execute("UPDATE annotation SET x1 = x1 / 2 WHERE image_id = ?", [project.image_ids["valid"][0]])
+        db.execute("UPDATE image SET split = 'train' WHERE id = ?", [project.image_ids["test"][0]])
+    add_run(project, {}, project.set_ids[1], [0.5], name="Mended labels")
     return project
 
 
@@ -57,9 +63,21 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     assert re.search(rf"sides=checkpoint-\d+%2Cset-{shown}&split=valid$", link)
     assert page.get_attribute("anchorage-sweep", "data-run") == str(project.run_id)
 
-    foreign = page.locator(".lab [data-run] .reason")
-    expect(foreign).to_contain_text("cannot be fused")
+    foreign = page.locator(".lab [data-run] .reason")  # of one run only: other labels are no hindrance
+    expect(foreign).to_have_text(
+        "Other classes, or other images of valid, than the chosen ones have: their predictions cannot be fused."
+    )
     assert page.locator(".lab .foreign input").is_disabled()
+    mended = page.locator(".lab [data-run='3'] [data-checkpoints]")
+    mended.check()
+    page.select_option("[data-pick=lab-split]", "test")
+    expect(page.locator(".lab .choice")).to_contain_text(
+        "First run has other classes, or other images of test, than Mended labels"
+    )
+    expect(page.locator("[data-action=run-lab]")).to_be_disabled()
+    mended.uncheck()
+    expect(mended).to_be_disabled()
+    page.select_option("[data-pick=lab-split]", "valid")
     for number in project.checkpoint_ids[1:3]:
         page.locator(f".lab [data-checkpoints='{number}']").uncheck()
     expect(page.locator("[data-action=run-lab]")).to_be_disabled()
@@ -96,6 +114,30 @@ def read_the_lab(page):
     assert sum(map(int, halves)) == 24
     assert page.locator("[data-contribution]").count() == 3
     assert page.locator(".smallest").inner_text() != ""
+
+
+def test_an_ensemble_of_runs_with_other_labels_tells_whose_count(page, project):
+    mended = review.overview(project.services, project.slug)[0]
+    with project.services.database(project.slug).write() as db:
+        number = predictions.store_predictions(
+            db,
+            run_id=mended["id"],
+            split="valid",
+            detections={},
+            snapshot_sha256="a" * 64,
+            name="WBF of 2",
+            members=[project.set_ids[0], mended["sets"][0]["id"]],
+            options=FusionOptions(iou_threshold=0.6).model_dump(mode="json"),
+        )
+    page.goto(f"/ensemble?project={project.slug}&set={number}")
+    page.wait_for_selector(f"anchorage-ensemble[data-state=ready][data-set='{number}']")
+    told = "Judged on the labels of run 3 (Mended labels); 1 image of valid was relabeled since run 1 (First run)."
+    note = page.locator("anchorage-ensemble > .ensemble .truth")
+    expect(note).to_have_text(told)
+    assert note.get_attribute("data-labels-of") == "3"
+    page.get_by_role("link", name="Compare with its best member").click()
+    page.wait_for_selector("anchorage-compare[data-state=ready]", timeout=JOB_MS)
+    expect(page.locator("anchorage-compare .figures")).to_contain_text(told)
 
 
 def test_ensemble_page_shows_the_split_that_is_chosen(page, project):

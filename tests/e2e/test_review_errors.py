@@ -3,7 +3,7 @@
 import pytest
 
 from app.pipeline.evaluate.error_budget import ADVICE, TOTALS
-from app.services import diagnosing, review
+from app.services import diagnosing, truths
 from app.services.diagnosing import Thresholds
 from app.store import predictions
 from tests.e2e.test_review import move
@@ -14,7 +14,7 @@ from tests.services.review_project import make_review_project
 @pytest.fixture(scope="module")
 def project(app_server):
     project = make_review_project(app_server.workspace, num_valid=24)
-    categories = review.load_truth(project.services, project.slug, project.run_id).categories
+    categories = truths.load_truth(project.services, project.slug, project.run_id).categories
     folder = project.services.files(project.slug).run(project.run_id)
     save_random_model(folder / "epoch-3.pt", categories, model="fasterrcnn_resnet18_fpn", image_size=64, proposals=120)
     return project

@@ -76,7 +76,7 @@ def test_of_several_sets_the_one_that_did_not_train_on_an_image_is_asked(project
     image_id = project.image_ids["valid"][0]
     held_out = store(project, "valid", {image_id: ([[0, 0, 3, 3]], [0.9], [1])})
     trained = store(project, "train", {image_id: ([[0, 0, 3, 3]], [0.9], [1])})
-    original = audited_labels.review.load_truth
+    original = audited_labels.truths.load_truth
 
     def load(services, slug, run_id):
         """Both splits hold the same image, each for one of the sets."""
@@ -92,7 +92,7 @@ def test_of_several_sets_the_one_that_did_not_train_on_an_image_is_asked(project
 
         return Both
 
-    monkeypatch.setattr(audited_labels.review, "load_truth", load)
+    monkeypatch.setattr(audited_labels.truths, "load_truth", load)
     for order in ([held_out, trained], [trained, held_out]):
         audited = auditing.audit_sets(project.services, project.slug, order, AuditFilter(min_score=0.5))
         assert (audited["in_sample"], audited["suspects"][0]["set"]) == (0, held_out)

@@ -6,6 +6,7 @@ from base64 import b64decode
 import orjson
 import pytest
 
+from app import cli_text
 from app.errors import BadRequest, Conflict, NotFound
 from app.pipeline.evaluate import bootstrap
 from app.pipeline.evaluate.matching import match
@@ -89,7 +90,8 @@ def test_differences_come_with_intervals_and_a_verdict(project, comparison):
     item = comparison["differences"]["map50"]
     assert item["difference"] == pytest.approx(item["second"] - item["first"])
     assert item["low"] <= item["difference"] <= item["high"]
-    assert comparison["images"] == 6 and comparison["left_out"] == comparison["relabeled"] == 0
+    assert comparison["images"] == 6 and comparison["left_out"] == 0
+    assert comparison["truth"]["words"] == []
     assert ("beyond chance" in comparison["verdict"]) == item["is_clear"]
     if item["is_clear"]:
         low, high = sorted(map(abs, (item["low"], item["high"])))
@@ -116,8 +118,25 @@ def test_only_images_that_both_have_are_compared_on_the_newer_labels(project):
         db.execute("UPDATE image SET split = 'train' WHERE id = ?", [project.image_ids["valid"][0]])
         db.execute("UPDATE annotation SET x1 = x1 / 2 WHERE image_id = ?", [project.image_ids["valid"][1]])
     second = add_run(project, {}, project.set_ids[0], [0.5])
-    comparison = compare(project, project.run_id, second)
-    assert (comparison["images"], comparison["left_out"], comparison["relabeled"]) == (5, 1, 1)
+    comparison, turned = compare(project, project.run_id, second), compare(project, second, project.run_id)
+    assert (comparison["images"], comparison["left_out"]) == (5, 1)
+    assert comparison["truth"]["relabeled"] == [{"run": project.run_id, "images": 1}]
+    assert comparison["truth"]["words"][0] == (
+        "Judged on the labels of run 2 (Second run); 1 image of valid was relabeled since run 1 (First run)."
+    )
+    assert comparison["truth"]["words"][0] in comparison_report.render(comparison, "Cells", ".html")
+    assert comparison["truth"]["words"][0] in cli_text.comparison_as_text({"project": "Cells", **comparison})
+    assert turned["truth"] == comparison["truth"]  # the newer labels, whichever side they stand on
+    figures = comparison["differences"]["map"], turned["differences"]["map"]
+    assert (figures[0]["first"], figures[0]["second"]) == (figures[1]["second"], figures[1]["first"])
+
+
+def test_an_image_that_was_turned_between_the_runs_is_not_compared(project):
+    with project.services.database(project.slug).write() as db:
+        db.execute("UPDATE image SET rotation = 180 WHERE id = ?", [project.image_ids["valid"][0]])
+        db.execute("UPDATE annotation SET x1 = x1 / 2 WHERE image_id = ?", [project.image_ids["valid"][0]])
+    comparison = compare(project, project.run_id, add_run(project, {}, project.set_ids[0], [0.5]))
+    assert (comparison["images"], comparison["left_out"], comparison["truth"]["relabeled"]) == (5, 1, [])
 
 
 def test_runs_that_cannot_be_compared_are_refused(project, second):

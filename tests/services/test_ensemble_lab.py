@@ -1,7 +1,9 @@
 import json
 
+import orjson
 import pytest
 
+from app import cli_text
 from app.errors import BadRequest, Cancelled, NotFound
 from app.services import ensemble_lab, ensembling, jobs
 from app.store import jobs as job_store
@@ -252,11 +254,26 @@ def test_members_of_several_runs_are_told_by_their_runs_too(tmp_path):
     target.parent.mkdir(parents=True)
     source = (services.files(slug).run(project.run_id) / "dataset.json").read_bytes()
     target.write_bytes(source)
-    found = finish(project, request(project, checkpoint_ids=project.checkpoint_ids[:2]))
-    assert [member["name"] for member in found["members"]] == ["First run, Epoch 4", "Second run, Epoch 3"]
+    chosen = {"checkpoint_ids": project.checkpoint_ids[:2]}
+    same = finish(project, request(project, **chosen))
+    assert [member["name"] for member in same["members"]] == ["First run, Epoch 4", "Second run, Epoch 3"]
+    assert same["truth"]["words"] == []
+    document = orjson.loads(source)
+    moved = [box for box in document["annotations"] if box["image_id"] == project.image_ids["valid"][0]]
+    for box in moved:
+        box["bbox"][2] /= 2
+    target.write_bytes(orjson.dumps(document))
+    found = finish(project, request(project, **chosen))
+    assert found["truth"]["words"] == [
+        "Judged on the labels of run 2 (Second run); 1 image of valid was relabeled since run 1 (First run)."
+    ]
+    assert found["truth"]["words"][0] in cli_text.lab_as_text(found)
+    assert found["alone"][0] != same["alone"][0]  # the older run's member, too, on the newer labels
+    kept = ensemble_lab.request_ensemble(services, slug, found["id"], 0)
+    assert kept.payload["run_id"] == second
     target.write_bytes(source.replace(b'"Red cell"', b'"Blue cell"'))
-    with pytest.raises(BadRequest, match="different datasets"):
-        request(project, checkpoint_ids=project.checkpoint_ids[:2])
+    with pytest.raises(BadRequest, match="'Red cell' in run 1 and 'Blue cell' in run 2"):
+        request(project, **chosen)
 
 
 def test_stored_sets_of_any_kind_can_be_members(project):

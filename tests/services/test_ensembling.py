@@ -1,11 +1,13 @@
 import pytest
 
 from app.errors import BadRequest, Cancelled, UserError
+from app.pipeline.evaluate.coco_numbers import GroundTruth, evaluate
 from app.pipeline.types import Detections
-from app.services import comparing, ensembling, jobs, review
+from app.services import comparing, ensembling, jobs, review, truths
 from app.services.comparison_sides import parse_side
 from app.store import predictions, runs
 from tests.services.review_project import make_review_project
+from tests.services.test_comparing import add_run
 
 
 @pytest.fixture
@@ -174,20 +176,88 @@ def test_requests_that_cannot_work_are_refused_before_they_are_queued(project, g
     assert [job.kind for job in jobs.list_jobs(project.services, project.slug)] == ["train"]
 
 
-def test_checkpoints_of_different_datasets_are_refused(project):
-    services, slug = project.services, project.slug
-    database = services.database(slug)
+def test_checkpoints_of_runs_with_other_classes_or_images_are_refused(project):
+    database = project.services.database(project.slug)
     with database.write() as db:
-        other = runs.create_run(db, jobs.list_jobs(services, slug)[0].id, "Second", {})
-        foreign = runs.put_checkpoint(
-            db, other, epoch=1, step=1, file_name="a.pt", sha256="b" * 64, map50=0.1, f1=0.1, score=0.1, is_last=False
-        )
-    source = services.files(slug).run(project.run_id) / "dataset.json"
-    target = services.files(slug).run(other) / "dataset.json"
-    target.parent.mkdir(parents=True)
-    target.write_bytes(source.read_bytes().replace(b'"Red cell"', b'"Blue cell"'))
-    with pytest.raises(BadRequest, match="different datasets"):
-        request(project, checkpoint_ids=[project.checkpoint_ids[0], foreign])
+        db.execute("UPDATE image SET split = 'train' WHERE id = ?", [project.image_ids["valid"][0]])
+    second = add_run(project, {}, project.set_ids[1], [0.5])
+    chosen = [project.checkpoint_ids[0], review.best_checkpoint(project.services, project.slug, second).id]
+    with pytest.raises(BadRequest, match=r"valid images of run 1 are not those of run 2.* is in train of run 2"):
+        request(project, run_id=None, checkpoint_ids=chosen)
+    with pytest.raises(BadRequest, match="valid images of run 1"):
+        request(project, set_ids=[project.set_ids[0], predictions.find_set(database, chosen[1], "valid").id])
+    request(project, run_id=None, checkpoint_ids=chosen, split="test")
+    with database.write() as db:
+        db.execute("UPDATE category SET name = 'Cell' WHERE name = 'Red cell'")
+    chosen[0] = review.best_checkpoint(project.services, project.slug, add_run(project, {}, 2, [0.5])).id
+    with pytest.raises(BadRequest, match="'Red cell' in run 2 and 'Cell' in run 3"):
+        request(project, run_id=None, checkpoint_ids=chosen)
+
+
+@pytest.fixture
+def relabeled(project):
+    """A second run, after the loop of the app: a label of train and the boxes of two images of valid were mended."""
+    images = [project.image_ids["train"][0], *project.image_ids["valid"][:2]]
+    with project.services.database(project.slug).write() as db:
+        db.execute(f"UPDATE annotation SET x1 = x1 * 0.6 WHERE image_id IN ({', '.join(map(str, images))})")
+    return add_run(project, {"selection_metric": "map"}, project.set_ids[1], [0.5])
+
+
+def test_members_of_runs_with_other_labels_are_judged_on_those_of_the_newest(project, relabeled):
+    services, slug, database = project.services, project.slug, project.services.database(project.slug)
+    newer = review.best_checkpoint(services, slug, relabeled).id
+    own = review.evaluation(services, slug, project.set_ids[0])  # remembered before: another truth
+    job = request(project, run_id=None, checkpoint_ids=[newer, project.checkpoint_ids[0]])
+    assert request(project, run_id=None, checkpoint_ids=[project.checkpoint_ids[0], newer]).payload["run_id"] == 2
+    table = carry_out(project, job)
+    record = predictions.get_set(database, table["set"])
+    truth = truths.load_truth(services, slug, relabeled)
+    assert (record.run_id, record.snapshot_sha256, table["run"], table["metric"]) == (2, truth.sha256, 2, "map")
+    labels = GroundTruth.from_samples(truth.split("valid"), truth.categories)
+    for row in table["rows"]:
+        assert row["map"] == evaluate(labels, predictions.read_detections(database, row["set"])).map
+    older = next(row for row in table["rows"] if row["run"] == project.run_id)
+    assert older["map"] != own["map"] == review.evaluation(services, slug, project.set_ids[0])["map"]
+    assert table["truth"]["words"] == [
+        "Judged on the labels of run 2 (Second run); 2 images of valid were relabeled since run 1 (First run)."
+    ]
+    measured = ensembling.measure_noise(services, slug, table["set"])
+    best = measured["rows"][measured["best"]]
+    assert measured["noise"]["difference"] == pytest.approx(measured["rows"][-1]["score"] - best["score"])
+    sides = [parse_side(row["side"]) for row in (older, table["rows"][-1])]
+    for pair in (sides, sides[::-1]):
+        compared = comparing.compare(services, slug, *pair)
+        assert compared["differences"]["map"]["first" if pair is sides else "second"] == older["map"]
+        assert compared["truth"]["words"] == table["truth"]["words"]
+
+
+def test_members_of_one_run_need_no_word_on_labels(project, relabeled):
+    assert carry_out(project, request(project))["truth"]["words"] == []
+
+
+def test_members_of_several_runs_predict_as_their_own_run_is_judged(project, relabeled):
+    database, asked = project.services.database(project.slug), []
+    with database.write() as db:
+        db.execute("UPDATE run SET config = ? WHERE id = 1", ['{"test_time_augmentation": "flip"}'])
+
+    def predict(checkpoint_id, split, views):
+        asked.append((checkpoint_id, split, views))
+        with database.write() as db:
+            predictions.store_predictions(
+                db,
+                run_id=runs.get_checkpoint(database, checkpoint_id).run_id,
+                split=split,
+                detections={image_id: Detections.empty() for image_id in project.image_ids["test"]},
+                snapshot_sha256="a" * 64,
+                checkpoint_id=checkpoint_id,
+                options={} if views == "off" else {"test_time_augmentation": views},
+            )
+
+    newer = review.best_checkpoint(project.services, project.slug, relabeled).id
+    chosen = [project.checkpoint_ids[0], newer]
+    table = carry_out(project, request(project, run_id=None, checkpoint_ids=chosen, split="test"), predict)
+    assert asked == [(chosen[0], "test", "flip"), (newer, "test", "off")]
+    assert [row["run"] for row in table["rows"]] == [1, 2, 2]
 
 
 def test_fusing_a_run_gives_the_figures_of_the_ensemble(project, monkeypatch):
@@ -202,5 +272,5 @@ def test_fusing_a_run_gives_the_figures_of_the_ensemble(project, monkeypatch):
 
     monkeypatch.setattr(jobs, "wait_for", do_it)
     result = ensembling.fuse_run(project.services, project.slug, project.run_id)
-    assert {"map", "map50", "map75", "f1", "per_class", "coco", "members", "verdict"} <= set(result)
+    assert {"map", "map50", "map75", "f1", "per_class", "coco", "members", "verdict", "truth"} <= set(result)
     assert len(result["members"]) == 3

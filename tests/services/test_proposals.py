@@ -10,7 +10,7 @@ from app.errors import BadRequest, NotFound
 from app.jobs.helper import HelperFailed
 from app.pipeline import first_stage
 from app.pipeline.models import build
-from app.services import jobs, proposals, review
+from app.services import jobs, proposals, truths
 from app.services.lru_cache import LruCache
 from tests.pipeline.train.test_predict_export import save_random_model
 from tests.pipeline.train.tiny_dataset import construct_tiny
@@ -42,7 +42,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "ensure_worker", lambda services: None)
     monkeypatch.setattr(build, "construct", construct_tiny)
     project = make_review_project(tmp_path)
-    categories = review.load_truth(project.services, project.slug, project.run_id).categories
+    categories = truths.load_truth(project.services, project.slug, project.run_id).categories
     save_random_model(project.services.files(project.slug).run(project.run_id) / "epoch-4.pt", categories)
     return project
 
@@ -54,7 +54,7 @@ def propose(project, image_id=None, top=50, checkpoint=0):
 
 
 def sample_of(project, image_id):
-    return review.load_truth(project.services, project.slug, project.run_id).samples.find(image_id)
+    return truths.load_truth(project.services, project.slug, project.run_id).samples.find(image_id)
 
 
 def test_proposals_are_counted_against_the_labelled_boxes(project, helper):

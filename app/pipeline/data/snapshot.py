@@ -85,6 +85,11 @@ class Samples(Sequence[Sample]):
         """int64 [I]"""
         return self._table.image_ids[self._rows]
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """int32 [I, 3]: width and height in pixels of the upright image, rotation in degrees."""
+        return self._table.sizes[self._rows]
+
     def boxes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All boxes, image by image: float64 [M, 4] xyxy pixels, their labels int64 [M], is_crowd bool [M]."""
         counts = self.num_boxes
@@ -100,7 +105,7 @@ class Samples(Sequence[Sample]):
         return Samples(self._table, self._rows[_places_of(image_ids, self.image_ids, "there is no image")])
 
     def select(self, keep: np.ndarray) -> "Samples":
-        """Those picked by ``keep`` (bool [I])."""
+        """Those picked by ``keep`` (bool [I], or their places)."""
         return Samples(self._table, self._rows[keep])
 
     def find(self, image_id: int) -> Sample | None:

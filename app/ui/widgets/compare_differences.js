@@ -60,11 +60,11 @@ export class DifferenceView {
   }
 
   _explanation() {
-    const { images, left_out: left, relabeled } = this.figures;
+    const { images, left_out: left, truth } = this.figures;
     const texts = [
       `Judged on ${images} images of ${this.answer.split} that both have.`,
       left ? `${left} that only one of them has are left out.` : "",
-      relabeled ? `${relabeled} were labeled anew between the two; the labels of ${letterOf(this.pair[1])} count.` : "",
+      ...truth.words,
       "The noise is that of drawing the images anew 1,000 times, the same ones for both. An interval that holds 0 is within the noise. A difference must be at least the smallest detectable one to show on images like these in four of five cases; the light band is what is smaller.",
     ];
     return texts.filter(Boolean).join(" ");

@@ -33,6 +33,11 @@ export function verdictLine(verdict, outcome) {
   return element("p", { class: "verdict" }, outcomeChip(verdict, outcome), element("span", {}, text.charAt(0).toUpperCase() + text.slice(1)));
 }
 
+/** On whose labels it was judged, where that needs saying; `truth` as the server gives it, null of old labs. */
+export function truthNote(truth) {
+  return truth?.words.length ? element("p", { class: "note truth", "data-labels-of": truth.run }, truth.words.join(" ")) : null;
+}
+
 /** The options of a fusion in words: "IoU 0.55 · from score 0.01 · weights 1 : 0.5". */
 export function optionsText({ method, iou_threshold: iou, skip_threshold: skip, weights = [] }) {
   const parts = method === "soft_nms" ? [] : [`IoU ${iou}`];
@@ -58,6 +63,7 @@ export function comparisonCard(table, noise = null) {
     element("p", { class: "note" }, how),
     verdictLine(table.verdict, table.outcome),
     noise,
+    truthNote(table.truth),
     judgedTable(table.rows),
     element("p", { class: "note" }, notes.join(" ")),
   );

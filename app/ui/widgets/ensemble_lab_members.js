@@ -1,4 +1,4 @@
-// Who takes part in a lab: checkpoints of any runs on one dataset, stored predictions, the views, and the images.
+// Who takes part in a lab: checkpoints of any runs on the same images, stored predictions, the views, and the images.
 
 import { element } from "./element.js";
 import { formatFigure } from "./number_words.js";
@@ -72,6 +72,8 @@ export class LabMembers {
     if (this.count < 2) return "Choose two members or more.";
     if (this.count > MAX_MEMBERS) return `A lab has ${MAX_MEMBERS} members at most; ${this.count} are chosen.`;
     if (this.chosen.checkpoints.size && !this.views.size) return "Choose a view or more.";
+    const foreign = this.runs.find((run) => this.owns(run) && this.isForeign(run));
+    if (foreign) return `${foreign.name} has other classes, or other images of ${this.split}, than ${this.base.name}: take the members of one of them out, or choose other images.`;
     return "";
   }
 
@@ -93,15 +95,14 @@ export class LabMembers {
   }
 
   draw() {
-    const base = this.runs.find((run) => this.owns(run)) ?? this.runs[0];
+    const { base } = this;
     const wanted = this.wantedSplit ?? this.split;
     this.wantedSplit = null;
     const splits = splitsOf(base);
     this.splitPick.replaceChildren(...splits.map((split) => element("option", { value: split }, `${split} (${base.splits[split]} images)`)));
     this.splitPick.value = splits.includes(wanted) ? wanted : splits[0];
     for (const run of this.runs) for (const set of run.sets) if (set.split !== this.split) this.chosen.sets.delete(set.id);
-    const dataset = this.count ? base.dataset : null;
-    this.list.replaceChildren(...this.runs.map((run) => this.runTable(run, dataset && run.dataset !== dataset)));
+    this.list.replaceChildren(...this.runs.map((run) => this.runTable(run, this.isForeign(run))));
     for (const { box } of this.viewBoxes) {
       box.checked = this.views.has(box.dataset.views);
       box.disabled = this.count > 0 && !this.chosen.checkpoints.size;
@@ -113,6 +114,16 @@ export class LabMembers {
     return run.checkpoints.some((item) => this.chosen.checkpoints.has(item.id)) || run.sets.some((item) => this.chosen.sets.has(item.id));
   }
 
+  /** The run that others are measured by: the first of which something is chosen. */
+  get base() {
+    return this.runs.find((run) => this.owns(run)) ?? this.runs[0];
+  }
+
+  /** Whether a run's predictions cannot be fused with what is chosen. Labels may differ. */
+  isForeign(run) {
+    return this.count > 0 && run.dataset[this.split] !== this.base.dataset[this.split];
+  }
+
   runTable(run, isForeign) {
     const stored = run.sets.filter((set) => set.split === this.split && (set.kind === "ensemble" || !set.is_main));
     const place = (set) => run.checkpoints.findIndex((item) => item.id === set.checkpoint_id);
@@ -121,14 +132,15 @@ export class LabMembers {
     const rows = run.checkpoints.map((item) => this.row("checkpoints", item.id, item.name, figures(item), isForeign));
     rows.push(...stored.map((set) => this.row("sets", set.id, storedName(run, set), ["", ""], isForeign)));
     const head = [run.name, "mAP50", "F1"].map((text, index) => element("th", { class: index ? "a-number" : null, title: index ? null : text }, text));
-    const reason = "Other labels or images than those of the chosen ones: their predictions cannot be fused.";
+    const reason = `Other classes, or other images of ${this.split}, than the chosen ones have: their predictions cannot be fused.`;
     if (isForeign) rows.unshift(element("tr", { class: "reason" }, element("td", { colspan: head.length }, reason)));
     return element("table", { class: "a-table members", "data-run": run.id }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
   }
 
   row(kind, id, name, figures, isForeign) {
-    const box = element("input", { type: "checkbox", [`data-${kind}`]: id, disabled: isForeign, onchange: () => this.toggle(kind, id, box.checked) });
-    box.checked = this.chosen[kind].has(id);
+    const isChosen = this.chosen[kind].has(id); // of a foreign run, too, once other images are looked at: it can be taken out
+    const box = element("input", { type: "checkbox", [`data-${kind}`]: id, disabled: isForeign && !isChosen, onchange: () => this.toggle(kind, id, box.checked) });
+    box.checked = isChosen;
     return element(
       "tr",
       { class: isForeign ? "foreign" : null },

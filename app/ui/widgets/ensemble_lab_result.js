@@ -2,13 +2,13 @@
 
 import { pageURL } from "./api.js";
 import { element } from "./element.js";
-import { FIGURES, METHODS, optionsText, verdictLine } from "./ensemble_comparison.js";
+import { FIGURES, METHODS, optionsText, truthNote, verdictLine } from "./ensemble_comparison.js";
 import { VIEWS } from "./ensemble_lab_members.js";
 import { formatFigure, signed } from "./number_words.js";
 
 /** @param {{onUse: (row: number) => void, onMeasure: () => void}} actions keep a row as an ensemble, measure the models */
 export function labResult(lab, { onUse, onMeasure }) {
-  const parts = [verdictLine(lab.verdict, lab.outcome), advice(lab)];
+  const parts = [verdictLine(lab.verdict, lab.outcome), advice(lab), truthNote(lab.truth)];
   const halves = `${lab.num_tuning_images} images of ${lab.split} to tune on, the other ${lab.num_judging_images} to judge on; images of one source stay together.`;
   parts.push(
     element("p", { class: "note", "data-halves": `${lab.num_tuning_images}/${lab.num_judging_images}` }, `${halves} Weights, IoU, thresholds and the best row were chosen on the first half; the figures are those of the second.`),
