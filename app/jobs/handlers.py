@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def train(job: JobContext) -> dict[str, Any]:
     """Train as the folder of run ``run_id`` says (config.json, dataset.json); the result has state, epochs and best."""
-    from app.pipeline.train.checkpoint import CheckpointError
+    from app.pipeline.train.checkpoint import CheckpointError, DiskFull
     from app.pipeline.train.loop import train as train_detector
     from app.pipeline.train.ranks import PeerLost
 
@@ -45,7 +45,8 @@ def train(job: JobContext) -> dict[str, Any]:
             job.on_pulse = None
             recorder.flush()
     except Exception as error:  # it may be the database, or the log, that found the disk full
-        if isinstance(error, RunPaused) or not (config.pause_when_disk_is_full and is_disk_full(error, folder)):
+        is_full = isinstance(error, DiskFull) or is_disk_full(error, folder)
+        if isinstance(error, RunPaused) or not (config.pause_when_disk_is_full and is_full):
             raise
         if isinstance(error, CheckpointError):  # it says itself what to do
             raise RunPaused(f"the disk is full: {error}") from error

@@ -7,13 +7,15 @@ from threading import Event
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from app.jobs import context as context_module
 from app.jobs import main
 from app.jobs.context import JobContext
 from app.pipeline import faults
 from app.pipeline.config import parse_config
-from app.pipeline.train.checkpoint import CheckpointError
+from app.pipeline.train import checkpoint
+from app.pipeline.train.checkpoint import CheckpointError, check_free_space
 from app.pipeline.types import Metrics, RunPaused
 from app.store import jobs, runs
 from app.store.database import sqlite3
@@ -139,6 +141,17 @@ def test_advice_is_given_once(run_with, monkeypatch):
     assert run_with(work)[1].error == (
         "The disk is full: a run of this model needs 9 MB of disk, and 0 MB are free: make room first"
     )
+
+
+def test_run_with_too_little_room_to_begin_is_paused_though_some_is_free(run_with, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**22))
+
+    def work(context):
+        check_free_space(tmp_path, torch.nn.Linear(1000, 1000))
+
+    code, job = run_with(work)
+    assert (code, job.state) == (0, "paused")
+    assert job.error.startswith("The disk is full: a run of this model needs ")
 
 
 def test_switched_off_it_fails(run_with):

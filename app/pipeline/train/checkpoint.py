@@ -33,7 +33,7 @@ class CheckpointError(RuntimeError):
 
 
 class DiskFull(CheckpointError):
-    """A checkpoint did not fit on the disk; those written before are whole."""
+    """A checkpoint did not fit on the disk, or would not; those written before are whole."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def check_free_space(run_dir: Path, model: torch.nn.Module, is_averaged: bool = False) -> None:
-    """Raise CheckpointError when what a run keeps would not fit.
+    """Raise DiskFull when what a run keeps would not fit.
 
     That is five of the size of the model (three best, two being written) and three with its optimizer, and with the
     weights behind the averaged ones (the last, the one before, one being written).
@@ -134,7 +134,7 @@ def check_free_space(run_dir: Path, model: torch.nn.Module, is_averaged: bool = 
     run_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run_dir).free
     if free < needed:
-        raise CheckpointError(
+        raise DiskFull(
             f"a run of this model needs {needed / 1e6:.0f} MB of disk for its checkpoints, "
             f"and {free / 1e6:.0f} MB are free at {run_dir}: make room first"
         )

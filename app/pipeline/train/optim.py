@@ -137,7 +137,22 @@ def _explain(what: str, value: float, image_names: list[str]) -> str:
 def build_optimizer(model: nn.Module, config: RunConfig, machine: Machine) -> torch.optim.Optimizer:
     """AdamW or SGD over what is trainable."""
     # Fused: one pass over the weights; on CPU 3.4 (SGD) to 5.4 times (AdamW) faster than the loop over tensors.
-    return make_optimizer(model, config, fused=machine.device.type in ("cpu", "cuda"))
+    optimizer = make_optimizer(model, config, fused=machine.device.type in ("cpu", "cuda"))
+    _begin_momentum(optimizer)
+    return optimizer
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """SGD begins with a momentum of zeros, which gives the step that torch's own beginning gives, to the bit.
+
+    torch's fused SGD makes room for the momentum in its first step, and where that is left out because the gradient is
+    not finite the room stays as it was found: the next step would add whatever lay in memory to the weights.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            if group["momentum"]:
+                for parameter in group["params"]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def make_optimizer(model: nn.Module, config: RunConfig, **how: bool) -> torch.optim.Optimizer:

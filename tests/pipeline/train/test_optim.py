@@ -95,6 +95,28 @@ def test_gradient_that_is_read_late_changes_nothing_and_is_told_with_the_next_lo
     assert updater.read() == []
 
 
+@pytest.mark.parametrize("max_norm", [0.0, 100.0])
+def test_first_step_that_is_left_out_leaves_no_momentum(model, max_norm):
+    """Loss scaling begins too high as a rule. torch's fused SGD then kept as momentum what lay in memory."""
+    updater = Updater(model, parse_config({**CONFIG, "momentum": 0.9, "clip_gradient_norm": max_norm}), CPU)
+    updater.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    plain = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    scraps = [torch.full_like(parameter, torch.nan) for parameter in model.parameters() for _ in range(50)]
+    del scraps  # memory that the optimizer finds
+    updater.add(model(torch.full((1, 3), 1e38)).sum() * 1e38)
+    updater.apply(["a.png"])
+    inputs, wanted = data()
+    for _ in range(2):
+        updater.add(nn.functional.mse_loss(model(inputs), wanted))
+        updater.apply(["b.png"])
+        optimizer.zero_grad()
+        nn.functional.mse_loss(plain(inputs), wanted).backward()
+        optimizer.step()
+    for own, other in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own, other)
+
+
 def test_gradients_that_were_dropped_leave_no_trace(model):
     inputs, wanted = data()
     updater = Updater(model, parse_config(CONFIG), CPU)
