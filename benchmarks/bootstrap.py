@@ -1,6 +1,6 @@
 """Seconds for the paired bootstrap of two detectors, and its agreement with judging a resampled set in full.
 
-    python benchmarks/bootstrap.py [--images 5000] [--classes 80] [--detections 500000] [--resamples 1000]
+    python -m benchmarks.bootstrap [--images 5000] [--classes 80] [--detections 500000] [--resamples 1000]
 
 The other side of the ratio is the same work without stored matches: judging every resampled set in full, measured on
 a few and multiplied.
@@ -11,11 +11,11 @@ import resource
 import time
 
 import numpy as np
-from judged_sets import detect, make_set
 
 from app.pipeline.evaluate.bootstrap import Outcomes, compare_sets, draw_images
 from app.pipeline.evaluate.coco_numbers import evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
+from benchmarks.judged_sets import detect, make_set
 
 
 def main() -> None:

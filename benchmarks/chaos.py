@@ -1,6 +1,6 @@
 """Kill a training, its worker or both again and again, and see whether it ends with the weights of an undisturbed one.
 
-    python benchmarks/chaos.py [--kills 30] [--seed 1]
+    python -m benchmarks.chaos [--kills 30] [--seed 1]
 
 Real processes and SIGKILL at seeded random moments, of a tiny detector that saves after every step, so that many of
 the kills fall into the writing of a checkpoint. Nobody helps: the run must go on by itself after each of them. Prints a

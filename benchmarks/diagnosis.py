@@ -1,6 +1,6 @@
 """Seconds to say why detections are wrong, each part beside the plain way to the same numbers.
 
-    python benchmarks/diagnosis.py [--images 1000] [--boxes 100] [--classes 3] [--rounds 5]
+    python -m benchmarks.diagnosis [--images 1000] [--boxes 100] [--classes 3] [--rounds 5]
 
 ours               the other side
 error budget       one run of pycocotools at IoU .5, which gives AP50 alone: no kinds, no prices. tidecv, which prices
@@ -22,8 +22,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from evaluation import rows_of
-from judged_sets import SIZE_PX, detect, make_set
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -32,6 +30,8 @@ from app.pipeline.evaluate.confusion import confuse
 from app.pipeline.evaluate.curves import ThresholdCurve
 from app.pipeline.evaluate.error_budget import spend_errors
 from app.pipeline.evaluate.matching import box_ious, count_errors, match_columns
+from benchmarks.evaluation import rows_of
+from benchmarks.judged_sets import SIZE_PX, detect, make_set
 
 try:
     import tidecv

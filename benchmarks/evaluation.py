@@ -1,7 +1,7 @@
 """Seconds to judge stored predictions, against pycocotools, faster-coco-eval and torchmetrics, with the deviation.
 
-    python benchmarks/evaluation.py [--rounds 5]            1,000 images, 3 classes, 100,000 detections
-    python benchmarks/evaluation.py --large [--rounds 3]    5,000 images, 80 classes, 500,000 detections
+    python -m benchmarks.evaluation [--rounds 5]            1,000 images, 3 classes, 100,000 detections
+    python -m benchmarks.evaluation --large [--rounds 3]    5,000 images, 80 classes, 500,000 detections
 
 Everybody starts from columns in memory and ends with the twelve figures; ours has besides them per-class figures, F1,
 curves, mean best IoU and the histogram of counts. The rounds take turns. torchmetrics is no dependency: it takes part
@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from faster_coco_eval import COCO as FasterCOCO
 from faster_coco_eval import COCOeval_faster
-from judged_sets import detect, make_set
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -28,6 +27,7 @@ from app.pipeline.evaluate.coco_numbers import evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.confusion import confuse
 from app.pipeline.evaluate.error_budget import spend_errors
+from benchmarks.judged_sets import detect, make_set
 
 try:
     from torchmetrics.detection import MeanAveragePrecision

@@ -1,6 +1,6 @@
 """How much more memory judging stored predictions takes with ten times the images (goal: 1.1x at most, to 5,000).
 
-    python benchmarks/evaluation_memory.py [--images 500 5000] [--boxes 30] [--classes 3] [--uses evaluate audit …]
+    python -m benchmarks.evaluation_memory [--images 500 5000] [--boxes 30] [--classes 3] [--uses evaluate audit …]
 
 Each use case runs in a process of its own, as the command line runs it, and the web process on its threads. MB before
 it opens the project and at its highest, the ratio of that to the first size's, and the growth in bytes a predicted box.

@@ -1,6 +1,6 @@
 """What the version in the widgets' addresses saves: pages of the app in Chromium, with it and without, in turns.
 
-    python benchmarks/page_load.py [--rounds 5]
+    python -m benchmarks.page_load [--rounds 5]
 
 Two apps on one empty project each; a browser that has seen each page once opens them again. Prints requests that
 reached the app and milliseconds until the page's own widget was there: the median and the range of all pages.

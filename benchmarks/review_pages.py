@@ -1,6 +1,6 @@
 """Seconds and memory of opening a set on the Review page, page by page, with few images and with ten times as many.
 
-    python benchmarks/review_pages.py [--images 500 5000] [--predicted 100] [--labelled 20]
+    python -m benchmarks.review_pages [--images 500 5000] [--predicted 100] [--labelled 20]
 
 Each size in a process of its own. All pages of 200 images, worst first, as the browser asks for them; "whole" is the
 same when each page reads all predictions of the set, as it once did. MB are what the process grew by at its highest,
@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from review_sets import make_project
 
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.evaluate.matching import count_errors, match_columns
@@ -26,6 +25,7 @@ from app.services import review, truths
 from app.services.context import Services
 from app.store import predictions
 from app.store.files import Workspace
+from benchmarks.review_sets import make_project
 
 PAGE_SIZE = 200
 SCORE, IOU = 0.5, 0.5

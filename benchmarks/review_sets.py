@@ -4,7 +4,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from judged_sets import SIZE_PX, detect, make_set
 
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth
 from app.pipeline.types import Detections
@@ -13,6 +12,7 @@ from app.services import dataset, projects
 from app.services.context import Services
 from app.store import annotations, categories, images, jobs, predictions, runs
 from app.store.files import Workspace
+from benchmarks.judged_sets import SIZE_PX, detect, make_set
 
 NUM_PICTURES = 16  # files that all images share
 BOXES_PER_LABEL = 14  # as many detections as make_set gives a labelled box

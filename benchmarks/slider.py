@@ -1,6 +1,6 @@
 """Milliseconds that a step of the Review page's sliders takes in Chromium: matching, counting and drawing.
 
-    python benchmarks/slider.py [--images 1000] [--predicted 100] [--labelled 20] [--steps 40]
+    python -m benchmarks.slider [--images 1000] [--predicted 100] [--labelled 20] [--steps 40]
 
 Moves each slider to and fro on a made-up set and reads what the page measures of its own work (data-frame-ms): until
 the images in sight and the counts have followed. The second figure is until all images have, out of sight too.
@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
-from review_sets import make_project
+
+from benchmarks.review_sets import make_project
 
 ROOT = Path(__file__).resolve().parents[1]
 # Steps of a slider as a person makes them: the next one when the frame of the last was shown.
