@@ -137,7 +137,7 @@ def _evaluate_one(services: Services, slug: str, values: argparse.Namespace, lin
     }
     if values.results is not None:
         line.show_part("Writing the predictions", guess_s(services, slug, set_id, RESULTS_S))
-        review.write_results(services, slug, set_id, values.results)
+        review.export_results(services, slug, set_id, values.results)
         answer["left_out_images"] = review.images_left_out(services, slug, set_id)
     line.show_part("Pricing the errors", guess_s(services, slug, set_id, BUDGET_S))
     beyond = {name: result[name] for name in ("mean_best_iou", "count_difference")}

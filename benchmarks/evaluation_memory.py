@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 LABELLED = 4  # boxes of an image, on average
-USES = ("evaluate", "diagnose", "images", "audit", "compare")
+USES = ("evaluate", "diagnose", "images", "audit", "results", "compare")
 
 
 def main() -> None:
@@ -99,6 +99,8 @@ def run(use: str, folder: str, slug: str) -> None:
     elif use == "audit":
         auditing.audit_sets(services, slug, [first.id])
         auditing.judge_again(services, slug, [first.id])
+    elif use == "results":
+        review.export_results(services, slug, first.id, Path(folder) / "results.json")
     else:
         pair_figures.judge_pair(services, slug, first, second)
     print(json.dumps({"started": started, "highest": highest_mb(), "seconds": time.monotonic() - began}))

@@ -76,7 +76,7 @@ class AuditedLabels:
 class Audit:
     """Suspects, with the detections of at least the smallest score and the labels that they name.
 
-    place: int64 [D], where a detection stands among all those of its image. annotation_ids: int64 [M]. set_ids,
+    place: int32 [D], where a detection stands among all those of its image. annotation_ids: int64 [M]. set_ids,
     is_seen: as in AuditedLabels.
     """
 
@@ -98,7 +98,7 @@ class Audit:
             truth=labels.now,
             annotation_ids=labels.annotation_ids,
             detections=detections,
-            place=position_in_image(labels.detections.image_index)[sure],
+            place=position_in_image(labels.detections.image_index)[sure].astype(np.int32),
             set_ids=labels.set_ids,
             is_seen=labels.is_seen,
             suspects=find_suspects(labels.now, detections, min_score),

@@ -109,7 +109,7 @@ def _weights(job: JobContext) -> dict[str, Any]:
 
 def _results(job: JobContext) -> dict[str, Any]:
     target = job.files.exports / job.payload["name"]
-    detections = review.write_results(Services(job.workspace), job.slug, int(job.payload["set_id"]), target)
+    detections = review.export_results(Services(job.workspace), job.slug, int(job.payload["set_id"]), target)
     return {"files": [target.name], "detections": detections}
 
 

@@ -1,10 +1,10 @@
 """Looking through predictions against the ground truth: which exist, what they are worth, image by image, as a file."""
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -357,37 +357,45 @@ def set_name(record: PredictionSet, checkpoint: Checkpoint) -> str:
     return checkpoint_name(checkpoint) + ("" if is_plain else f", {VIEW_TITLES[record.test_time_augmentation]}")
 
 
-def coco_results(services: Services, slug: str, set_id: int) -> list[dict[str, Any]]:
+def coco_results(services: Services, slug: str, set_id: int) -> Iterator[dict[str, Any]]:
     """All predictions of a set in COCO's results format, under the ids that the exported labels of its split have.
 
-    Images that have left the split since the run began are left out; :func:`images_left_out` counts them.
+    Images that have left the split since the run began are left out; :func:`images_left_out` counts them. Some hundred
+    images are read at a time. Raises NotFound when the first is asked for.
     """
-    judged = judge(services, slug, set_id)
-    image_ids = label_export.coco_image_ids(services, slug, judged.record.split)
-    categories = judged.snapshot.categories
-    results = []
-    for image_id, found in sorted(predictions.read_detections(services.database(slug), set_id).items()):
+    database = services.database(slug)
+    record = predictions.get_set(database, set_id)
+    image_ids = label_export.coco_image_ids(services, slug, record.split)
+    categories = load_truth(services, slug, record.run_id).categories
+    for image_id, found in predictions.iterate_detections(database, set_id):
         if image_id not in image_ids:
             continue
         boxes = found.boxes.astype(np.float64)
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-        results += [
-            {"image_id": image_ids[image_id], "category_id": categories.id_of(label), "bbox": box, "score": score}
-            for box, score, label in zip(xywh.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-        ]
-    return results
+        for box, score, label in zip(xywh.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
+            category_id = categories.id_of(label)
+            yield {"image_id": image_ids[image_id], "category_id": category_id, "bbox": box, "score": score}
 
 
 def images_left_out(services: Services, slug: str, set_id: int) -> int:
     """How many judged images have left the split since the run began: results cannot name them any more."""
-    judged = judge(services, slug, set_id)
-    image_ids = label_export.coco_image_ids(services, slug, judged.record.split)
-    return len(set(predictions.list_image_ids(services.database(slug), set_id)) - image_ids.keys())
+    database = services.database(slug)
+    image_ids = label_export.coco_image_ids(services, slug, predictions.get_set(database, set_id).split)
+    return len(set(predictions.list_image_ids(database, set_id)) - image_ids.keys())
 
 
-def write_results(services: Services, slug: str, set_id: int, path: Path) -> int:
-    """Write :func:`coco_results` as JSON to ``path``, whole or not at all; returns how many detections."""
-    results = coco_results(services, slug, set_id)
-    with replacing(path) as temporary:
-        temporary.write_bytes(orjson.dumps(results))
-    return len(results)
+def write_results(services: Services, slug: str, set_id: int, file: BinaryIO) -> int:
+    """Write :func:`coco_results` as JSON, a detection a line; returns how many."""
+    count = 0
+    for result in coco_results(services, slug, set_id):
+        file.write(b",\n" if count else b"[\n")
+        file.write(orjson.dumps(result))
+        count += 1
+    file.write(b"\n]\n" if count else b"[]\n")
+    return count
+
+
+def export_results(services: Services, slug: str, set_id: int, path: Path) -> int:
+    """:func:`write_results` to ``path``, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        return write_results(services, slug, set_id, file)

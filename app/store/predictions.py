@@ -6,7 +6,7 @@ Every score is kept; thresholds belong to whoever reads.
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -112,6 +112,13 @@ def read_detections(
     """Detections by image id: of all images of the set, or of those in ``image_ids`` that it has."""
     with database.read() as db:
         return _of_images(db, set_id, _image_ids(db, set_id) if image_ids is None else image_ids)
+
+
+def iterate_detections(database: ProjectDatabase, set_id: int) -> Iterator[tuple[int, Detections]]:
+    """Image ids, in order, with their detections: one consistent view, of which some hundred images are in memory."""
+    with database.read() as db:
+        for part in _parts(_image_ids(db, set_id)):
+            yield from sorted(_of_images(db, set_id, part).items())
 
 
 def count_detections(database: ProjectDatabase, set_id: int) -> int:

@@ -154,7 +154,7 @@ def test_images_that_left_the_split_are_counted(project):
 
 def test_results_file_is_judged_the_same_against_the_exported_labels(project, tmp_path, capsys):
     path = tmp_path / "results.json"
-    assert review.write_results(project.services, project.slug, project.set_ids[0], path) > 0
+    assert review.export_results(project.services, project.slug, project.set_ids[0], path) > 0
     document = label_export.coco_documents(project.services, project.slug)["valid"]
     (tmp_path / "labels.json").write_text(json.dumps(document))
     labelled = COCO(str(tmp_path / "labels.json"))
@@ -167,10 +167,10 @@ def test_results_file_is_judged_the_same_against_the_exported_labels(project, tm
 
 
 def test_results_leave_out_images_that_left_the_split(project):
-    before = review.coco_results(project.services, project.slug, project.set_ids[0])
+    before = list(review.coco_results(project.services, project.slug, project.set_ids[0]))
     with project.services.database(project.slug).write() as db:
         images.set_split(db, project.image_ids["valid"][0], "train")
-    after = review.coco_results(project.services, project.slug, project.set_ids[0])
+    after = list(review.coco_results(project.services, project.slug, project.set_ids[0]))
     assert {item["image_id"] for item in before} - {item["image_id"] for item in after} == {100}
 
 

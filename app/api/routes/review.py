@@ -1,9 +1,12 @@
 """Routes of the Review page: stored predictions, their figures, images with errors."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, Literal
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from app.api.json_answer import json_answer
@@ -12,6 +15,7 @@ from app.services import review
 from app.services.context import Services
 
 Split = Literal["train", "valid", "test"]
+PIECE = 1 << 20  # bytes of a download that are in memory
 
 
 class PredictBody(BaseModel):
@@ -61,6 +65,16 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/prediction-sets/{set_id}/results")
     def results(slug: str, set_id: int) -> Response:
         headers = {"Content-Disposition": f'attachment; filename="{slug}-predictions-{set_id}.json"'}
-        return json_answer(review.coco_results(services, slug, set_id), headers)
+        file = TemporaryFile()  # noqa: SIM115 (open until it is sent, which is after this function)
+        review.write_results(services, slug, set_id, file)  # first all of it: an error could not be told any more
+        return StreamingResponse(_in_pieces(file), media_type="application/json", headers=headers)
 
     return router
+
+
+def _in_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """All of it from the beginning; then it is closed."""
+    with file:
+        file.seek(0)
+        while piece := file.read(PIECE):
+            yield piece

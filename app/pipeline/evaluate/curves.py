@@ -38,13 +38,18 @@ class ThresholdCurve:
         """As :meth:`from_outcomes`, of detections by falling score."""
         is_last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]
         tp = np.cumsum(is_true_positive, dtype=np.int32)[is_last]
-        seen = np.arange(1, len(scores) + 1, dtype=np.int32)[is_last]
-        return cls(scores[is_last], tp, seen - tp, num_truth)
+        fp = np.arange(1, len(scores) + 1, dtype=np.int32)[is_last]
+        fp -= tp
+        return cls(scores[is_last], tp, fp, num_truth)
 
     @property
     def f1(self) -> np.ndarray:
-        """F1 = 2 TP / (2 TP + FP + FN), float64 [S]."""
-        return 2 * self.tp / np.maximum(self.tp + self.fp + self.num_truth, 1)
+        """F1 = 2 TP / (2 TP + FP + FN), float64 [S]; made in place, since there are as many as detections."""
+        counted = self.tp + self.fp
+        counted += self.num_truth
+        f1 = 2.0 * self.tp
+        f1 /= np.maximum(counted, 1, out=counted)
+        return f1
 
     def best(self) -> BestF1:
         """The highest F1; among equals the highest threshold. 0 at threshold 0 when nothing was detected."""

@@ -78,10 +78,11 @@ class MemberColumns(Columns):
         lengths = np.array([len(each) for each in found], np.int64)
         image = np.repeat(np.repeat(np.arange(len(pictures)), len(members)), lengths)
         member = np.repeat(np.tile(np.arange(len(members), dtype=np.int32), len(pictures)), lengths)
-        pixels = _joined([each.boxes for each in found], np.zeros((0, 4)))
+        boxes = _joined([each.boxes for each in found], np.zeros((0, 4)))
         scores = _joined([each.scores for each in found], np.zeros(0))
         labels = _joined([each.labels for each in found], np.zeros(0)).astype(np.int32)
-        boxes = np.clip(pixels / np.tile(sizes, 2)[image], 0, 1)
+        boxes /= np.tile(sizes, 2)[image]
+        np.clip(boxes, 0, 1, out=boxes)
         keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (scores > 0)
         first = np.concatenate([[0], np.cumsum(np.bincount(image[keep], minlength=len(pictures)))])
         return cls(first, boxes[keep], scores[keep], labels[keep], sizes, member[keep], len(members))

@@ -19,7 +19,8 @@ WBF, NMS, SOFT_NMS, NMW = range(4)
 AVERAGE, MAXIMUM, BOX_AND_MODEL, ABSENT_AWARE = range(4)
 SOFT_NMS_SIGMA = 0.5
 SOFT_NMS_SMALLEST_SCORE = 0.001
-_RUN = 16  # that many are sorted by insertion, longer lists by merging
+_RUN = 64  # that many are sorted by counting, longer lists by merging
+_OUTSIDE = 2.0  # of the image
 
 
 @kept_on_disk
@@ -116,13 +117,20 @@ def _order_by_label(
 @compiled
 def _sort_falling(order: np.ndarray, begin: int, end: int, scores: np.ndarray, scratch: np.ndarray) -> None:
     """Sort ``order[begin:end]`` by falling score; equal ones keep their order."""
+    run, keys = np.empty(_RUN, np.int64), np.empty(_RUN, np.float64)
     for low in range(begin, end, _RUN):
-        for place in range(low + 1, min(low + _RUN, end)):
-            row = order[place]
-            while place > low and scores[order[place - 1]] < scores[row]:
-                order[place] = order[place - 1]
-                place -= 1
-            order[place] = row
+        length = min(_RUN, end - low)
+        for place in range(length):
+            run[place] = order[low + place]
+            keys[place] = scores[run[place]]
+            order[low + place] = -1
+        for place in range(length):
+            rank, key = low, keys[place]
+            for other in range(length):  # without branches, so that the compiler makes vectors of it
+                rank += keys[other] > key
+            while order[rank] >= 0:  # taken by an equal one
+                rank += 1
+            order[rank] = run[place]
     width = _RUN
     while width < end - begin:
         for low in range(begin, end - width, 2 * width):
@@ -173,12 +181,8 @@ def _area(box: np.ndarray) -> float:
 
 @compiled
 def _iou(first: np.ndarray, first_area: float, second: np.ndarray, second_area: float) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    if width <= 0:
-        return 0.0
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    if height <= 0:
-        return 0.0
+    width = max(min(first[2], second[2]) - max(first[0], second[0]), 0.0)
+    height = max(min(first[3], second[3]) - max(first[1], second[1]), 0.0)
     intersection = width * height
     return intersection / (first_area + second_area - intersection)
 
@@ -328,21 +332,54 @@ def _suppress(
     out_scores: np.ndarray,
 ) -> int:
     """Non-maximum suppression of a group: a box stays unless it overlaps one that stayed before it."""
-    areas = np.empty(len(rows), np.float64)
-    made = 0
-    for row in rows:
-        area = _area(boxes[row])
-        is_free = True
-        for kept in range(made):
-            if _iou(out_boxes[kept], areas[kept], boxes[row], area) > iou_threshold:
-                is_free = False
-                break
-        if is_free:
-            out_boxes[made] = boxes[row]
-            out_scores[made] = scores[row]
-            areas[made] = area
-            made += 1
+    length, made = len(rows), 0
+    corners, areas = _in_columns(rows, boxes)
+    shared, is_free = np.empty(length, np.float64), np.ones(length, np.bool_)
+    for place in range(length):
+        if not is_free[place]:
+            continue
+        for side in range(4):
+            out_boxes[made, side] = corners[side, place]
+        out_scores[made] = scores[rows[place]]
+        made += 1
+        _intersect(corners, place, shared)
+        for other in range(length):
+            is_free[other] &= shared[other] / (areas[place] + areas[other] - shared[other]) <= iou_threshold
     return made
+
+
+@compiled
+def _in_columns(rows: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The corners [4, N] of some rows, each side in a column of its own, and their areas [N]."""
+    corners, areas = np.empty((4, len(rows)), np.float64), np.empty(len(rows), np.float64)
+    for place in range(len(rows)):
+        for side in range(4):
+            corners[side, place] = boxes[rows[place], side]
+        areas[place] = _area(boxes[rows[place]])
+    return corners, areas
+
+
+@compiled
+def _intersect(corners: np.ndarray, place: int, shared: np.ndarray) -> None:
+    """The area that each box has in common with one of them; without branches, so that it is compiled to vectors."""
+    x1, y1, x2, y2 = corners[0, place], corners[1, place], corners[2, place], corners[3, place]
+    for other in range(len(shared)):
+        width = max(min(x2, corners[2, other]) - max(x1, corners[0, other]), 0.0)
+        height = max(min(y2, corners[3, other]) - max(y1, corners[1, other]), 0.0)
+        shared[other] = width * height
+
+
+@compiled
+def _highest(values: np.ndarray) -> int:
+    """Where the first of the highest is; one of them at least is not negative."""
+    bits = values.view(np.int64)  # in the same order, and only of integers does the compiler make vectors here
+    highest = bits[0]
+    for place in range(len(bits)):
+        highest = max(highest, bits[place])
+    place = 0
+    while bits[place] != highest:
+        place += 1
+    return place
 
 
 @compiled
@@ -351,33 +388,27 @@ def _suppress_softly(
 ) -> int:
     """Gaussian soft-NMS of a group (Bodla et al. 2017, eq. 6): s becomes s exp(-IoU² / sigma) for each better box."""
     length = len(rows)
-    areas, value, shared = np.empty(length, np.float64), np.empty(length, np.float64), np.empty(length, np.float64)
-    corners = np.empty((4, length), np.float64)
-    for place in range(length):
+    corners, areas = _in_columns(rows, boxes)
+    value, shared, near = scores[rows], np.empty(length, np.float64), np.empty(length, np.int64)
+    for made in range(length):
+        best = _highest(value)
+        if value[best] < SOFT_NMS_SMALLEST_SCORE:
+            return made
         for side in range(4):
-            corners[side, place] = boxes[rows[place], side]
-        areas[place] = _area(boxes[rows[place]])
-        value[place] = scores[rows[place]]
-    made = best = 0  # sorted: the first is the best
-    while length and value[best] >= SOFT_NMS_SMALLEST_SCORE:
-        box, area = boxes[rows[best]], areas[best]
-        x1, y1, x2, y2 = box
-        out_boxes[made] = box
+            out_boxes[made, side] = corners[side, best]
         out_scores[made] = value[best]
-        made += 1
         value[best] = -1.0
-        for place in range(length):  # without branches, so that the compiler makes vectors of it
-            width = max(min(x2, corners[2, place]) - max(x1, corners[0, place]), 0.0)
-            height = max(min(y2, corners[3, place]) - max(y1, corners[1, place]), 0.0)
-            shared[place] = width * height
-        highest = 0.0
-        for place in range(length):
-            if shared[place] > 0:
-                overlap = shared[place] / (area + areas[place] - shared[place])
-                value[place] *= np.exp(-(overlap * overlap) / SOFT_NMS_SIGMA)
-            if value[place] > highest:
-                best, highest = place, value[place]
-    return made
+        _intersect(corners, best, shared)
+        corners[0, best] = _OUTSIDE  # so that nothing overlaps it from now on
+        shared[best] = 0.0
+        num_near = 0
+        for place in range(length):  # few overlap, and exp takes long
+            near[num_near] = place
+            num_near += shared[place] > 0
+        for place in near[:num_near]:
+            overlap = shared[place] / (areas[best] + areas[place] - shared[place])
+            value[place] *= np.exp(-(overlap * overlap) / SOFT_NMS_SIGMA)
+    return length
 
 
 def warm_up() -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import ensemble_boxes
 import numpy as np
 import pytest
+from ensemble_boxes.ensemble_boxes_nms import cpu_soft_nms_float
 
 from app.pipeline.ensemble import CONF_TYPES, METHODS, FusionOptions, fuse_columns
 from app.pipeline.fusion import kernels
@@ -144,37 +145,73 @@ def test_long_lists_are_merged_in_order():
     assert_as_library(columns, FusionOptions())
 
 
+@pytest.mark.parametrize("num_boxes", [40, 300])
+def test_of_equal_scores_nms_takes_the_last_box_first(num_boxes):
+    columns = make_columns(9, num_boxes=num_boxes, decimals=1, num_classes=1)
+    options = FusionOptions(method="nms", iou_threshold=0.4)
+    fused = fuse_columns(columns, options)
+    for image in range(columns.num_images):
+        rows = np.arange(columns.first[image], columns.first[image + 1])[::-1]
+        left, kept = rows[np.argsort(-columns.scores[rows], kind="stable")].tolist(), []
+        while left:
+            kept.append(left.pop(0))
+            overlap = box_iou(columns.boxes[kept[-1]], columns.boxes[left])
+            left = [row for row, value in zip(left, overlap, strict=True) if value <= options.iou_threshold]
+        np.testing.assert_array_equal(image_of(fused, image)[0], columns.boxes[kept])
+
+
+def box_iou(box, others):
+    corner = np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])
+    shared = np.prod(np.clip(corner, 0, None), axis=1)
+    return shared / (np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1) - shared)
+
+
 def soft_nms_by_hand(boxes, scores, labels):
-    """Bodla et al. 2017, eq. 6, as one would write it down."""
+    """Bodla et al. 2017, eq. 6, as one would write it down; of equal scores the last row comes first."""
     scores, found = scores.copy(), []
-    left = list(range(len(scores)))
-    while left:
-        best = max(left, key=lambda row: scores[row])
+    left = np.arange(len(scores))[::-1]
+    while len(left):
+        best = left[np.argmax(scores[left])]
         if scores[best] < 0.001:
             break
-        left.remove(best)
+        left = left[left != best]
         found.append((labels[best], scores[best], *boxes[best]))
-        for row in left:
-            if labels[row] == labels[best]:
-                corner = np.minimum(boxes[row, 2:], boxes[best, 2:]) - np.maximum(boxes[row, :2], boxes[best, :2])
-                shared = np.prod(np.clip(corner, 0, None))
-                areas = [np.prod(boxes[index, 2:] - boxes[index, :2]) for index in (row, best)]
-                scores[row] *= np.exp(-((shared / (sum(areas) - shared)) ** 2) / 0.5)
+        of_label = left[labels[left] == labels[best]]
+        scores[of_label] *= np.exp(-(box_iou(boxes[best], boxes[of_label]) ** 2) / 0.5)
     return np.array(found)
 
 
-def test_soft_nms_keeps_the_boxes_of_the_library_and_gives_the_lowered_scores():
-    """No bits: the library gives back the scores from before, and exp differs by a last digit between compilers."""
-    columns = make_columns(7)
+@pytest.mark.parametrize(("num_boxes", "decimals"), [(40, None), (40, 1), (300, 1)])
+def test_soft_nms_lowers_scores_as_written_down(num_boxes, decimals):
+    """No bits: exp differs by a last digit between compilers."""
+    columns = make_columns(7, num_images=3, num_boxes=num_boxes, decimals=decimals)
     fused = fuse_columns(columns, FusionOptions(method="soft_nms"))
     for image in range(columns.num_images):
         boxes, scores, labels = image_of(fused, image)
-        rows = slice(columns.first[image], columns.first[image + 1])
-        wanted = soft_nms_by_hand(columns.boxes[rows], columns.scores[rows], columns.labels[rows])
+        wanted = soft_nms_by_hand(*image_of(columns, image))
+        wanted = wanted[np.lexsort((wanted[:, 0], -wanted[:, 1]))]
         np.testing.assert_allclose(np.column_stack([labels, scores, boxes]), wanted, rtol=1e-12)
+
+
+def test_soft_nms_keeps_the_boxes_of_the_library_with_the_scores_that_it_leaves_behind():
+    """It gives back the scores from before, but has lowered those of the array that it was given."""
+    columns = make_columns(7)
+    fused = fuse_columns(columns, FusionOptions(method="soft_nms"))
+    for image in range(columns.num_images):
+        boxes, scores, labels = image_of(columns, image)
+        wanted = []
+        for label in np.unique(labels):
+            lowered, own = scores[labels == label], boxes[labels == label]
+            kept = cpu_soft_nms_float(own, lowered, Nt=None, sigma=0.5, thresh=0.001, method=2)
+            lowered = lowered[lowered > 0.001]
+            wanted.append(np.column_stack([np.full(len(kept), label), lowered, own[kept]]))
+        wanted = np.concatenate(wanted)
         kept = by_library(columns, image, FusionOptions(method="soft_nms"))
+        boxes, scores, labels = image_of(fused, image)
         assert table(boxes, 0 * scores, labels).tobytes() == table(kept[0], 0 * kept[1], kept[2]).tobytes()
-        assert (np.sort(scores) < np.sort(kept[1])).any()
+        found = np.column_stack([labels, scores, boxes])[np.lexsort((-scores, labels))]
+        np.testing.assert_array_equal(np.delete(found, 1, axis=1), np.delete(wanted, 1, axis=1))
+        np.testing.assert_allclose(found[:, 1], wanted[:, 1], rtol=1e-12)
 
 
 def test_what_is_compiled_beforehand_serves_every_call():
