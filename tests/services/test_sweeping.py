@@ -112,6 +112,19 @@ def test_everything_kept_and_two_soups_stand_in_one_table(project):
     assert again == swept
 
 
+def test_what_is_left_goes_by_the_pace_behind_the_first_images(project, monkeypatch):
+    """Before them the model is loaded, which may take longer than all the images."""
+    now = [100.0]
+    monkeypatch.setattr(sweep_handler.time, "monotonic", lambda: now[0])
+    whole = sweep_handler._Whole(InlineJob(project, {}), 20)
+    step = Step("predict", "epoch-4.pt", "Predicting", 10, "off")
+    context = whole.context_of(step)
+    for seconds, done in ((30.0, 1), (0.5, 2), (0.5, 3)):
+        now[0] += seconds
+        context.emit(Progress(done, 10))
+    assert [told[3] for told in project.services.told] == [None, None, 9.0, 8.5]
+
+
 @pytest.fixture
 def predicted(monkeypatch):
     """How many images each time that a model really predicted."""
