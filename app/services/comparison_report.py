@@ -21,6 +21,8 @@ from app.services.run_notes import PARTS
 from app.store.files import replacing
 
 SUFFIXES = (".html", ".md")
+_LONG_WORD = 20  # letters; longer ones are broken behind such marks, or anywhere
+_PIECE = re.compile(r"[^-_./]{1,12}[-_./]*|[-_./]+")
 _NEGATIVE = re.compile(r"(?<![\w.-])-(?=\d+\.\d{3}(?!\d))")  # a figure below zero, as figures are written here
 
 
@@ -141,10 +143,9 @@ def to_markdown(blocks: list[Block]) -> str:
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#1a232e;max-width:760px;margin:32px auto;padding:0 16px;"
-    "overflow-wrap:anywhere}"  # names may be long, and without a space
+    "overflow-wrap:break-word}"
     "table{border-collapse:collapse}td,th{border-bottom:1px solid #d9dee4;padding:4px 12px 4px 0;text-align:left;"
-    "vertical-align:top;min-width:4.5em}td:first-child{min-width:7em}p{white-space:pre-line}"
-    "svg{max-width:100%;height:auto}figure{margin:0}"
+    "vertical-align:top}p{white-space:pre-line}svg{max-width:100%;height:auto}figure{margin:0}"
 )
 
 
@@ -155,11 +156,20 @@ def _block_as_html(block: Block) -> str:
         return f"<p>{escape(block.text)}</p>"
     if isinstance(block, Figure):
         return f"<figure>{block.svg}</figure>"
-    heads = "".join(f"<th>{escape(head)}</th>" for head in block.heads)
+    heads = "".join(f"<th>{_breakable(head)}</th>" for head in block.heads)
     rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(_with_minus(cell))}</td>' for cell in row)}</tr>\n" for row in block.rows
+        f"<tr>{''.join(f'<td>{_breakable(_with_minus(cell))}</td>' for cell in row)}</tr>\n" for row in block.rows
     )
     return f"<table>\n<tr>{heads}</tr>\n{rows}</table>"
+
+
+def _breakable(text: str) -> str:
+    """Text for a cell: a word that would make its column too wide, such as a name without a space, may go on below."""
+    return " ".join("<wbr>".join(map(escape, _pieces(word))) for word in text.split(" "))
+
+
+def _pieces(word: str) -> list[str]:
+    return [word] if len(word) <= _LONG_WORD else _PIECE.findall(word)
 
 
 def _block_as_markdown(block: Block) -> str:

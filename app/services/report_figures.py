@@ -12,7 +12,7 @@ from unicodedata import east_asian_width
 WIDTH_PX, HEIGHT_PX = 640, 280
 ROW_PX = 34
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 44
-_NAMES = 140  # pixels at the left where rows have names
+_NAMES = 160  # pixels at the left where rows have names
 _LEGEND = 20  # pixels below the title where two are told apart
 _COLORS = ("#0072b2", "#d55e00", "#7b8794")
 _NOISE = 2  # the place of gray
