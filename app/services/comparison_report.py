@@ -145,7 +145,7 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#1a232e;max-width:760px;margin:32px auto;padding:0 16px;"
     "overflow-wrap:break-word}"
     "table{border-collapse:collapse}td,th{border-bottom:1px solid #d9dee4;padding:4px 12px 4px 0;text-align:left;"
-    "vertical-align:top}p{white-space:pre-line}svg{max-width:100%;height:auto}figure{margin:0}"
+    "vertical-align:top}td:first-child{min-width:8em}p{white-space:pre-line}svg{max-width:100%;height:auto}figure{margin:0}"
 )
 
 
