@@ -3,6 +3,7 @@
 What the report says is made once, as blocks; each format writes the blocks in its own way.
 """
 
+import re
 from base64 import b64encode
 from dataclasses import dataclass
 from html import escape
@@ -20,6 +21,9 @@ from app.services.run_notes import PARTS
 from app.store.files import replacing
 
 SUFFIXES = (".html", ".md")
+_LONG_WORD = 20  # letters; longer ones are broken behind such marks, or anywhere
+_PIECE = re.compile(r"[^-_./]{1,12}[-_./]*|[-_./]+")
+_NEGATIVE = re.compile(r"(?<![\w.-])-(?=\d+\.\d{3}(?!\d))")  # a figure below zero, as figures are written here
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,10 @@ def render(comparison: dict[str, Any], project: str, suffix: str) -> str:
 
 def compose(comparison: dict[str, Any], project: str) -> list[Block]:
     """The report's blocks, from the verdict down to the notes."""
-    names = tuple(f"{item['name']} ({item['run']})" for item in comparison["runs"])
+    names = _names(comparison["runs"])
     blocks: list[Block] = [
         Heading(1, f"{names[0]} and {names[1]}"),
-        Paragraph(comparison["verdict"]),
+        Paragraph(_with_minus(comparison["verdict"])),
         Paragraph(_about(comparison, project)),
         Heading(2, "Figures"),
         _figures_table(comparison, names),
@@ -108,6 +112,20 @@ def compose(comparison: dict[str, Any], project: str) -> list[Block]:
     return blocks
 
 
+def _names(sides: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What the sides are called; those of one name also by what tells them apart."""
+    names = tuple(item["name"] for item in sides)
+    if len(set(names)) == len(names):
+        return names
+    key = "run" if len({item["run"] for item in sides}) == len(names) else "set"
+    return tuple(f"{item['name']} ({key} {item[key]})" for item in sides)
+
+
+def _with_minus(text: str) -> str:
+    """Text whose negative figures have a minus in place of the hyphen that commands print."""
+    return _NEGATIVE.sub("−", text)
+
+
 def to_html(blocks: list[Block]) -> str:
     """One self-contained page."""
     title = next(block.text for block in blocks if isinstance(block, Heading))
@@ -124,9 +142,10 @@ def to_markdown(blocks: list[Block]) -> str:
 
 
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;color:#1a232e;max-width:760px;margin:32px auto;padding:0 16px}"
+    "body{font:15px/1.5 system-ui,sans-serif;color:#1a232e;max-width:760px;margin:32px auto;padding:0 16px;"
+    "overflow-wrap:break-word}"
     "table{border-collapse:collapse}td,th{border-bottom:1px solid #d9dee4;padding:4px 12px 4px 0;text-align:left;"
-    "vertical-align:top;overflow-wrap:break-word}td:first-child{white-space:nowrap}p{white-space:pre-line}svg{max-width:100%;height:auto}figure{margin:0}"
+    "vertical-align:top}td:first-child{min-width:8em}p{white-space:pre-line}svg{max-width:100%;height:auto}figure{margin:0}"
 )
 
 
@@ -137,9 +156,20 @@ def _block_as_html(block: Block) -> str:
         return f"<p>{escape(block.text)}</p>"
     if isinstance(block, Figure):
         return f"<figure>{block.svg}</figure>"
-    heads = "".join(f"<th>{escape(head)}</th>" for head in block.heads)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in block.rows)
+    heads = "".join(f"<th>{_breakable(head)}</th>" for head in block.heads)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{_breakable(_with_minus(cell))}</td>' for cell in row)}</tr>\n" for row in block.rows
+    )
     return f"<table>\n<tr>{heads}</tr>\n{rows}</table>"
+
+
+def _breakable(text: str) -> str:
+    """Text for a cell: a word that would make its column too wide, such as a name without a space, may go on below."""
+    return " ".join("<wbr>".join(map(escape, _pieces(word))) for word in text.split(" "))
+
+
+def _pieces(word: str) -> list[str]:
+    return [word] if len(word) <= _LONG_WORD else _PIECE.findall(word)
 
 
 def _block_as_markdown(block: Block) -> str:
@@ -149,8 +179,9 @@ def _block_as_markdown(block: Block) -> str:
         return "  \n".join(_plain(line) for line in block.text.splitlines())
     if isinstance(block, Figure):
         return f"![{_plain(block.title)}](data:image/svg+xml;base64,{b64encode(block.svg.encode()).decode()})"
-    lines = [block.heads, ("---",) * len(block.heads), *block.rows]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+    rows = [[_plain(_with_minus(cell)) for cell in row] for row in block.rows]
+    lines = [[_plain(head) for head in block.heads], ["---"] * len(block.heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _plain(text: str) -> str:

@@ -5,13 +5,15 @@ differ without color too. What is within the noise is gray.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
+from unicodedata import east_asian_width
 
 WIDTH_PX, HEIGHT_PX = 640, 280
 ROW_PX = 34
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 44
-_NAMES = 140  # pixels at the left where rows have names
+_NAMES = 160  # pixels at the left where rows have names
+_LEGEND = 20  # pixels below the title where two are told apart
 _COLORS = ("#0072b2", "#d55e00", "#7b8794")
 _NOISE = 2  # the place of gray
 _TEXT, _GRID = "#1a232e", "#d9dee4"
@@ -38,7 +40,7 @@ def draw_lines(title: str, x_title: str, y_title: str, series: Sequence[Series])
         parts.append(f'<polyline points="{points}" fill="none" stroke="{_COLORS[number]}" stroke-width="2"{dash}/>')
         parts += [_dot(place(x, y), number) for x, y in zip(xs, ys, strict=True)] if len(xs) < 60 else []
     parts.append(_text(WIDTH_PX / 2, HEIGHT_PX - 8, x_title, "middle"))
-    return _frame(f"{title}: {y_title}", parts + _legend([name for name, _, _ in series]), HEIGHT_PX)
+    return _frame(f"{title}: {y_title}", parts + _legend([name for name, _, _ in series], _line_sample), HEIGHT_PX)
 
 
 def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]]) -> str:
@@ -50,34 +52,31 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]]) 
     for tick in sorted({sign * tick for tick in _ticks(reach, 3) for sign in (-1, 1)}):
         at = _across(tick, -reach, reach, _NAMES)
         parts += [_line(at, _TOP, at, height - _BOTTOM, _GRID)] if tick else []
-        parts.append(_text(at, height - _BOTTOM + 18, f"{tick:+g}" if tick else "0", "middle"))
+        parts.append(_text(at, height - _BOTTOM + 18, f"{tick:+g}".replace("-", "−") if tick else "0", "middle"))
     for number, (name, difference, low, high) in enumerate(rows):
         y = _TOP + ROW_PX * (number + 0.5)
         begin, end = (_across(value, -reach, reach, _NAMES) for value in (low, high))
         color = _NOISE if low <= 0 <= high else int(difference > 0)
         parts.append(_line(begin, y, end, y, _COLORS[color], 3))
         parts.append(_dot(f"{_across(difference, -reach, reach, _NAMES):.1f},{y:.1f}", color, 5))
-        parts.append(_text(_NAMES - 8, y + 4, name, "end"))
+        parts.append(_text(_NAMES - 8, y + 4, name, "end", _NAMES - 16))
     return _frame(title, parts, height)
 
 
 def draw_bars(title: str, names: tuple[str, str], rows: Sequence[tuple[str, float, float]]) -> str:
     """Name and two values of each row, as a pair of bars from 0."""
     reach = max((value for _, *values in rows for value in values), default=0.0) * 1.15 or 1.0
-    left, height = _NAMES, _TOP + ROW_PX * len(rows) + 16
+    left, begin = _NAMES, _TOP + _LEGEND
     parts = []
     for number, (name, *values) in enumerate(rows):
-        top = _TOP + ROW_PX * number + 4
-        parts.append(_text(left - 8, top + ROW_PX / 2, name, "end"))
+        top = begin + ROW_PX * number + 4
+        parts.append(_text(left - 8, top + ROW_PX / 2, name, "end", left - 16))
         for place, value in enumerate(values):
             width = (WIDTH_PX - left - 60) * value / reach
             y = top + place * 13
-            parts.append(
-                f'<rect x="{left}" y="{y}" width="{width:.1f}" height="11" fill="{_COLORS[place]}"'
-                f' fill-opacity="{1 if place == 0 else 0.75}"/>'
-            )
+            parts.append(_bar(left, y, width, place))
             parts.append(_text(left + width + 6, y + 10, f"{value:.3f}", "start"))
-    return _frame(title, parts + _legend(names), height)
+    return _frame(title, parts + _legend(names, _bar_sample), begin + ROW_PX * len(rows) + 16)
 
 
 def _ticks(end: float, most: int = 6) -> list[float]:
@@ -92,16 +91,24 @@ def _across(value: float, low: float, high: float, left: float = _LEFT) -> float
 
 
 def _down(value: float) -> float:
-    return HEIGHT_PX - _BOTTOM - (HEIGHT_PX - _TOP - _BOTTOM) * value
+    return HEIGHT_PX - _BOTTOM - (HEIGHT_PX - _TOP - _LEGEND - _BOTTOM) * value
 
 
-def _legend(names: Sequence[str]) -> list[str]:
-    parts = []
+def _legend(names: Sequence[str], sample: Callable[[float, int], str]) -> list[str]:
+    """A line below the title; ``sample`` draws what a name stands for, 22 pixels from x on."""
+    parts, room = [], (WIDTH_PX - 8 - _RIGHT) / 2
     for number, name in enumerate(names):
-        x = WIDTH_PX - 300 + 150 * number
-        parts.append(_line(x, 16, x + 22, 16, _COLORS[number], 3, "6 4" if number else ""))
-        parts.append(_text(x + 28, 20, name if len(name) <= 18 else f"{name[:17]}…", "start"))
+        x = 8 + room * number
+        parts += [sample(x, number), _text(x + 28, 40, name, "start", room - 40)]
     return parts
+
+
+def _line_sample(x: float, number: int) -> str:
+    return _line(x, 36, x + 22, 36, _COLORS[number], 3, "6 4" if number else "")
+
+
+def _bar_sample(x: float, number: int) -> str:
+    return _bar(x, 30, 22, number)
 
 
 def _frame(title: str, parts: Sequence[str], height: float) -> str:
@@ -124,5 +131,35 @@ def _dot(place: str, number: int, radius: float = 2.5) -> str:
     return f'<circle cx="{x}" cy="{y}" r="{radius:g}" fill="{_COLORS[number]}"/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{_TEXT}">{escape(text)}</text>'
+def _bar(x: float, y: float, width: float, number: int) -> str:
+    opacity = 1 if number == 0 else 0.75
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="11"'
+    return f'<rect {place} fill="{_COLORS[number]}" fill-opacity="{opacity}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, room: float = math.inf) -> str:
+    """Text that takes about ``room`` pixels at most: its middle is left out, and told where it is pointed at."""
+    short = _shorten(text, room)
+    whole = f"<title>{escape(text)}</title>" if short != text else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{_TEXT}">{whole}{escape(short)}</text>'
+
+
+def _shorten(text: str, room: float) -> str:
+    """Names that are long often begin alike and end alike, so both ends stay."""
+    if sum(map(_width, text)) <= room:
+        return text
+    kept = len(text) - 1
+    while kept > 2 and sum(map(_width, _ends(text, kept))) > room:
+        kept -= 1
+    return _ends(text, kept)
+
+
+def _ends(text: str, kept: int) -> str:
+    return f"{text[: kept - kept // 2].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}"
+
+
+def _width(letter: str) -> float:
+    """Pixels of a letter of 12 pixels, on the safe side: nobody knows the font that it will be shown in."""
+    if east_asian_width(letter) in "WF":
+        return 12.5
+    return 9.0 if letter.isupper() or letter in "mw—…@%" else 7.0

@@ -46,7 +46,7 @@ class _Whole:
         self._job = job
         self._total = total
         self._done_before = 0
-        self._began = time.monotonic()
+        self._paced_from: tuple[float, int] | None = None  # when, and how many were done: the first loads the model too
 
     def context_of(self, step: Step) -> RunContext:
         """The pipeline's view of the job for the next step."""
@@ -57,8 +57,11 @@ class _Whole:
             if not isinstance(event, Progress):
                 return self._job.emit(event)
             done = before + event.done
-            elapsed = time.monotonic() - self._began
-            eta_s = elapsed / done * (self._total - done) if done else None
+            now = time.monotonic()
+            if done and not self._paced_from:
+                self._paced_from = (now, done)
+            began, first = self._paced_from or (now, done)
+            eta_s = (now - began) / (done - first) * (self._total - done) if done > first else None
             return self._job.set_progress(done, self._total, step.title, eta_s)
 
         emit(Progress(0, step.num_images))

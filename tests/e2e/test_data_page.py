@@ -102,6 +102,28 @@ def test_filters_narrow_the_images_and_stay_in_the_address(page, large):
     page.wait_for_selector("text=No image passes these filters")
 
 
+def test_the_browser_s_back_returns_to_the_former_view_and_its_filters(page, large):
+    open_page(page, large)
+    page.click("button[data-split='valid']")
+    wait_for_total(page, 300)
+    page.evaluate("window.isSamePage = true")
+    for view in ("figures", "report", "images"):
+        page.click(f"[role=tab][data-view={view}]")
+        page.wait_for_selector(f"{WIDGET}[data-view={view}]")
+    page.fill("input[type='search']", "image-00")
+    wait_for_total(page, 10)
+    page.go_back()
+    page.wait_for_selector(f"{WIDGET}[data-view=report] .panel.reports:not([hidden])")
+    page.go_back()
+    page.wait_for_selector(f"{WIDGET}[data-view=figures] [data-category]")
+    page.go_back()
+    page.wait_for_selector(f"{WIDGET}[data-view=images]")
+    wait_for_total(page, 300)
+    assert page.input_value("input[type='search']") == ""
+    assert page.get_attribute("button[data-split='valid']", "aria-pressed") == "true"
+    assert page.evaluate("window.isSamePage")
+
+
 def test_card_opens_the_editor_with_the_same_filters(page, large):
     open_page(page, large, "&split=valid")
     wait_for_total(page, 300)

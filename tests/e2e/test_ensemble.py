@@ -95,6 +95,7 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
 
     number = page.get_attribute(".lab", "data-lab")
     assert f"lab={number}" in page.url
+    return_to_the_former_lab(page, project, number)
     page.locator("[data-use='1']").click()
     title = page.locator("anchorage-ensemble > .ensemble .ensemble-row td").first
     expect(title).to_have_text("Ensemble: NMS of 3, tuned", timeout=JOB_MS)
@@ -104,6 +105,25 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     assert page.get_by_label("Predictions of").input_value().startswith("set-")
     shown = page.locator("anchorage-review input[type=range]").first.input_value()
     assert float(shown) == pytest.approx(threshold, abs=0.011)
+
+
+def return_to_the_former_lab(page, project, number):
+    """Another lab, a copy of the one that is shown, is a place of its own."""
+    with project.services.database(project.slug).write() as db:
+        names = ", ".join(name for name in db["job"].columns_dict if name != "id")
+        db.execute(f"INSERT INTO job ({names}) SELECT {names} FROM job WHERE id = ?", [number])
+    page.reload()
+    page.locator("[data-open-lab]").click()
+    page.wait_for_selector(f".lab[data-lab]:not([data-lab='{number}'])")
+    assert f"lab={number}" not in page.url
+    page.evaluate("window.isSamePage = true")
+    page.go_back()
+    page.wait_for_selector(f".lab[data-lab='{number}']")
+    page.go_forward()
+    page.wait_for_selector(f".lab[data-lab]:not([data-lab='{number}'])")
+    page.go_back()
+    page.wait_for_selector(f".lab[data-lab='{number}']")
+    assert f"lab={number}" in page.url and page.evaluate("window.isSamePage")
 
 
 def read_the_lab(page):
@@ -165,3 +185,21 @@ def test_ensemble_page_shows_the_split_that_is_chosen(page, project):
     split.select_option("train")
     page.wait_for_selector("anchorage-ensemble:not([data-set])")
     assert "No ensemble judged on train yet" in page.locator("anchorage-ensemble").inner_text()
+    page.reload()
+    page.get_by_text("No ensemble judged on train yet").wait_for()
+    page.evaluate("window.isSamePage = true")
+    for name in ("test", "valid", "test"):  # each set that was chosen is a place to come back to
+        page.go_back()
+        page.wait_for_selector(shown.format(ids[name]))
+        assert split.input_value() == name and f"set={ids[name]}" in page.url
+    for _ in range(3):
+        page.go_forward()
+    page.get_by_text("No ensemble judged on train yet").wait_for()
+    assert split.input_value() == "train"
+    page.go_back()
+    page.wait_for_selector(shown.format(ids["test"]))
+    page.locator("[data-pick=run]").select_option(label="Other labels")
+    page.wait_for_selector("anchorage-ensemble:not([data-set])")
+    page.go_back()
+    page.wait_for_selector(shown.format(ids["test"]))
+    assert page.evaluate("window.isSamePage")

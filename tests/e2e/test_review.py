@@ -193,6 +193,14 @@ OPEN_TWO = """(node, [first, second]) => {
 }"""
 
 
+OPEN_MANY = """(node, [imageId, count]) => {
+  const box = [20.123, 20.123, 40.123, 40.123];
+  const kind = "Wrong class: 宽 0.83";
+  const items = Array.from({ length: count }, (_, place) => ({ imageId: imageId + place, box, kind }));
+  node.dispatchEvent(new CustomEvent("review-open", { detail: { title: "Wrong class", items } }));
+}"""
+
+
 def test_other_modules_fill_tabs_and_narrow_the_page(opened, project):
     ids = project.image_ids["valid"][3:5]
     opened.get_by_role("tab", name="Errors").click()
@@ -219,6 +227,56 @@ def test_other_modules_fill_tabs_and_narrow_the_page(opened, project):
     opened.go_back()
     opened.wait_for_selector("anchorage-review[data-images='24']")
     assert "showing=" not in opened.url and not opened.locator(".showing").is_visible()
+
+
+@pytest.mark.parametrize(("count", "has_images"), [(150, True), (9000, False)])
+def test_a_list_too_long_for_the_address_keeps_its_marks(opened, project, count, has_images):
+    image_id = project.image_ids["valid"][3]
+    opened.get_by_role("tab", name="Errors").click()
+    opened.locator("anchorage-review-errors").evaluate(OPEN_MANY, [image_id, count])
+    wait = f"review => review.showing.itemsOf({image_id})[0]?.kind === 'Wrong class: 宽 0.83'"
+    there = f"({wait})(document.querySelector('anchorage-review').review)"
+    opened.wait_for_function(there)
+    listed = int(opened.locator("anchorage-review").get_attribute("data-images"))
+    assert len(opened.url) < 20_000 and (f"%5B{image_id}%5D" in opened.url) == has_images
+    opened.reload()
+    opened.wait_for_selector(f"anchorage-review[data-state=ready][data-images='{listed}']")
+    assert opened.evaluate(f"{there} && document.querySelector('anchorage-review').review.showing.items.size") > 1
+    opened.locator(f".review .tile[data-image='{image_id}']").click()
+    opened.wait_for_selector(".single[data-image]")
+    opened.go_back()
+    opened.wait_for_selector(f"anchorage-review[data-images='{listed}'] .single", state="hidden")
+    assert opened.evaluate(there)
+    address = opened.url
+    opened.goto("about:blank")
+    opened.goto(address)  # as somebody else opens it
+    opened.wait_for_selector("anchorage-review[data-state=ready]")
+    told = opened.locator(".a-notice", has_text="too long for the address").count()
+    assert told == (0 if has_images else 1)
+    assert opened.locator("anchorage-review").get_attribute("data-images") == str(listed if has_images else 24)
+
+
+def test_the_browser_s_back_returns_to_the_former_tab_and_set(opened, project):
+    def front():
+        return opened.locator(".review [role=tab][aria-selected=true]").inner_text()
+
+    opened.evaluate("window.isSamePage = true")
+    opened.get_by_role("tab", name="Curves").click()
+    opened.get_by_role("tab", name="Errors").click()
+    move(opened, "Score threshold", 0.75)  # a slider is no place
+    opened.wait_for_function("location.search.includes('score=0.75')")
+    opened.go_back()
+    opened.wait_for_selector("#review-tab-curves[aria-selected=true]")
+    opened.wait_for_function("location.search.includes('panel=curves') && location.search.includes('score=0.75')")
+    opened.go_back()
+    opened.wait_for_selector("#review-tab-figures[aria-selected=true]")
+    opened.go_forward()
+    opened.wait_for_selector("#review-tab-curves[aria-selected=true]")
+    opened.get_by_label("Predictions of").select_option(f"checkpoint-{project.checkpoint_ids[2]}")
+    opened.wait_for_selector(f"anchorage-review[data-state=ready][data-set='{project.set_ids[2]}']")
+    opened.go_back()
+    opened.wait_for_selector(f"anchorage-review[data-state=ready][data-set='{project.set_ids[1]}']")
+    assert front() == "Curves" and opened.evaluate("window.isSamePage")
 
 
 def test_worst_images_come_first(opened):

@@ -346,6 +346,28 @@ def test_a_report_says_what_is_within_the_noise(project):
     assert "both have the same mAP50" in html and html.count('stroke="#7b8794"') == 5
 
 
+def test_a_report_writes_figures_as_the_page_and_each_name_once(project, second):
+    compared = compare(project, project.run_id, second)
+    low = compared["differences"]["map"]["low"]
+    assert low < 0
+    for suffix in (".html", ".md"):
+        text = comparison_report.render(compared, "Blood cells", suffix)
+        assert f"−{-low:.3f}" in text and not re.search(r"[ (|>]-\d\.\d{3}", text)
+        assert "First run and Second run" in text and f"({second})" not in text
+    compared["runs"][1]["name"] = "A_long_name_" * 8 + "<i>-0.123"
+    html = comparison_report.render(compared, "Blood cells", ".html")
+    (head, *_) = re.findall(r"<th>(A_.*?)</th>", html)
+    assert head.replace("<wbr>", "") == "A_long_name_" * 8 + "&lt;i&gt;-0.123"
+    assert max(map(len, head.split("<wbr>"))) <= 25  # else the table is wider than the page
+    compared["runs"][1]["name"] = compared["runs"][0]["name"]
+    html = comparison_report.render(compared, "Blood cells", ".html")
+    assert f"<h1>First run (run {project.run_id}) and First run (run {second})</h1>" in html
+    compared["runs"][1]["run"] = project.run_id
+    first, other = (item["set"] for item in compared["runs"])
+    html = comparison_report.render(compared, "Blood cells", ".html")
+    assert f"<h1>First run (set {first}) and First run (set {other})</h1>" in html
+
+
 def test_another_kind_of_file_is_refused(comparison, tmp_path):
     with pytest.raises(BadRequest, match="report.pdf"):
         comparison_report.write_report(comparison, "x", tmp_path / "report.pdf")

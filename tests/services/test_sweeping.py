@@ -13,8 +13,9 @@ from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.models import build
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import categories_to_json, save_checkpoint
-from app.pipeline.types import RunContext
+from app.pipeline.types import Progress, RunContext
 from app.services import exporting, jobs, review, sweep_handler, sweeping
+from app.services.sweeping import Step
 from app.store import predictions, runs
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny
 from tests.services.review_project import make_review_project
@@ -110,6 +111,19 @@ def test_everything_kept_and_two_soups_stand_in_one_table(project):
     again = sweeping.sweep_run(project.services, project.slug, project.run_id, "test")
     assert project.services.told == []  # nothing is made twice
     assert again == swept
+
+
+def test_what_is_left_goes_by_the_pace_behind_the_first_images(project, monkeypatch):
+    """Before them the model is loaded, which may take longer than all the images."""
+    now = [100.0]
+    monkeypatch.setattr(sweep_handler.time, "monotonic", lambda: now[0])
+    whole = sweep_handler._Whole(InlineJob(project, {}), 20)
+    step = Step("Predicting", "epoch-4.pt", 10)
+    context = whole.context_of(step)
+    for seconds, done in ((30.0, 1), (0.5, 2), (0.5, 3)):
+        now[0] += seconds
+        context.emit(Progress(done, 10))
+    assert [told[3] for told in project.services.told] == [None, None, 9.0, 8.5]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 import { colorOfSide, letterOf, sideMark } from "./compare_sides.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
-import { formatFigure, signed } from "./number_words.js";
+import { formatFigure, signed, withMinus } from "./number_words.js";
 import { titleOf, valueText } from "./option_words.js";
 
 const FIGURES = {
@@ -53,7 +53,7 @@ export class DifferenceView {
     return element(
       "section",
       { class: "a-card figures", "data-clear": clear },
-      element("p", { class: "verdict" }, figures.verdict.replace(/-(?=\d)/g, "−")),
+      element("p", { class: "verdict" }, withMinus(figures.verdict)),
       element("div", { class: "scroll" }, element("table", { class: "a-table" }, element("thead", {}, element("tr", {}, ...head.map(([content, kind]) => element("th", { class: kind || null }, content)))), element("tbody", {}, ...rows))),
       element("p", { class: "note" }, this._explanation()),
     );

@@ -1,6 +1,6 @@
 // <anchorage-ensemble>: fuse the best checkpoints of a run, or chosen ones, and compare the ensemble with its members;
-// below it the lab, and the sweep of the run's checkpoints. The run, the ensemble and the lab shown stand in the address
-// (run=, set=, lab=).
+// below it the lab, and the sweep of the run's checkpoints. The run, the ensemble (or the split that has none) and the lab
+// shown stand in the address (run=, set=, split=, lab=), and Back returns to the ones before.
 //
 // State for tests and styles lies in data-* attributes: state (loading, empty, ready, fusing, failed), set, chosen,
 // outcome (of the ensemble shown: gain, noise, worse, or empty while it is not measured).
@@ -14,6 +14,7 @@ import { MeasuringNoise } from "./ensemble_noise.js";
 import { JobProgress } from "./job_progress.js";
 import { isLive } from "./job_states.js";
 import { formatFigure } from "./number_words.js";
+import { enterPlace, onReturn, setParams } from "./places.js";
 import { setTitle, splitsOf } from "./run_words.js";
 import { openWithWeights } from "./weights_page.js";
 
@@ -23,11 +24,14 @@ class AnchorageEnsemble extends HTMLElement {
   connectedCallback() {
     if (this._isStarted) return;
     this._isStarted = true;
+    this._listening = new AbortController();
+    onReturn(() => this._return(), this._listening.signal);
     this._start();
   }
 
   disconnectedCallback() {
     this._isStarted = false;
+    this._listening.abort();
     this.progress?.end();
     this.lab?.close();
     this.replaceChildren();
@@ -43,13 +47,26 @@ class AnchorageEnsemble extends HTMLElement {
 
   async _begin(runs) {
     this.runs = runs;
-    const wanted = Number(getParam("set"));
-    const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted && set.kind === "ensemble"));
-    const run = owner ?? this.runs.find((item) => item.id === Number(getParam("run"))) ?? this.runs[0];
+    const run = this._runOfAddress();
     this.lab = new EnsembleLab(this.runs, bestOf(run), (job) => this._follow(job));
     this.sweep = document.createElement("anchorage-sweep");
     this._openRun(run);
     await Promise.all([this._resume(), this.lab.start()]);
+  }
+
+  _runOfAddress() {
+    const wanted = Number(getParam("set"));
+    const owner = this.runs.find((run) => run.sets.some((set) => set.id === wanted && set.kind === "ensemble"));
+    return owner ?? this.runs.find((item) => item.id === Number(getParam("run"))) ?? this.runs[0];
+  }
+
+  /** Back or Forward: the run, the ensemble and the lab follow the address. */
+  _return() {
+    if (!this.lab) return;
+    const run = this._runOfAddress();
+    if (run !== this.run) this._openRun(run);
+    else if (this.dataset.state !== "fusing" && Number(getParam("set")) !== this.asked) this._showOfAddress();
+    this.lab.comeBack();
   }
 
   async _load() {
@@ -58,22 +75,36 @@ class AnchorageEnsemble extends HTMLElement {
 
   _openRun(run) {
     this.run = run;
+    this.progress?.end();
     this.split = splitsOf(run)[0] ?? "valid";
     this.best = bestOf(run);
     this.chosen = new Set(this.best);
     setParam("run", run.id);
     this._build();
+    this._showOfAddress();
+  }
+
+  /** The ensemble that the address names, else the newest on its split, else the newest. */
+  _showOfAddress() {
     const ensembles = this._ensembles();
-    const shown = ensembles.find((set) => set.id === Number(getParam("set"))) ?? ensembles[0];
-    if (shown) this._show(shown);
-    else this._showNone();
+    const split = splitsOf(this.run).find((name) => name === getParam("split"));
+    const newest = split ? ensembles.find((set) => set.split === split) : ensembles[0];
+    const shown = ensembles.find((set) => set.id === Number(getParam("set"))) ?? newest;
+    if (shown) return this._show(shown);
+    if (split) this._chooseSplit(split);
+    return this._showNone();
   }
 
   /** Another split: its newest ensemble, so that what is chosen is what is shown. */
   _changeSplit(split) {
     this.split = split;
     if (this.dataset.state === "fusing") return;
-    const newest = this._ensembles().find((set) => set.split === split);
+    enterPlace("set", {});
+    this._showSplit();
+  }
+
+  _showSplit() {
+    const newest = this._ensembles().find((set) => set.split === this.split);
     if (newest) this._show(newest);
     else this._showNone();
   }
@@ -158,8 +189,7 @@ class AnchorageEnsemble extends HTMLElement {
   }
 
   _changeRun(id) {
-    setParam("set", null);
-    this.progress?.end();
+    enterPlace("run", { set: null, split: null });
     this._openRun(this.runs.find((run) => run.id === id));
   }
 
@@ -201,7 +231,7 @@ class AnchorageEnsemble extends HTMLElement {
     this.lab.setRuns(this.runs);
     this.run = this.runs.find((run) => run.id === this.run.id) ?? this.runs[0];
     this._setFusing(false);
-    if (job.state !== "done") this._changeSplit(this.split);
+    if (job.state !== "done") this._showSplit();
     else this._show(this._ensembles().find((set) => set.id === job.result.set));
   }
 
@@ -216,7 +246,7 @@ class AnchorageEnsemble extends HTMLElement {
     delete this.dataset.set;
     delete this.dataset.outcome;
     this.asked = null;
-    setParam("set", null);
+    setParams({ set: null, split: this.split });
     const earlier = this._earlier(null);
     this.outcome.replaceChildren(
       emptyState(
@@ -228,7 +258,7 @@ class AnchorageEnsemble extends HTMLElement {
   }
 
   async _show(set) {
-    setParam("set", set.id);
+    setParams({ set: set.id, split: null });
     this._chooseSplit(set.split);
     this.asked = set.id;
     try {
@@ -243,6 +273,12 @@ class AnchorageEnsemble extends HTMLElement {
     } catch (error) {
       notify(error, "error");
     }
+  }
+
+  /** Another ensemble is a place to come back from. */
+  _openSet(set) {
+    enterPlace("set", {});
+    this._show(set);
   }
 
   /** Whether the difference is more than chance is measured once, when somebody first looks at an ensemble. */
@@ -260,7 +296,7 @@ class AnchorageEnsemble extends HTMLElement {
     const others = this._ensembles().filter((set) => set.id !== shownId);
     if (!others.length) return null;
     const links = others.map((set) =>
-      element("button", { type: "button", class: "a-button small", onclick: () => this._show(set) }, `${setTitle(set, this.run)}, ${set.split}`),
+      element("button", { type: "button", class: "a-button small", onclick: () => this._openSet(set) }, `${setTitle(set, this.run)}, ${set.split}`),
     );
     return element("div", { class: "earlier" }, element("span", { class: "note" }, "Other ensembles of this run"), ...links);
   }

@@ -2,7 +2,7 @@
 
 import { pageURL } from "./api.js";
 import { element } from "./element.js";
-import { formatFigure } from "./number_words.js";
+import { formatFigure, withMinus } from "./number_words.js";
 
 export const METHODS = [
   ["wbf", "Weighted boxes fusion", "WBF", "Averages overlapping boxes, weighted by their scores; a box that few members found gets a low score."],
@@ -29,7 +29,7 @@ export function outcomeChip(verdict, outcome) {
 
 /** The outcome as a chip, and the rest of the verdict. */
 export function verdictLine(verdict, outcome) {
-  const text = (outcome ? verdict.slice(verdict.indexOf(": ") + 2) : verdict).replace(/-(?=\d)/g, "−");
+  const text = withMinus(outcome ? verdict.slice(verdict.indexOf(": ") + 2) : verdict);
   return element("p", { class: "verdict" }, outcomeChip(verdict, outcome), element("span", {}, text.charAt(0).toUpperCase() + text.slice(1)));
 }
 

@@ -11,6 +11,7 @@ import { LabMembers } from "./ensemble_lab_members.js";
 import { labResult } from "./ensemble_lab_result.js";
 import { JobProgress } from "./job_progress.js";
 import { endingText, isLive } from "./job_states.js";
+import { enterPlace } from "./places.js";
 
 const KIND = "ensemble_lab";
 const MAX_LISTED = 12;
@@ -46,6 +47,12 @@ export class EnsembleLab {
     if (wanted && !known) this.sayGone(jobs.find((item) => item.id === wanted), wanted);
     else if (known ?? this.labs[0]) await this.show((known ?? this.labs[0]).id);
     else this.showNone();
+  }
+
+  /** Back or Forward: the lab follows the address; one that runs stays in sight. */
+  comeBack() {
+    if (this.root.dataset.labState === "running" || Number(getParam("lab")) === this.asked) return;
+    this.start().catch((error) => notify(error, "error"));
   }
 
   close() {
@@ -123,6 +130,12 @@ export class EnsembleLab {
     }
   }
 
+  /** An earlier lab is a place to come back from. */
+  open(id) {
+    enterPlace("lab", {});
+    this.show(id);
+  }
+
   async keep(id, row) {
     try {
       const { job } = await sendJSON("POST", projectURL(`/ensemble-labs/${id}/ensembles`), { row });
@@ -147,11 +160,13 @@ export class EnsembleLab {
 
   showNone() {
     setParam("lab", null);
+    this.asked = null;
     delete this.root.dataset.lab;
     this.outcome.replaceChildren(emptyState("No lab yet", "Choose members and views at the left, then run the lab. What it finds is kept."));
   }
 
   sayGone(job, id) {
+    this.asked = null;
     delete this.root.dataset.lab;
     const text = job?.kind === KIND ? endingText(job, "This lab") : `There is no lab ${id} in this project.`;
     this.outcome.replaceChildren(emptyState("Nothing of this lab is kept", text), ...this.earlier(id));
@@ -164,7 +179,7 @@ export class EnsembleLab {
       element(
         "li",
         {},
-        element("button", { type: "button", class: "a-button small", "data-open-lab": lab.id, onclick: () => this.show(lab.id) }, dateText(lab.created_at)),
+        element("button", { type: "button", class: "a-button small", "data-open-lab": lab.id, onclick: () => this.open(lab.id) }, dateText(lab.created_at)),
         outcomeChip(lab.verdict, lab.outcome),
         element("span", { class: "note" }, `${lab.names.join(", ")} on ${lab.split}${lab.views.length > 1 ? `, ${lab.views.length} kinds of views` : ""}`),
       ),

@@ -9,6 +9,7 @@ import { ImageGrid } from "./image_grid.js";
 import { openImport } from "./import_dialog.js";
 import { showReports } from "./import_report.js";
 import { isLive } from "./job_states.js";
+import { enterPlace, onReturn } from "./places.js";
 import { askRotation } from "./rotation_dialog.js";
 import { drawBoxes, thumbnailURL } from "./thumbnail.js";
 import { grayWindowButton } from "./window_dialog.js";
@@ -25,6 +26,7 @@ const SOURCE_DELAY_MS = 40; // cards that only fly by while scrolling ask for no
 class AnchorageGallery extends HTMLElement {
   async connectedCallback() {
     if (this.childElementCount || !projectSlug()) return;
+    this.listening = new AbortController();
     this.positions = new Map();
     this.isShowingBoxes = true;
     this.build();
@@ -33,18 +35,23 @@ class AnchorageGallery extends HTMLElement {
     } catch (error) {
       return this.showEmpty(error.message, error.hint, "Go to the projects", pageURL("/"));
     }
-    window.addEventListener("resize", () => this.fitHeight());
+    window.addEventListener("resize", () => this.fitHeight(), { signal: this.listening.signal });
+    onReturn(() => this.followAddress(), this.listening.signal);
     // The figures of a large project take longer than its first page of images: neither waits for the other.
     await Promise.all([this.loadCounts().catch((error) => notify(error, "error")), this.showView(getParam("view") ?? "images")]);
     this.dataset.ready = "true";
     await this.offerGrayWindow().catch((error) => notify(error, "error"));
   }
 
+  disconnectedCallback() {
+    this.listening?.abort();
+  }
+
   build() {
     this.summary = element("span", { class: "a-muted" });
     this.tabs = element("div", { class: "tabs", role: "tablist" });
     for (const [name, title] of VIEWS) {
-      this.tabs.append(element("button", { class: "tab", type: "button", role: "tab", "data-view": name, onclick: () => this.showView(name) }, title));
+      this.tabs.append(element("button", { class: "tab", type: "button", role: "tab", "data-view": name, onclick: () => this.openView(name) }, title));
     }
     this.imagesPanel = element("section", { class: "panel images" });
     this.figuresPanel = element("section", { class: "panel figures", hidden: true });
@@ -115,6 +122,19 @@ class AnchorageGallery extends HTMLElement {
     } catch (error) {
       notify(error, "error");
     }
+  }
+
+  /** A view is a place: Back returns from it. */
+  openView(name) {
+    if (name !== this.dataset.view) enterPlace("view", {});
+    return this.showView(name);
+  }
+
+  /** Back or Forward: the view and the filters are those of the address. */
+  followAddress() {
+    this.filterBar.querySelector("input[type=search]").value = getParam("name") ?? "";
+    this.buildFilters();
+    return this.showView(getParam("view") ?? "images");
   }
 
   async showView(name) {

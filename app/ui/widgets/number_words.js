@@ -10,6 +10,11 @@ export function signed(value) {
   return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 }
 
+/** A sentence whose negative figures are written with a hyphen, with minus signs; names in it stay. */
+export function withMinus(text) {
+  return text.replace(/(?<![\w.-])-(?=\d+\.\d{3}(?!\d))/g, "−");
+}
+
 /** Seconds as "2 h 5 min", "3 min 20 s" or "12 s". */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";

@@ -16,6 +16,16 @@ export function setParams(changes) {
   for (const [name, value] of Object.entries(changes)) setParam(name, value);
 }
 
+/** Keep something with this place that its address has no room for: a reload and Back bring it again, another tab does not. */
+export function keepHere(name, value) {
+  history.replaceState({ ...history.state, [`${KIND}:${name}`]: value }, "", location.href);
+}
+
+/** What was kept with this place, or undefined. */
+export function keptHere(name) {
+  return history.state?.[`${KIND}:${name}`];
+}
+
 /**
  * Leave a place as Back does, so that the way in and the way out are not two entries. One that was opened by its address
  * has none to go back to: then only `changes` are made.

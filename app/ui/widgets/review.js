@@ -7,7 +7,7 @@
 import { getJSON, getParam, projectURL } from "./api.js";
 import { fill, select } from "./controls.js";
 import { element } from "./element.js";
-import { onReturn, setParams } from "./places.js";
+import { enterPlace, onReturn, setParams } from "./places.js";
 import { Predicting } from "./predicting.js";
 import { forgetSet, SetReview } from "./review_set.js";
 import { checkpointTitle, setTitle, splitsOf } from "./run_words.js";
@@ -124,7 +124,9 @@ class AnchorageReview extends HTMLElement {
     this._reopen();
   }
 
+  /** Other predictions are a place to come back from. */
   _reopen() {
+    enterPlace("set", {});
     forgetSet();
     this._open().catch((error) => this._fail(error));
   }

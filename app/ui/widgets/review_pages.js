@@ -3,7 +3,7 @@
 import { getJSON, notify, projectURL } from "./api.js";
 import { element } from "./element.js";
 
-const PAGE_SIZE = 100; // as many boxes still fit into the address
+const PAGE_SIZE = 100; // as many boxes mostly fit into the address
 
 export class ErrorPages {
   /** @param {HTMLElement} owner sends review-open events; the pager stands in `node`, hidden while one page is all */

@@ -12,7 +12,7 @@ import { ReviewGrid } from "./review_grid.js";
 import { SIZES } from "./review_image.js";
 import { ReviewPanel } from "./review_panel.js";
 import { ReviewProposals } from "./review_proposals.js";
-import { Showing, writtenList } from "./review_showing.js";
+import { putList, Showing } from "./review_showing.js";
 import { ReviewSingle } from "./review_single.js";
 import { ReviewTabs } from "./review_tabs.js";
 import { ratesOf } from "./threshold_curves.js";
@@ -137,9 +137,9 @@ export class SetReview {
    * of the same list. `sender` is the tab that they come from.
    */
   _showOnly(detail, sender = null) {
-    const changes = { showing: writtenList(detail), image: null };
-    if (detail?.isNextPage) setParams(changes);
-    else enterPlace("list", changes);
+    if (detail?.isNextPage) setParam("image", null);
+    else enterPlace("list", { image: null });
+    putList(detail);
     this._narrow(sender);
     this.single.close();
     this._arrange();
@@ -306,12 +306,12 @@ export class SetReview {
 
   // ---- places: one image large, a list of images --------------------------------------------------------------------
 
-  /** Back or Forward: the large image and the list follow the address; thresholds and filters stay, and go into it. */
+  /** Back or Forward: the large image, the list and the tab follow the address; thresholds and filters stay, and go into it. */
   follow() {
     if (!this.data) return;
     this._narrow();
     this._writeAddress();
-    this.tabs.writeAddress();
+    this.tabs.follow();
     const image = this.data.images.find((item) => item.id === Number(getParam("image")));
     if (image) this._openImage(image);
     else this.single.close();

@@ -1,10 +1,13 @@
 // "Showing: …": a list of images, with a place to look at in each, that the page is narrowed to. It stands in the
-// address as showing=, so that a reload keeps it; of a very long list only the images do.
+// address as showing=. Of a list that is too long for it the address has the images alone, or only the title, and the
+// whole list is kept with the place in the history, so that a reload and Back bring it all the same.
 
-import { getParam } from "./api.js";
+import { getParam, notify, setParam } from "./api.js";
 import { element } from "./element.js";
+import { keepHere, keptHere } from "./places.js";
 
-const MAX_ADDRESS = 8000; // letters; a server takes 64 KiB of headers
+const MAX_ADDRESS = 12_000; // letters as they are sent; a server takes 64 KiB of headers, and this comes twice (Referer)
+const LIST = "list";
 
 export class Showing {
   /** @param {() => void} onRemove the chip's × was pressed */
@@ -16,7 +19,7 @@ export class Showing {
 
   /** Narrow the page to what the address says. */
   follow() {
-    const detail = parsed(getParam("showing"));
+    const detail = listOfPlace();
     this.items = detail ? new Map() : null;
     for (const item of detail?.items ?? []) this.items.set(item.imageId, [...this.itemsOf(item.imageId), item]);
     this.chip.hidden = !detail;
@@ -45,15 +48,31 @@ export class Showing {
   }
 }
 
-/** {title, items: {imageId, box?, kind?}[]} for the address, null for none:
- * ["title", [id, kind, x1, y1, x2, y2], …]; boxes to a tenth of a pixel, or none where that gets too long. */
-export function writtenList(detail) {
-  if (!detail) return null;
-  const { title, items } = detail;
+/** Narrow this place to a list {title, items: {imageId, box?, kind?}[]}; null to all images. */
+export function putList(detail) {
+  const [whole, short] = detail ? writtenList(detail) : [null, null];
+  setParam("showing", short);
+  keepHere(LIST, whole === short ? undefined : { whole, short });
+}
+
+/** The whole list as text, and what of it stands in the address:
+ * ["title", [id, kind, x1, y1, x2, y2], …], boxes to a tenth of a pixel; or ["title", [id], …]; or ["title"]. */
+function writtenList({ title, items }) {
   const rows = items.map(({ imageId, box, kind }) => [imageId, kind ?? "", ...(box ?? []).map((value) => Math.round(value * 10) / 10)]);
-  const text = JSON.stringify([title, ...rows]);
-  if (text.length <= MAX_ADDRESS) return text;
-  return JSON.stringify([title, ...[...new Set(items.map((item) => item.imageId))].map((id) => [id])]);
+  const images = [...new Set(items.map((item) => item.imageId))].map((id) => [id]);
+  const texts = [rows, images, []].map((some) => JSON.stringify([title, ...some]));
+  return [texts[0], texts.find((text) => encodeURIComponent(text).length <= MAX_ADDRESS) ?? texts[2]];
+}
+
+/** The list of this place; of an address that came from elsewhere what stands in it. */
+function listOfPlace() {
+  const text = getParam("showing");
+  const kept = keptHere(LIST);
+  const list = parsed(kept?.short === text ? kept.whole : text);
+  if (!list || list.items.length) return list;
+  setParam("showing", null);
+  notify(`The list “${list.title}” was too long for the address: open it anew, from the tabs at the right.`);
+  return null;
 }
 
 function parsed(text) {

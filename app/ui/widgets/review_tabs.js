@@ -1,7 +1,9 @@
-// Tabs of the Review page's side panel, by mouse and by keyboard; the chosen one stands in the address as panel=.
+// Tabs of the Review page's side panel, by mouse and by keyboard; the chosen one stands in the address as panel=, and Back
+// returns to the one before.
 
 import { getParam, setParam } from "./api.js";
 import { element } from "./element.js";
+import { enterPlace } from "./places.js";
 
 const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
 
@@ -17,15 +19,20 @@ export class ReviewTabs {
     this.list = element("div", { class: "tabs", role: "tablist", "aria-label": "What to show" });
     this.list.addEventListener("keydown", (event) => this._onKey(event));
     root.replaceChildren(this.list, ...tabs.map((tab) => this._add(tab)));
+    this.follow();
+  }
+
+  /** Bring up the tab that the address names. */
+  follow() {
     const wanted = getParam("panel");
     const isOffered = this.tabs.has(wanted) && !this.tabs.get(wanted).button.hidden;
-    this._bringUp(isOffered ? wanted : tabs[0].key);
+    this._bringUp(isOffered ? wanted : this.tabs.keys().next().value);
     this._wanted = isOffered ? null : wanted; // its element may be defined later
   }
 
   _add({ key, title, pane, isHidden = false }) {
     const ids = { id: `review-tab-${key}`, "aria-controls": `review-pane-${key}` };
-    const button = element("button", { type: "button", role: "tab", ...ids, hidden: isHidden, onclick: () => this.choose(key) }, title);
+    const button = element("button", { type: "button", role: "tab", ...ids, hidden: isHidden, onclick: () => this._open(key) }, title);
     const holder = element("div", { class: "pane", role: "tabpanel", id: ids["aria-controls"], "aria-labelledby": ids.id, "data-pane": key }, pane);
     this.tabs.set(key, { button, holder });
     this.list.append(button);
@@ -38,15 +45,15 @@ export class ReviewTabs {
     if (this._wanted === key) this.choose(key);
   }
 
-  /** Bring a tab to the front and note it in the address. */
+  _open(key) {
+    if (key !== this.chosen) enterPlace("panel", {});
+    this.choose(key);
+  }
+
+  /** Bring a tab to the front and note it in the address of this place. */
   choose(key) {
     this._wanted = null;
     this._bringUp(key);
-    this.writeAddress();
-  }
-
-  /** The tab that is in front, as panel=. */
-  writeAddress() {
     setParam("panel", this.tabs.keys().next().value === this.chosen ? null : this.chosen);
   }
 
