@@ -1,6 +1,7 @@
 """Fusing the predictions of several checkpoints, and judging the ensemble beside its members."""
 
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -18,9 +19,9 @@ from app.pipeline.evaluate.difference import explain_outcome
 from app.pipeline.evaluate.selection import TITLES, explain_moves, selection_score
 from app.pipeline.expectation import explain_error
 from app.pipeline.fusion.columns import MemberColumns
-from app.pipeline.types import Detections
+from app.pipeline.types import Detections, PredictionTime
 from app.records import Checkpoint, Job, PredictionSet
-from app.services import comparison_sides, jobs, pair_figures, review
+from app.services import comparison_sides, jobs, pair_figures, review, set_costs
 from app.services.compiling import ONLY_ONCE, wait_until_compiled
 from app.services.context import Services
 from app.store import predictions, runs
@@ -158,7 +159,9 @@ def carry_out(
             if should_stop():
                 raise Cancelled(STOPPED)
             piece = samples[start : start + IMAGES_AT_ONCE]
-            pickle.dump(_fuse_piece(services, slug, members, piece, options), pieces)
+            columns = _read_piece(services, slug, members, piece)
+            fused = fuse_columns(columns, options).to_detections()
+            pickle.dump([(sample.image_id, found) for sample, found in zip(piece, fused, strict=True)], pieces)
             on_progress(start + len(piece), len(samples), "Fusing")
         pieces.seek(0)
         with write() as db:
@@ -171,18 +174,25 @@ def carry_out(
                 name=f"{options.method.upper().replace('_', '-')} of {len(members)}{payload.get('note', '')}",
                 members=[member.id for member in members],
                 options=options.model_dump(mode="json") | ({} if threshold is None else {"score_threshold": threshold}),
+                took=_time_fusing(columns, options),
             )
     return comparison(services, slug, set_id)
 
 
-def _fuse_piece(
-    services: Services, slug: str, members: Sequence[PredictionSet], samples: Sequence[Sample], options: FusionOptions
-) -> list[tuple[int, Detections]]:
+def _read_piece(
+    services: Services, slug: str, members: Sequence[PredictionSet], samples: Sequence[Sample]
+) -> MemberColumns:
     image_ids = [sample.image_id for sample in samples]
     database = services.database(slug)
     found = [predictions.read_detections(database, member.id, image_ids) for member in members]
-    fused = fuse_columns(MemberColumns.from_detections(found, samples), options)
-    return list(zip(image_ids, fused.to_detections(), strict=True))
+    return MemberColumns.from_detections(found, samples)
+
+
+def _time_fusing(columns: MemberColumns, options: FusionOptions) -> PredictionTime:
+    """Of a piece that was fused before: the first one also waits for compiled code to be loaded."""
+    began = time.perf_counter()
+    fuse_columns(columns, options)
+    return PredictionTime(1000 * (time.perf_counter() - began) / len(columns.sizes), "cpu")
 
 
 def _read_pieces(file: IO[bytes]) -> Iterator[tuple[int, Detections]]:
@@ -224,11 +234,12 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     """An ensemble beside its members.
 
     ``rows``: set, side (as Compare names it), run, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold,
-    score (by the selection metric of the first member's run); members first, those whose weights were replaced since
-    are missing. ``gain``: the ensemble's figure less the best member's. ``metric`` is that selection metric, ``best``
-    the place of the member with the best score. ``noise``: the ensemble's score less that of this member, as
-    Difference.to_json gives it with ``figure``; None until :func:`find_noise` or :func:`measure_noise` measured it.
-    ``outcome`` and ``is_gain`` (None until then) and ``verdict`` say what that means, and which other figures moved.
+    score (by the selection metric of the first member's run), cost_ms and devices (see ``set_costs``); members first,
+    those whose weights were replaced since are missing. ``gain``: the ensemble's figure less the best member's.
+    ``metric`` is that selection metric, ``best`` the place of the member with the best score. ``noise``: the ensemble's
+    score less that of this member, as Difference.to_json gives it with ``figure``; None until :func:`find_noise` or
+    :func:`measure_noise` measured it. ``outcome`` and ``is_gain`` (None until then) and ``verdict`` say what that
+    means, and which other figures moved.
     """
     database = services.database(slug)
     record = _ensemble(services, slug, set_id)
@@ -321,6 +332,7 @@ def _row(services: Services, slug: str, set_id: int, metric: str) -> dict[str, A
         **named,
         "threshold": figures.f1_threshold,
         "score": selection_score(metric, named),
+        **set_costs.describe(set_costs.cost_of(services, slug, record)),
     }
 
 
