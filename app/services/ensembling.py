@@ -365,8 +365,9 @@ def fuse_run(
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fuse a run's best checkpoints, or chosen ones, and wait: the ensemble's figures as :func:`review.evaluation`
-    gives them, with ``members`` (the rows beside it), ``noise``, ``outcome``, ``is_gain`` and ``verdict``. Raises
-    UserError when it failed."""
+    gives them, with ``members`` (the rows beside it), score, cost_ms, devices, ``noise``, ``outcome``, ``is_gain`` and
+    ``verdict``. Raises UserError when it failed.
+    """
     queued = request_ensemble(
         services, slug, run_id=run_id, checkpoint_ids=checkpoint_ids, split=split, top=top, options=options
     )
@@ -376,5 +377,6 @@ def fuse_run(
         "run": compared["run"],
         **review.evaluation(services, slug, compared["set"]),
         "members": compared["rows"][:-1],
+        **{name: compared["rows"][-1][name] for name in ("score", "cost_ms", "devices")},
         **{name: compared[name] for name in ("noise", "outcome", "is_gain", "verdict")},
     }
