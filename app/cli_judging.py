@@ -16,7 +16,6 @@ from app.cli_arguments import (
 )
 from app.cli_progress import ProgressLine, stoppable
 from app.errors import BadRequest
-from app.pipeline.evaluate.label_audit import KINDS
 from app.services import (
     auditing,
     comparing,
@@ -91,7 +90,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
     several = "; of several, each image is judged by the first that was not trained on it"
     add_sides(command, {kind: f"{about}{several if kind == 'set' else ''}" for kind, about in SIDES.items()})
     add_split(command, may_be_a_set=True)
-    command.add_argument("--kind", choices=KINDS, help="these suspects only")
+    command.add_argument("--kind", choices=auditing.KINDS, help="these suspects only")
     command.add_argument("--class", dest="class_name", metavar="NAME", help="those labeled or predicted as this class")
     command.add_argument("--min-score", type=float, metavar="S", help="how sure the model must be (where F1 is best)")
     command.add_argument("--limit", type=int, default=100, metavar="N", help="how many at most (100)")
