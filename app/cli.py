@@ -101,16 +101,23 @@ def _add_training_commands(commands: "argparse._SubParsersAction[CommandParser]"
     command = add_command(commands, "train", train, "train a detector in the background")
     _add_options(command)
     command.add_argument("--wait", action="store_true", help="wait for the end, with progress on standard error")
+    command.set_defaults(as_text=cli_text.run_as_text)
 
     command = add_command(commands, "preflight", check_before, "check a run before it is started, in a minute")
     _add_options(command)
     command.set_defaults(as_text=cli_text.preflight_as_text)
 
-    add_command(commands, "runs", list_runs, "list the runs of a project")
-    add_run(add_command(commands, "pause", pause, "let a run leave at a safe point, to go on later"))
-    add_run(add_command(commands, "resume", resume, "let a paused run go on from its last checkpoint"))
-    add_run(add_command(commands, "retry", retry, "let a run that failed or was stopped go on"))
-    add_run(add_command(commands, "cancel", cancel, "end a run and keep what it has made"))
+    command = add_command(commands, "runs", list_runs, "list the runs of a project, with their checkpoints")
+    command.set_defaults(as_text=cli_text.runs_as_text)
+    for name, action, text in (
+        ("pause", pause, "let a run leave at a safe point, to go on later"),
+        ("resume", resume, "let a paused run go on from its last checkpoint"),
+        ("retry", retry, "let a run that failed or was stopped go on"),
+        ("cancel", cancel, "end a run and keep what it has made"),
+    ):
+        command = add_command(commands, name, action, text)
+        add_run(command)
+        command.set_defaults(as_text=cli_text.run_as_text)
     command = add_command(
         commands, "presets", list_presets, "list the presets with the options they set", needs_project=False
     )

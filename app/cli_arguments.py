@@ -30,7 +30,7 @@ def run_id(text: str) -> int:
 
 
 def side_of(kind: str) -> Callable[[str], Side]:
-    """A side of a comparison by its number; ``kind`` is run, checkpoint or set."""
+    """What is judged, by its number; ``kind`` is run, checkpoint or set."""
 
     def read(text: str) -> Side:
         if not _is_id(text):
@@ -38,6 +38,14 @@ def side_of(kind: str) -> Callable[[str], Side]:
         return Side(kind, int(text))
 
     return read
+
+
+def add_sides(command: argparse.ArgumentParser, about: dict[str, str], *, is_one: bool = False) -> None:
+    """Runs, checkpoints and stored sets by number, with what each means: one ``side``, or any number of ``sides``."""
+    options = command.add_mutually_exclusive_group(required=True) if is_one else command
+    how = {"dest": "side"} if is_one else {"dest": "sides", "action": "append", "default": []}
+    for kind, text in about.items():
+        options.add_argument(f"--{kind}", type=side_of(kind), metavar="ID", help=text, **how)
 
 
 def ids(text: str) -> list[int]:
@@ -89,15 +97,10 @@ def add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--run", type=run_id, required=True, metavar="ID", help="the run's number, as `runs` lists it")
 
 
-def add_run_and_split(command: argparse.ArgumentParser) -> None:
-    """A run and the split to judge it on."""
-    add_run(command)
-    add_split(command)
-
-
-def add_split(command: argparse.ArgumentParser) -> None:
-    """The split to judge on."""
-    command.add_argument("--split", choices=SPLITS, default="valid", help="the images to judge on (valid)")
+def add_split(command: argparse.ArgumentParser, *, may_be_a_set: bool = False) -> None:
+    """The split to judge on: "valid" unless given, or "" where a stored set may have one of its own."""
+    default, words = ("", "valid, or a set's own") if may_be_a_set else ("valid", "valid")
+    command.add_argument("--split", choices=SPLITS, default=default, help=f"the images to judge on ({words})")
 
 
 def add_command(

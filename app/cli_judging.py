@@ -8,20 +8,19 @@ from app.cli_arguments import (
     CommandParser,
     add_command,
     add_run,
-    add_run_and_split,
+    add_sides,
     add_split,
     ids,
     output_file,
     run_id,
-    side_of,
 )
 from app.cli_progress import ProgressLine, stoppable
 from app.errors import BadRequest
-from app.records import SPLITS
 from app.services import (
     auditing,
     comparing,
     comparison_report,
+    comparison_sides,
     diagnosing,
     ensemble_lab,
     ensembling,
@@ -35,16 +34,18 @@ from app.services.judging_time import BUDGET_S, RESULTS_S, guess_s
 
 Result = dict[str, Any]
 SIDES = {
-    "run": "a run's number: its best checkpoint is compared",
+    "run": "a run's number, as `runs` lists it: its best checkpoint",
     "checkpoint": "a checkpoint's number, as `runs` lists it",
-    "set": "the number of stored predictions, as `ensemble` tells it: an ensemble's",
+    "set": "the number of stored predictions, as `evaluate` and `ensemble` tell it; nothing is predicted",
 }
 
 
 def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
     """Add the commands of this module."""
-    command = add_command(commands, "evaluate", evaluate, "judge a run's best checkpoint on a split")
-    add_run_and_split(command)
+    text = "judge a run's best checkpoint, a checkpoint or stored predictions"
+    command = add_command(commands, "evaluate", evaluate, text)
+    add_sides(command, SIDES, is_one=True)
+    add_split(command, may_be_a_set=True)
     command.set_defaults(as_text=cli_text.evaluation_as_text)
     command.add_argument(
         "--tta",
@@ -79,24 +80,26 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
 
     text = "compare two runs, checkpoints or stored sets, with the noise of the difference"
     command = add_command(commands, "compare", compare_sides, text)
-    for kind, about in SIDES.items():
-        command.add_argument(
-            f"--{kind}", type=side_of(kind), action="append", default=[], dest="sides", metavar="ID", help=about
-        )
-    command.add_argument("--split", choices=SPLITS, default="", help="the images to judge on (valid, or a set's own)")
+    add_sides(command, SIDES)
+    add_split(command, may_be_a_set=True)
     command.add_argument("--report", type=output_file, metavar="FILE", help="write a report: .html or .md")
     command.set_defaults(as_text=cli_text.comparison_as_text)
 
-    text = "list labels that a run's best checkpoint disagrees with, the surest first"
+    text = "list labels that a model disagrees with, the surest first"
     command = add_command(commands, "audit", audit_labels, text)
-    add_run_and_split(command)
+    several = "; of several, each image is judged by the first that was not trained on it"
+    add_sides(command, {kind: f"{about}{several if kind == 'set' else ''}" for kind, about in SIDES.items()})
+    add_split(command, may_be_a_set=True)
+    command.add_argument("--kind", choices=auditing.KINDS, help="these suspects only")
+    command.add_argument("--class", dest="class_name", metavar="NAME", help="those labeled or predicted as this class")
     command.add_argument("--min-score", type=float, metavar="S", help="how sure the model must be (where F1 is best)")
     command.add_argument("--limit", type=int, default=100, metavar="N", help="how many at most (100)")
     command.set_defaults(as_text=cli_text.audit_as_text)
 
     text = "judge every kept checkpoint of a run, and two averages of their weights"
     command = add_command(commands, "sweep", sweep_checkpoints, text)
-    add_run_and_split(command)
+    add_run(command)
+    add_split(command)
     command.set_defaults(as_text=cli_text.sweep_as_text)
 
     command = add_command(commands, "notes", read_or_write_notes, "show what was written about a run, or write it")
@@ -110,28 +113,35 @@ def evaluate(services: Services, values: argparse.Namespace) -> Result:
     slug = projects.find_project(services, values.project)
     if values.tta == "all" and values.results is not None:
         raise BadRequest("One set of predictions can be written, and --tta all makes three.", "Name one of them.")
+    if values.tta and values.side.kind == "set":
+        raise BadRequest("Stored predictions have the views they were made in.", "Leave --tta out, or name --run.")
+    values.split = comparison_sides.choose_split(services, slug, [values.side], values.split)
     judge = _compare_views if values.tta == "all" else _evaluate_one
     with stoppable(services, slug, "Judging") as line:
         return {"project": slug, **judge(services, slug, values, line)}
 
 
 def _compare_views(services: Services, slug: str, values: argparse.Namespace, line: ProgressLine) -> Result:
-    given = (values.run, values.split, line.show_job, line.show_part)
+    chosen = comparison_sides.choose(services, slug, values.side, values.split)
+    given = (chosen.checkpoint.id, values.split, line.show_job, line.show_part)
     compared = review.compare_views(services, slug, *given)
     return {
-        "run": values.run,
+        "run": chosen.run.id,
+        "name": f"{chosen.run.name}, {chosen.detail}",
         "split": values.split,
         **compared,
-        "checkpoint": compared["checkpoint"]["file_name"],
+        "checkpoint": chosen.checkpoint.file_name,
     }
 
 
 def _evaluate_one(services: Services, slug: str, values: argparse.Namespace, line: ProgressLine) -> Result:
-    given = (values.run, values.split, line.show_job, values.tta, line.show_part)
-    result = review.evaluate_run(services, slug, *given)
-    set_id = result["set"]["id"]
+    chosen = comparison_sides.predict(services, slug, values.side, values.split, line.show_job, values.tta)
+    set_id = chosen.record.id
+    result = {"run": chosen.run.id, **review.evaluate_set(services, slug, chosen.record, line.show_part)}
     answer = {
-        "checkpoint": result["checkpoint"]["file_name"],
+        "name": f"{chosen.run.name}, {chosen.detail}",
+        "checkpoint": chosen.checkpoint.file_name if chosen.checkpoint else None,
+        "set": set_id,
         "test_time_augmentation": result["test_time_augmentation"],
         **_figures(result, values),
     }
@@ -161,7 +171,8 @@ def ensemble(services: Services, values: argparse.Namespace) -> Result:
         **_figures(result, values),
         "method": values.method,
         "set": result["set"]["id"],
-        **{name: result[name] for name in ("members", "verdict", "truth", "outcome", "is_gain", "noise")},
+        **{name: result[name] for name in ("members", "score", "cost_ms", "devices")},
+        **{name: result[name] for name in ("verdict", "truth", "outcome", "is_gain", "noise")},
     }
 
 
@@ -204,10 +215,14 @@ def compare_sides(services: Services, values: argparse.Namespace) -> Result:
 
 def audit_labels(services: Services, values: argparse.Namespace) -> Result:
     """`audit`: one page of suspects."""
+    if not values.sides:
+        raise BadRequest("audit needs a model to judge with.", "Give --run, --checkpoint or --set, also several.")
     slug = projects.find_project(services, values.project)
+    category_id = auditing.category_id_of(services, slug, values.class_name) if values.class_name is not None else None
+    chosen = auditing.AuditFilter(values.kind, category_id, values.min_score)
     with stoppable(services, slug, "The audit") as line:
-        given = (values.run, values.split, values.min_score, values.limit, line.show_job, line.show_part)
-        return {"project": slug, **auditing.audit_run(services, slug, *given)}
+        given = (values.sides, values.split, chosen, values.limit, line.show_job, line.show_part)
+        return {"project": slug, **auditing.audit_sides(services, slug, *given)}
 
 
 def sweep_checkpoints(services: Services, values: argparse.Namespace) -> Result:

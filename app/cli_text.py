@@ -1,9 +1,11 @@
 """How results of the commands read for people; ``--json`` gives the same as they are."""
 
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from app.cli_table import MAX_TEXT, NONE, WIDTH, number, shorten, table
 from app.pipeline.config import parse_config
 from app.pipeline.evaluate.error_words import KIND_TITLES, SUSPECT_TITLES, TOTAL_TITLES, count_suspects
 from app.pipeline.evaluate.selection import TITLES
@@ -11,7 +13,10 @@ from app.services import ensemble_lab, lab_members
 
 Result = dict[str, Any]
 FIGURES = ("map", "map50", "map75", "f1")
-MAX_COLUMNS = 8  # of classes, in a table
+CLASS_FIGURES = ("ap", "ap50", "ap75", "f1", "threshold", "ar", "aps", "apm", "apl")
+CLASS_HEADS = ("AP", "AP50", "AP75", "F1", "threshold", "AR", "APs", "APm", "APl")
+MAX_HEAD = 14  # of a column that a user named
+NAMED_COLUMN = 16  # with the gap before it
 
 
 def as_text(result: Result) -> str:
@@ -31,6 +36,34 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_short(item)}" for name, item in value.items())
     return str(value)
+
+
+def runs_as_text(result: Result) -> str:
+    """A block a run, newest first."""
+    blocks = ["\n".join(_run_lines(run)) for run in result["runs"]]
+    return "\n\n".join(blocks) or "There are no runs yet: `train` starts one."
+
+
+def run_as_text(result: Result) -> str:
+    """One run, as `runs` shows it."""
+    return "\n".join(_run_lines(result))
+
+
+def _run_lines(run: Result) -> list[str]:
+    """What it is called and how it stands; below it the checkpoints, the best first."""
+    epochs = "1 epoch" if run["epochs"] == 1 else f"{run['epochs']} epochs"
+    lines = [f"Run {run['run']} ({run['name']}): {run['state']}, {epochs}"]
+    lines += [f"  {text}" for text in (run["error"], run["warning"]) if text]
+    kept = run["checkpoints"]
+    if not kept:
+        return lines
+    rows = [
+        [str(one["id"]), str(one["epoch"]), *(number(one[name]) for name in ("map50", "f1", "score"))]
+        + [Path(one["path"]).name]
+        for one in kept
+    ]
+    heads = ("checkpoint", "epoch", "mAP50", "F1", "score", "file")
+    return [*lines, f"  in {Path(kept[0]['path']).parent}", *table(heads, rows, "rrrrrf", indent=2)]
 
 
 def presets_as_text(result: Result) -> str:
@@ -60,72 +93,114 @@ def _option_as_text(value: Any) -> str:
 
 def models_as_text(result: Result) -> str:
     """One line a model: name, parameters, published weights (those that are here in capitals)."""
-    lines = []
+    rows = []
     for model in result["models"]:
         weights = " ".join(part.upper() if part in model["cached"] else part for part in model["pretrained"])
-        lines.append(f"{model['name']:<40}{model['parameters'] / 1e6:>8.2f} M  {weights or '-'}")
+        rows.append([model["name"], f"{model['parameters'] / 1e6:.2f} M", weights or NONE])
+    lines = table(("model", "parameters", "weights (those that are here in capitals)"), rows, "frw")
     return "\n".join([*lines, "timm/NAME: any backbone of timm that gives feature pyramids"])
 
 
 def preflight_as_text(result: Result) -> str:
     """One line a check: level, title, what was found, and what would mend it."""
-    lines = []
+    rows = []
     for verdict in result["verdicts"]:
-        lines.append(f"{verdict['level']:<6}{verdict['title']:<22}{verdict['text']}")
-        lines += [f"{'':<28}--set {name}={_option_as_text(value)}" for name, value in verdict["fix"].items()]
-    return "\n".join(lines)
+        rows.append([verdict["level"], verdict["title"], verdict["text"]])
+        rows += [["", "", f"--set {name}={_option_as_text(value)}"] for name, value in verdict["fix"].items()]
+    return "\n".join(table(("level", "check", "what was found"), rows, "llw"))
 
 
 def benchmark_as_text(result: Result) -> str:
     """One line a detector and size: images a second in training, the speed-up, seconds an image in prediction."""
-    head = f"{'model':<40}{'size':>6}{'images/s':>10}{'plain':>8}{'speed-up':>10}{'predict s':>11}"
-    lines = [head]
-    for one in result["models"]:
-        rates = f"{one['train_images_per_s']:>10.2f}{one['reference_images_per_s']:>8.2f}"
-        lines.append(f"{one['model']:<40}{one['image_size']:>6}{rates}{one['speedup']:>10.2f}{one['predict_s']:>11.3f}")
+    rates = ("train_images_per_s", "reference_images_per_s", "speedup")
+    rows = [
+        [one["model"], str(one["image_size"]), *(f"{one[name]:.2f}" for name in rates), f"{one['predict_s']:.3f}"]
+        for one in result["models"]
+    ]
+    lines = table(("model", "size", "images/s", "plain", "speed-up", "predict s"), rows, "frrrrr")
     lines += [f"left out: {name} ({reason})" for name, reason in result["left_out"].items()]
     return "\n".join([*lines, f"on {result['models'][0]['device']}; plain is torchvision's own step in float32"])
 
 
 def evaluation_as_text(result: Result) -> str:
-    """The figures as everywhere, with the error budget and the confusion matrix as tables below; or a comparison."""
+    """The figures of all classes and of each, what keeps them down, and the confusion matrix; or a comparison."""
     if "rows" in result:
         return _views_as_text(result)
-    figures = {name: value for name, value in result.items() if name not in ("error_budget", "confusion")}
-    return "\n".join([as_text(figures), *_diagnosis_as_text(result)])
+    images, iou, counts = sum(result["count_difference"]["images"]), result["mean_best_iou"], result["count_difference"]
+    lines = [f"{result['name']} on {images} images of {result['split']}, set {result['set']}", ""]
+    lines += [
+        *_class_table(result),
+        "",
+        f"Mean best IoU: {iou['per_prediction']:.3f} of a prediction, {iou['per_truth']:.3f} of a labeled box; "
+        f"predicted less labeled boxes of an image: {counts['mean']:+.2f}",
+    ]
+    if "left_out_images" in result:
+        lines.append(f"Images that have left the split since, and are not in the results: {result['left_out_images']}")
+    return "\n".join([*lines, *_diagnosis_as_text(result)])
+
+
+def _class_table(result: Result) -> list[str]:
+    """One row of all classes, then one a class: objects, AP by IoU, the best F1 with its threshold, AR, AP by size."""
+    coco, classes = result["coco"], result["per_class"]
+    caps = [name for name in coco if name.startswith("AR") and name[2:].isdigit()]
+    whole = [result["map"], result["map50"], result["map75"], result["f1"], result["f1_threshold"]]
+    whole += [coco[max(caps, key=lambda name: int(name[2:]))], coco["APs"], coco["APm"], coco["APl"]]
+    rows = [["all classes", str(sum(one["num_truth"] for one in classes)), *map(number, whole)]]
+    rows += [[one["name"], str(one["num_truth"]), *(number(one[name]) for name in CLASS_FIGURES)] for one in classes]
+    return table(("class", "objects", *CLASS_HEADS), rows, "fr" + "r" * len(CLASS_HEADS))
 
 
 def _views_as_text(result: Result) -> str:
     """A comparison of test-time augmentations: one table with the verdict below it."""
     heads = (("map", "mAP"), ("map50", "mAP50"), ("map75", "mAP75"), ("f1", "F1"), ("score", "score"))
-    lines = [f"Run {result['run']}, {result['checkpoint']} on {result['split']}", ""]
-    lines.append(f"{'test-time augmentation':<24}" + "".join(f"{title:>8}" for _, title in heads))
-    for row in result["rows"]:
-        lines.append(f"{row['name']:<24}" + "".join(f"{row[name]:>8.3f}" for name, _ in heads))
+    rows = [[row["name"], *(number(row[name]) for name, _ in heads)] for row in result["rows"]]
+    lines = [f"{result['name']} on {result['split']}", ""]
+    lines += table(("test-time augmentation", *(title for _, title in heads)), rows, "frrrrr")
     return "\n".join([*lines, "", result["verdict"]])
 
 
 def _diagnosis_as_text(result: Result) -> list[str]:
     """Error budget and confusion matrix in lines."""
     budget, confusion = result["error_budget"], result["confusion"]
+    titles = KIND_TITLES | TOTAL_TITLES
+    rows = [
+        [titles[row["kind"]], number(row["d_ap50"]), str(row["count"]), row.get("advice", "")]
+        for row in (*budget["kinds"], *budget["totals"])
+    ]
     lines = ["", f"What keeps AP50 ({budget['ap50']:.3f}) down:"]
-    for row in budget["kinds"]:
-        lines.append(f"  {KIND_TITLES[row['kind']]:<20}{row['d_ap50']:>7.3f}{row['count']:>8}  {row['advice']}")
-    for row in budget["totals"]:
-        lines.append(f"  {TOTAL_TITLES[row['kind']]:<20}{row['d_ap50']:>7.3f}{row['count']:>8}")
+    lines += table(("kind of error", "AP50", "count", "what helps"), rows, "lrrw", indent=2)
     threshold = f"score {confusion['score_threshold']:.2f}, IoU {confusion['iou_threshold']:.2f}"
     lines += ["", f"Labeled (rows) and predicted (columns) at {threshold}:"]
-    names = confusion["labels"][: MAX_COLUMNS + 1]
-    lines.append(f"  {'':<18}" + "".join(f"{name[:10]:>11}" for name in names))
-    for name, counts in zip(names, confusion["counts"], strict=False):
-        lines.append(f"  {name[:17]:<18}" + "".join(f"{count:>11}" for count in counts[: len(names)]))
-    return lines
+    shown = confusion["labels"][: _columns_beside(confusion["labels"], indent=2)]
+    rows = [[name, *map(str, counts[: len(shown)])] for name, counts in zip(shown, confusion["counts"], strict=False)]
+    lines += table(("", *(shorten(name, MAX_HEAD) for name in shown)), rows, "f" + "r" * len(shown), indent=2)
+    return lines + _left_out(confusion["labels"], shown, "classes")
+
+
+def _columns_beside(names: list[str], indent: int = 0) -> int:
+    """How many columns that users named have room beside the longest of ``names``."""
+    first = min(max(map(len, names)), MAX_TEXT)
+    return max(1, (WIDTH - indent - first) // NAMED_COLUMN)
+
+
+def _left_out(names: list[str], shown: list[str], what: str) -> list[str]:
+    count = len(names) - len(shown)
+    return [f"  {count} more {what} are in --json only."] if count else []
 
 
 def ensemble_as_text(result: Result) -> str:
-    """As any result, and whose labels count; the verdict has of the noise what people read."""
-    lines = as_text({name: value for name, value in result.items() if name not in ("noise", "truth")})
-    return "\n".join([lines, *result["truth"]["words"]])
+    """The members with the ensemble below them, the verdict, and the figures of each class."""
+    method = ensemble_lab.NAMES[result["method"]]
+    heads = ("", "mAP", "mAP50", "mAP75", "F1", "threshold", "score", "ms/image", "set")
+    whole = {**result, "name": f"Ensemble, {method}", "threshold": result["f1_threshold"]}
+    rows = [
+        [row["name"], *(number(row[name]) for name in (*FIGURES, "threshold", "score")), _cost(row["cost_ms"])]
+        + [str(row["set"])]
+        for row in (*result["members"], whole)
+    ]
+    lines = [f"{method} of {len(result['members'])} on {result['split']}, set {result['set']}", ""]
+    lines += [*table(heads, rows, "frrrrrrrr"), *_cost_note("predicting", result["devices"])]
+    return "\n".join([*lines, "", result["verdict"], *result["truth"]["words"], "", *_class_table(result)])
 
 
 def comparison_as_text(result: Result) -> str:
@@ -134,21 +209,22 @@ def comparison_as_text(result: Result) -> str:
     lines = [f"A: {names[0]}", f"B: {names[1]}", f"on {result['images']} images of {result['split']}"]
     lines += [f"{result['left_out']} images that only one of them has"] if result["left_out"] else []
     lines += result["truth"]["words"]
-    lines += ["", f"{'':<20}{'A':>8}{'B':>8}{'B - A':>9}   95 % interval       B better   detectable   difference"]
-    for figure, item in result["differences"].items():
-        interval = f"{item['low']:+.3f} to {item['high']:+.3f}"
-        lines.append(
-            f"{TITLES[figure]:<20}{item['first']:>8.3f}{item['second']:>8.3f}{item['difference']:>+9.3f}"
-            f"   {interval:<18}{100 * item['share_better']:>8.1f} %{item['detectable']:>13.3f}"
-            f"   {'beyond chance' if item['is_clear'] else item['words'].lower()}"
-        )
+    rows = [
+        [TITLES[figure], number(item["first"]), number(item["second"]), f"{item['difference']:+.3f}"]
+        + [f"{item['low']:+.3f} to {item['high']:+.3f}", f"{100 * item['share_better']:.1f} %"]
+        + [f"{item['detectable']:.3f}", "beyond chance" if item["is_clear"] else item["words"].lower()]
+        for figure, item in result["differences"].items()
+    ]
+    heads = ("", "A", "B", "B - A", "95 % interval", "B better", "detectable", "difference")
+    lines += ["", *table(heads, rows, "frrrrrrl")]
     lines += [
         "",
         result["verdict"],
         "",
-        "Options that differ (A, B):" if result["config"] else "The options are equal.",
+        "Options that differ:" if result["config"] else "The options are equal.",
     ]
-    lines += [f"  {item['option']:<26}{item['first']!s:<24}{item['second']}" for item in result["config"]]
+    options = [[item["option"], str(item["first"]), str(item["second"])] for item in result["config"]]
+    lines += table(("option", "A", "B"), options, "llf", indent=2) if options else []
     reached = result["reached"]
     if reached:
         each = (f"{reached[s]['epoch']} epochs, {reached[s]['elapsed_s'] / 60:.1f} min" for s in ("first", "second"))
@@ -159,9 +235,10 @@ def comparison_as_text(result: Result) -> str:
 def audit_as_text(result: Result) -> str:
     """One line a suspect."""
     counts = ", ".join(count_suspects(kind, count) for kind, count in result["counts"].items())
-    lines = [f"{result['images']} images, model at least {result['min_score']:.2f} sure: {counts}"]
+    by = "; ".join(f"{one['name']} on {one['split']}, set {one['set']}" for one in result["by"])
+    lines = [by, f"{result['images']} images, model at least {result['min_score']:.2f} sure: {counts}"]
     if result["ignored"]:
-        lines[0] += f" ({result['ignored']} ignored)"
+        lines[1] += f" ({result['ignored']} ignored)"
     judged = result["judged"]
     if judged["changed"]:
         moved = ", ".join(
@@ -171,36 +248,39 @@ def audit_as_text(result: Result) -> str:
         lines.append(f"Judged again, with {images} labeled anew since the run began: {moved}.")
     if result["in_sample"]:
         lines.append(f"The model was trained on {result['in_sample']} of them: it has learned their faults too.")
-    for item in result["suspects"]:
-        box = " ".join(f"{value:.0f}" for value in item["box"])
-        labeled = f"{item['labeled']} labeled, " if item["labeled"] else ""
-        seen = ", in sample" if item["in_sample"] else ""
-        lines.append(
-            f"{item['score']:.3f} {SUSPECT_TITLES[item['kind']][0]:<12} image {item['image_id']} {item['file_name']}: "
-            f"{labeled}{item['predicted']} at {box}{seen}"
-        )
-    return "\n".join(lines)
+    rows = [
+        [number(item["score"]), SUSPECT_TITLES[item["kind"]][0].lower(), str(item["image_id"]), item["file_name"]]
+        + [item["labeled"] or NONE, item["predicted"], " ".join(f"{value:.0f}" for value in item["box"])]
+        + ["yes" if item["in_sample"] else "no"]
+        for item in result["suspects"]
+    ]
+    if not rows:
+        return "\n".join([*lines, "No suspect: the labels agree with the model, or pass no filter."])
+    is_known = any(item["in_sample"] for item in result["suspects"])
+    heads = ("score", "kind", "image", "file", "labeled", "predicted", "x1 y1 x2 y2", "in sample")
+    size = len(heads) if is_known else len(heads) - 1
+    lines += ["", *table(heads[:size], [row[:size] for row in rows], "rlrfllll"[:size])]
+    return "\n".join(lines + ([f"{result['left']} more: --limit shows them."] if result["left"] else []))
 
 
 def sweep_as_text(result: Result) -> str:
-    """A table of all checkpoints, with AP50 by class."""
-    classes = [entry["name"] for entry in result["rows"][0]["per_class"]][:MAX_COLUMNS]
-    heads = [*(TITLES[name] for name in FIGURES), "score", *(f"{name[:9]}" for name in classes)]
-    lines = [f"{'':<18}" + "".join(f"{head:>10}" for head in heads)]
-    for row in result["rows"]:
-        values = [*(row[name] for name in (*FIGURES, "score")), *(entry["ap50"] for entry in row["per_class"])]
-        lines.append(f"{row['name']:<18}" + "".join(f"{value:>10.3f}" for value in values[: len(heads)]))
-        lines += [f"{'':<18}  of {', '.join(row['members'])}"] if row["members"] else []
+    """A table of all checkpoints, the best first, and AP50 by class of as many of them as have room."""
+    rows = [[row["name"], *(number(row[name]) for name in (*FIGURES, "score"))] for row in result["rows"]]
+    heads = ("", *(TITLES[name] for name in FIGURES), "score")
+    lines = table(heads, rows, "frrrrr")
+    lines += [f"{row['name']} is of {', '.join(row['members'])}" for row in result["rows"] if row["members"]]
+    classes = [entry["name"] for entry in result["rows"][0]["per_class"]]
+    shown = result["rows"][: _columns_beside(classes)]
+    rows = [[name, *(number(row["per_class"][place]["ap50"]) for row in shown)] for place, name in enumerate(classes)]
+    heads = ("AP50", *(shorten(row["name"], MAX_HEAD) for row in shown))
+    lines += ["", *table(heads, rows, "f" + "r" * len(shown)), *_left_out(result["rows"], shown, "checkpoints")]
     return "\n".join([*lines, "", result["verdict"]])
 
 
 def lab_as_text(result: Result) -> str:
     """The verdict, then members and methods in one table: figures on the judging half, score on both."""
-    names = ("map", "map50", "map75", "f1", "threshold")
+    names = (*FIGURES, "threshold")
     lines = [result["verdict"], *(result["truth"]["words"] if result["truth"] else ()), ""]
-    lines.append(
-        f"{'':<40}{'tuned':>8}{'judged':>8}" + "".join(f"{name:>10}" for name in names) + f"{'ms/image':>10}  options"
-    )
     members = result["members"]
     has_several_views = len(result["views"]) > 1
     rows = [(members[row["member"]]["name"], _cost(row["cost_ms"]), "", row) for row in result["alone"]]
@@ -213,15 +293,23 @@ def lab_as_text(result: Result) -> str:
         )
         for row in result["methods"]
     ]
-    for name, cost, options, row in rows:
-        if has_several_views:
-            name = f"{name}, {lab_members.VIEW_TITLES[row['views']]}"
-        figures = "".join(f"{row['judged'][figure]:>10.4f}" for figure in names)
-        score = f"{row['tuned']['score']:>8.4f}{row['judged']['score']:>8.4f}"
-        lines.append(f"{name[:39]:<40}{score}{figures}{cost:>10}  {options}".rstrip())
-    lines += ["", "What each member brings to the best method, by score and mAP:"]
-    for member, row in zip(members, result["contributions"], strict=True):
-        lines.append(f"  {member['name'][:38]:<38}{row['score']:>+9.4f}{row['map']:>+9.4f}")
+    cells = []
+    for name, cost, _, row in rows:
+        views = f", {lab_members.VIEW_TITLES[row['views']]}" if has_several_views else ""
+        figures = (row["tuned"]["score"], *(row["judged"][figure] for figure in ("score", *names)))
+        cells.append([f"{name}{views}", *map(number, figures), cost])
+    heads = ("", "tuned", "judged", *(TITLES[name] for name in FIGURES), "threshold", "ms/image")
+    head, *told = table(heads, cells, "frrrrrrrr")
+    lines.append(head)
+    for line, (_, _, options, _) in zip(told, rows, strict=True):
+        lines += [line, f"  {options}"] if options else [line]
+    lines += _cost_note(result["costs"]["how"], result["costs"]["devices"])
+    brought = [
+        [member["name"], f"{row['score']:+.3f}", f"{row['map']:+.3f}"]
+        for member, row in zip(members, result["contributions"], strict=True)
+    ]
+    lines += ["", "What each member brings to the best method:"]
+    lines += table(("member", "score", "mAP"), brought, "frr", indent=2)
     needed = ", ".join(members[index]["name"] for index in result["smallest"]["members"])
     lines.append(f"Fewest members within {100 * result['near_best']:g} mAP points of the best: {needed}")
     return "\n".join(lines)
@@ -230,6 +318,13 @@ def lab_as_text(result: Result) -> str:
 def _cost(milliseconds: float | None, unknown: str = "-") -> str:
     """Of an image; where the members were not measured, what fusing adds."""
     return unknown if milliseconds is None else f"{milliseconds:.2f}"
+
+
+def _cost_note(how: str | None, devices: list[str]) -> list[str]:
+    """What ms/image means, where it is known."""
+    if how == "predicting" and devices:
+        return [f"ms/image: through all members and the fusing, measured while predicting on {' and '.join(devices)}"]
+    return ["ms/image: through all members and the fusing, each model measured alone"] if how == "alone" else []
 
 
 def _fusion_as_text(options: Result) -> str:

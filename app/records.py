@@ -200,6 +200,8 @@ class PredictionSet:
     options: dict[str, Any]
     snapshot_sha256: str  # of the ground truth they were made for
     created_at: float
+    ms_per_image: float | None  # while they were made, of an ensemble in fusing alone; None where nobody measured it
+    device: str  # that they were made on, "" where nobody measured
 
     @property
     def test_time_augmentation(self) -> str:

@@ -160,8 +160,9 @@ def test_ensemble_is_tuned_and_taken_apart(run, fused, capsys):
     assert cli.main(["--projects", str(fused.services.workspace.root), *words]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == result["verdict"]
-    wbf = next(line for line in lines if line.startswith("WBF "))
-    assert f"{result['methods'][0]['judged']['map']:.4f}" in wbf and "weights" in wbf
+    wbf = next(place for place, line in enumerate(lines) if line.startswith("WBF "))
+    assert f"{result['methods'][0]['judged']['map']:.3f}" in lines[wbf] and "weights" in lines[wbf + 1]
+    assert result["costs"] == {"how": None, "devices": []}
     assert "Fewest members within 0.2 mAP points" in lines[-1]
 
 
@@ -270,6 +271,16 @@ def test_runs_are_controlled_and_listed_with_what_they_keep(run, dataset, tmp_pa
     assert (listed["attempt"], listed["pid"], listed["epoch"], listed["checkpoints"]) == (0, None, 0, [])
 
 
+def test_runs_are_listed_with_their_checkpoints_in_a_table(run, reviewed, capsys):
+    assert cli.main(["--projects", str(reviewed.services.workspace.root), "runs", "--project", reviewed.slug]) == 0
+    heading, folder, heads, *rows = capsys.readouterr().out.splitlines()
+    assert heading == "Run 1 (First run): done, 0 epochs"
+    assert folder.endswith(str(reviewed.services.files(reviewed.slug).run(1)))
+    assert heads.split() == ["checkpoint", "epoch", "mAP50", "F1", "score", "file"]
+    assert rows[0].split() == [str(reviewed.checkpoint_ids[0]), "4", "0.800", "0.800", "0.800", "epoch-4.pt"]
+    assert rows[-1].split()[2:] == ["-", "-", "-", "last.pt"]
+
+
 def test_unexpected_fault_is_one_line(run, dataset, monkeypatch):
     monkeypatch.setattr(cli.importing, "import_as_new_project", lambda *_, **__: 1 / 0)
     code, _, text = run("import", dataset, "--project", "x")
@@ -355,7 +366,7 @@ def test_preflight_prints_levels_and_what_would_mend_them(run, dataset, monkeypa
     assert given == [("x", {"epochs": 3}, "quick")]
     monkeypatch.setattr(cli, "_write", given.append)
     run(*words)
-    assert [line.split() for line in given[-1].splitlines()] == [
+    assert [line.split() for line in given[-1].splitlines()[1:]] == [
         ["red", "Memory", "Too", "much."],
         ["--set", "batch_size=1"],
     ]

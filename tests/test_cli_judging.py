@@ -6,6 +6,7 @@ import pytest
 
 from app import cli, cli_judging
 from app.services import jobs
+from app.store import predictions
 from tests.services.review_project import make_review_project
 from tests.services.test_comparing import add_run
 
@@ -34,6 +35,8 @@ def test_evaluate_has_what_it_had_and_the_diagnosis(run, project):
     assert code == 0
     before = {
         "project",
+        "name",
+        "set",
         "checkpoint",
         "run",
         "split",
@@ -49,7 +52,42 @@ def test_evaluate_has_what_it_had_and_the_diagnosis(run, project):
     assert set(result) == before | added
     assert result["error_budget"]["ap50"] == pytest.approx(result["map50"], abs=1e-9)
     code, text = run("evaluate", "--run", project.run_id)
-    assert "What keeps AP50" in text and "background" in text and "White cell" in text
+    lines = text.splitlines()
+    assert lines[0] == f"First run, Epoch 4 on 6 images of valid, set {project.set_ids[0]}"
+    assert lines[2].split()[:4] == ["class", "objects", "AP", "AP50"]
+    assert [line.split("  ")[0] for line in lines[3:6]] == ["all classes", "Red cell", "White cell"]
+    assert f"{result['per_class'][0]['ap']:.3f}" in lines[4]
+    assert "What keeps AP50" in text and "background" in text
+    assert max(map(len, lines[:6])) <= 100
+
+
+def test_checkpoint_and_stored_predictions_are_judged_as_a_run_is(run, project, tmp_path):
+    best, second, _ = project.set_ids
+    whole = run("evaluate", "--run", project.run_id, "--json")[1]
+    assert run("evaluate", "--checkpoint", project.checkpoint_ids[0], "--json")[1] == whole
+    assert run("evaluate", "--set", best, "--json")[1] == whole  # of the split that is its own
+    other = run("evaluate", "--checkpoint", project.checkpoint_ids[1], "--json")[1]
+    assert (other["set"], other["map"] < whole["map"]) == (second, True)
+    code, fused = run("evaluate", "--set", add_ensemble(project), "--results", tmp_path / "found.json", "--json")
+    assert (code, fused["checkpoint"], fused["name"]) == (0, None, "First run, WBF of 2, IoU 0.55")
+    assert json.loads((tmp_path / "found.json").read_bytes())
+
+
+def add_ensemble(project):
+    """A stored ensemble with the predictions of the best checkpoint."""
+    database = project.services.database(project.slug)
+    found = predictions.read_detections(database, project.set_ids[0])
+    with database.write() as db:
+        return predictions.store_predictions(
+            db,
+            run_id=project.run_id,
+            split="valid",
+            detections=found,
+            snapshot_sha256="a" * 64,
+            name="WBF of 2",
+            members=project.set_ids[:2],
+            options={"method": "wbf", "iou_threshold": 0.55},
+        )
 
 
 def test_compare_tells_the_difference_and_writes_the_report(run, project, tmp_path):
@@ -68,6 +106,22 @@ def test_audit_lists_suspects(run, project):
     assert (code, len(result["suspects"]), result["in_sample"]) == (0, 3, 0)
     code, text = run("audit", "--run", project.run_id, "--min-score", 0.1)
     assert code == 0 and "missing box" in text and "valid_0.png" in text
+    assert text.startswith(f"First run, Epoch 4 on valid, set {project.set_ids[0]}\n")
+
+
+def test_audit_judges_with_checkpoints_and_with_several_sets_and_filters(run, project):
+    best, second, _ = project.set_ids
+    by_run = run("audit", "--run", project.run_id, "--json")[1]
+    assert run("audit", "--set", best, "--json")[1] == by_run
+    assert run("audit", "--checkpoint", project.checkpoint_ids[0], "--set", best, "--json")[1]["by"] == by_run["by"] * 2
+    several = run("audit", "--set", second, "--set", best, "--min-score", 0.1, "--json")[1]
+    assert [(one["set"], one["split"], one["run"]) for one in several["by"]] == [
+        (second, "valid", project.run_id), (best, "valid", project.run_id),
+    ]  # fmt: skip
+    assert {item["set"] for item in several["suspects"]} == {second}  # none was trained on them: the first counts
+    words = ("--min-score", 0.1, "--kind", "missing_box", "--class", "Red cell", "--json")
+    found = run("audit", "--set", add_ensemble(project), *words)[1]["suspects"]
+    assert found and {(item["kind"], item["predicted"]) for item in found} == {("missing_box", "Red cell")}
 
 
 def test_sweep_shows_a_row_for_each_checkpoint(run, monkeypatch):
@@ -80,7 +134,7 @@ def test_sweep_shows_a_row_for_each_checkpoint(run, monkeypatch):
     monkeypatch.setattr(cli_judging.sweeping, "sweep_run", lambda *_: swept)
     assert run("sweep", "--run", 1, "--json") == (0, {"project": "blood-cells", **swept})
     code, text = run("sweep", "--run", 1)
-    assert "Red cell" in text and "of a.pt, b.pt" in text and text.rstrip().endswith(swept["verdict"])
+    assert "Red cell    0.200" in text and "of a.pt, b.pt" in text and text.rstrip().endswith(swept["verdict"])
 
 
 def test_notes_are_written_and_shown(run, project):
@@ -101,6 +155,15 @@ def test_notes_are_written_and_shown(run, project):
         (["compare", "--run", 1, "--run", 2, "--report", "x.pdf"], "x.pdf"),
         (["audit", "--run", 1, "--min-score", 3], "0..1"),
         (["audit", "--run", 1, "--limit", 0], "1 to 500"),
+        (["audit"], "needs a model"),
+        (["audit", "--run", 1, "--class", "Blue cell"], "no class 'Blue cell'"),
+        (["audit", "--set", 2, "--split", "test"], "of valid images, not of test"),
+        (["evaluate"], "required"),
+        (["evaluate", "--run", 1, "--set", 2], "not allowed with"),
+        (["evaluate", "--set", 99], "no prediction set 99"),
+        (["evaluate", "--checkpoint", 99], "no checkpoint 99"),
+        (["evaluate", "--set", 2, "--split", "test"], "of valid images, not of test"),
+        (["evaluate", "--set", 2, "--tta", "flip"], "views they were made in"),
         (["sweep", "--run", 7], "no run 7"),
         (["notes", "--run", 7, "--setup", "x"], "no run 7"),
     ],

@@ -110,6 +110,7 @@ def predict_split(
             checkpoint_id=checkpoint.id,
             name=checkpoint.file_name,
             options={} if augmentation == "off" else {"test_time_augmentation": augmentation},
+            took=detector.took,
         )
 
 

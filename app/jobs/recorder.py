@@ -119,6 +119,7 @@ class RunRecorder:
                 snapshot_sha256=self.snapshot_sha256,
                 checkpoint_id=checkpoint_id,
                 name=event.file_name,
+                took=event.took,
             )
 
 

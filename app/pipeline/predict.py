@@ -1,5 +1,6 @@
 """A trained detector at work: checkpoint in, detections in pixels of the upright original images out."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from app.pipeline.models.build import build_model
 from app.pipeline.models.forward import Batch, detect, place_model
 from app.pipeline.train.checkpoint import load_checkpoint
 from app.pipeline.train.loader import make_batch_of_images
-from app.pipeline.types import Detections, Log, Progress, RunContext
+from app.pipeline.types import Detections, Log, PredictionTime, Progress, RunContext
 from app.pipeline.views import View, show, unflip, views_of
 
 MAX_BATCH = 8
@@ -41,6 +42,19 @@ class Detector:
         self.machine = machine
         self.batch_size = images_at_once(config.batch_size)
         self._images = ResizedImages.for_config(config, budget_bytes=0)
+        self._batches: list[tuple[float, int]] = []  # seconds and images of each, of the last predict_samples
+
+    @property
+    def took(self) -> PredictionTime | None:
+        """What an image of the last :meth:`predict_samples` took; None before there was one.
+
+        The first batch, which warms up, counts only where there is no other.
+        """
+        batches = self._batches[1:] or self._batches
+        if not batches:
+            return None
+        seconds, count = (sum(column) for column in zip(*batches, strict=True))
+        return PredictionTime(1000 * seconds / count, self.machine.describe())
 
     def predict_samples(
         self,
@@ -60,15 +74,12 @@ class Detector:
         skip = skip or (lambda _, reason: context.emit(Log(f"Skipped: {reason}", "warning")))
         images = images or self._images
         read = images.read if augmentation == "off" else images.read_upright
+        self._batches = []
         for start in range(0, len(samples), self.batch_size):
             if context.should_stop():
                 return
             group = _read_all(samples[start : start + self.batch_size], read, skip)
-            pixels, sizes = [image for _, image in group], [(sample.width, sample.height) for sample, _ in group]
-            if group and augmentation == "off":
-                found = self._detect(pixels, sizes)
-            else:
-                found = self._detect_views(pixels, sizes, augmentation) if group else []
+            found = self._detect_timed(group, augmentation) if group else []
             yield from ((sample.image_id, one) for (sample, _), one in zip(group, found, strict=True))
             context.emit(Progress(min(start + self.batch_size, len(samples)), len(samples), "predicting"))
 
@@ -82,6 +93,19 @@ class Detector:
     def predict_image(self, image: np.ndarray, augmentation: TestTimeAugmentation = "off") -> Detections:
         """Detections of one upright image, uint8 [H, W, 3] RGB, in its pixels."""
         return self._detect_views([image], [(image.shape[1], image.shape[0])], augmentation)[0]
+
+    def _detect_timed(
+        self, group: list[tuple[Sample, np.ndarray]], augmentation: TestTimeAugmentation
+    ) -> list[Detections]:
+        """Detections of a batch as it was read; the time until they are in memory is noted."""
+        pixels, sizes = [image for _, image in group], [(sample.width, sample.height) for sample, _ in group]
+        began = time.perf_counter()
+        if augmentation == "off":
+            found = self._detect(pixels, sizes)
+        else:
+            found = self._detect_views(pixels, sizes, augmentation)
+        self._batches.append((time.perf_counter() - began, len(group)))
+        return found
 
     def _detect_views(
         self, images: list[np.ndarray], sizes: list[tuple[int, int]], augmentation: TestTimeAugmentation

@@ -119,6 +119,14 @@ class CheckpointDue:
     """Where the run stands is about to be saved: what was told so far must be safe before, it is not told again."""
 
 
+@dataclass(frozen=True, slots=True)
+class PredictionTime:
+    """Milliseconds an image took while predictions were made, on which device: decoding left out, all views in it."""
+
+    ms_per_image: float
+    device: str
+
+
 @dataclass(frozen=True, eq=False)
 class PredictionsReady:
     """Validation predictions by image id, with all scores, of the checkpoint saved just before (``file_name``)."""
@@ -126,6 +134,7 @@ class PredictionsReady:
     file_name: str
     split: str
     detections: dict[int, Detections]
+    took: PredictionTime | None = None
 
 
 Event = Metrics | Progress | Log | CheckpointSaved | RunBegun | CheckpointDue | PredictionsReady

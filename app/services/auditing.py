@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from app.errors import BadRequest
+from app.errors import BadRequest, NotFound
 from app.pipeline.evaluate.coco_numbers import evaluate_columns
 from app.pipeline.evaluate.columns import GroundTruth
 from app.pipeline.evaluate.label_audit import KINDS
 from app.pipeline.evaluate.matching import box_ious
 from app.records import IgnoredSuspect, Image, Job
-from app.services import review
+from app.services import comparison_sides, review
 from app.services.audited_labels import Audit, AuditedLabels, audit
+from app.services.comparison_sides import Chosen, Side
 from app.services.context import Services
 from app.services.judging_time import AGAIN_S, FIGURES_S, SUSPECTS_S, OnPart, guess_s, tell_nobody
 from app.store import categories, ignored_suspects, images
@@ -39,27 +40,59 @@ class AuditFilter:
     min_score: float | None = None
 
 
-def audit_run(
+def audit_sides(
     services: Services,
     slug: str,
-    run_id: int,
-    split: str = "valid",
-    min_score: float | None = None,
+    sides: Sequence[Side],
+    wanted_split: str = "",
+    chosen: AuditFilter | None = None,
     limit: int = 100,
     on_change: Callable[[Job], None] | None = None,
     on_part: OnPart = tell_nobody,
 ) -> dict[str, Any]:
-    """Audit a split with a run's best checkpoint, predicting first where that was not done.
+    """Audit with runs, checkpoints or stored sets, predicting first where that was not done; blocks.
 
-    As :func:`audit_sets`, with run, split, checkpoint and ``judged``: see :func:`judge_again`.
+    As :func:`audit_sets`, with ``judged``: see :func:`judge_again`; and ``by``: set, run, name, checkpoint (its file,
+    None of an ensemble) and split of each; run, checkpoint and split are those of the first. Stored sets are of their
+    own split, the others of the one that is wanted, else valid. Raises NotFound, BadRequest, and UserError when
+    predicting failed.
     """
-    checkpoint = review.best_checkpoint(services, slug, run_id)
-    record = review.wait_for_predictions(services, slug, checkpoint.id, split, on_change)
-    on_part("Looking for suspects", guess_s(services, slug, record.id, FIGURES_S + SUSPECTS_S))
-    audited = audit_sets(services, slug, [record.id], AuditFilter(min_score=min_score), limit=limit)
-    on_part("Judging on the labels as they are now", guess_s(services, slug, record.id, AGAIN_S))
-    judged = judge_again(services, slug, [record.id])
-    return {"run": run_id, "split": split, "checkpoint": checkpoint.file_name, **audited, "judged": judged}
+    asked = [
+        comparison_sides.predict(
+            services, slug, side, comparison_sides.choose_split(services, slug, [side], wanted_split), on_change
+        )
+        for side in dict.fromkeys(sides)
+    ]
+    set_ids = list(dict.fromkeys(one.record.id for one in asked))
+
+    def guess(each_s: float) -> float:
+        return sum(guess_s(services, slug, set_id, each_s) for set_id in set_ids)
+
+    on_part("Looking for suspects", guess(FIGURES_S + SUSPECTS_S))
+    audited = audit_sets(services, slug, set_ids, chosen, limit=limit)
+    on_part("Judging on the labels as they are now", guess(AGAIN_S))
+    judged, by = judge_again(services, slug, set_ids), [_name(one) for one in asked]
+    first = {name: by[0][name] for name in ("run", "split", "checkpoint")}
+    return {**first, **audited, "judged": judged, "by": by}
+
+
+def _name(one: Chosen) -> dict[str, Any]:
+    return {
+        "set": one.record.id,
+        "run": one.run.id,
+        "name": f"{one.run.name}, {one.detail}",
+        "checkpoint": one.checkpoint.file_name if one.checkpoint else None,
+        "split": one.record.split,
+    }
+
+
+def category_id_of(services: Services, slug: str, name: str) -> int:
+    """The class of a name, for a filter; raises NotFound."""
+    with services.database(slug).read() as db:
+        known = {item.name: item.id for item in categories.all_of(db)}
+    if name not in known:
+        raise NotFound(f"There is no class {name[:40]!r} in this project.", f"Its classes: {', '.join(known)}.")
+    return known[name]
 
 
 def audit_sets(

@@ -1,9 +1,10 @@
-"""What can be compared: a run by its best checkpoint, one checkpoint, or stored predictions such as an ensemble's."""
+"""What is judged and compared: a run by its best checkpoint, one checkpoint, or stored predictions (an ensemble's)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from app.errors import BadRequest, Conflict
+from app.pipeline.config import TestTimeAugmentation
 from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
 from app.services import review
 from app.services.context import Services
@@ -60,7 +61,7 @@ def side_of(services: Services, slug: str, record: PredictionSet) -> Side:
 
 
 def choose_split(services: Services, slug: str, sides: Sequence[Side], wanted: str = "") -> str:
-    """The split to compare on: the one that is wanted, else that of the stored sets among the sides, else valid.
+    """The split to judge on: the one that is wanted, else that of the stored sets among the sides, else valid.
 
     Raises NotFound, and BadRequest when a stored set is of another split.
     """
@@ -73,7 +74,7 @@ def choose_split(services: Services, slug: str, sides: Sequence[Side], wanted: s
         if record.split != split:
             raise BadRequest(
                 f"The predictions of set {record.id} are of {record.split} images, not of {split}.",
-                f"Compare on {record.split}, or choose another set.",
+                f"Choose {record.split}, or another set.",
             )
     return split
 
@@ -96,6 +97,26 @@ def choose(services: Services, slug: str, side: Side, split: str) -> Chosen:
         detail += f", {review.VIEW_TITLES[views]}"
     name = run.name if side.kind == "run" else f"{run.name}, {detail}"
     return Chosen(side, run, name, detail, checkpoint, record)
+
+
+def predict(
+    services: Services,
+    slug: str,
+    side: Side,
+    split: str,
+    on_change: Callable[[Job], None] | None = None,
+    augmentation: TestTimeAugmentation | None = None,
+) -> Chosen:
+    """A side with its predictions on a split, which are made first where there are none; blocks.
+
+    ``augmentation``: the one at test time, in place of the run's own. Raises NotFound, BadRequest for an empty split,
+    UserError when predicting failed.
+    """
+    chosen = choose(services, slug, side, split)
+    if side.kind == "set":
+        return chosen
+    record = review.wait_for_predictions(services, slug, chosen.checkpoint.id, split, on_change, augmentation)
+    return replace(chosen, record=record)
 
 
 def _stored(services: Services, slug: str, side: Side) -> Chosen:

@@ -18,7 +18,7 @@ from app.pipeline.fusion.lab import MOST_FOR_ALL_SUBSETS, NEAR_BEST, Half, run_l
 from app.pipeline.fusion.tune import num_trials
 from app.pipeline.views import relative_cost
 from app.records import Job
-from app.services import ensembling, jobs, lab_members, models, truths
+from app.services import ensembling, jobs, lab_members, models, set_costs, truths
 from app.services.compiling import ONLY_ONCE, wait_until_compiled
 from app.services.context import Services
 from app.services.lab_members import VIEW_TITLES, Member
@@ -174,9 +174,10 @@ def lab(services: Services, slug: str, job_id: int) -> dict[str, Any]:
     with ``words``), ``outcome``, ``verdict``, ``is_gain`` and ``gain``. A lab of a version that did not measure the
     noise has None for ``noise`` and ``outcome``, one that knew one dataset only None for ``truth``.
 
-    cost_ms, of rows of ``alone`` and ``methods``: an image through the members and the fusing, as measured on this
-    machine for their models at their image size; None where one was not. num_passes: the same as multiples of one
-    member in one view. Both are None with a member that is an ensemble itself. Raises NotFound.
+    cost_ms, of rows of ``alone`` and ``methods``: an image through the members and the fusing. ``costs`` says how that
+    was measured: ``how`` is predicting (while the members' predictions were made, on ``devices``), alone (their models
+    at their image size, on a quiet machine) or None, and cost_ms with it. num_passes: the same as multiples of one
+    member in one view; None with a member that is an ensemble itself. Raises NotFound.
     """
     job = jobs.get(services, slug, job_id)
     if job.kind != KIND or job.state != "done":
@@ -227,15 +228,22 @@ def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:
     result, truth = job.result, job.result.get("truth")
     members, find_ms = result["members"], lab_members.prediction_times(services, slug)
 
+    predicted = set_costs.cost_of_all(services, slug, [set_id for ids in result["sets"].values() for set_id in ids])
+
+    def find_cost(index: int, views: str) -> float | None:
+        if predicted:
+            return set_costs.cost_of_all(services, slug, [result["sets"][views][index]]).ms
+        own = members[index]["stored_views"] or views
+        return None if own == lab_members.FUSED else find_ms(members[index]["run"], own)
+
     def cost(numbers: Sequence[int], views: str, fuse_ms: float = 0.0) -> dict[str, Any]:
-        each = [(members[index]["run"], members[index]["stored_views"] or views) for index in numbers]
-        if any(own == lab_members.FUSED for _, own in each):
-            return {"cost_ms": None, "num_passes": None}
-        known = [find_ms(run_id, own) for run_id, own in each]
-        passes = sum(relative_cost(own) for _, own in each)
+        each = [members[index]["stored_views"] or views for index in numbers]
+        passes = None if lab_members.FUSED in each else sum(map(relative_cost, each))
+        known = [find_cost(index, views) for index in numbers]
         return {"cost_ms": None if None in known else sum(known) + fuse_ms, "num_passes": passes}
 
     everyone = range(len(members))
+    is_measured = all(find_cost(index, views) is not None for views in result["views"] for index in everyone)
     return {
         "id": job.id,
         "created_at": job.created_at,
@@ -243,6 +251,10 @@ def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:
         "outcome": None,
         **result,
         "truth": truth and {**truth, "words": truths.explain(services, slug, truth, result["split"])},
+        "costs": {
+            "how": "predicting" if predicted else "alone" if is_measured else None,
+            "devices": list(predicted.devices) if predicted else [],
+        },
         "alone": [{**row, **cost([row["member"]], row["views"])} for row in result["alone"]],
         "methods": [{**row, **cost(everyone, row["views"], row["fuse_ms"])} for row in result["methods"]],
     }

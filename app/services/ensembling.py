@@ -4,6 +4,7 @@ An ensemble belongs to the newest run among its members; it and they are judged 
 """
 
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -21,9 +22,9 @@ from app.pipeline.evaluate.difference import explain_outcome
 from app.pipeline.evaluate.selection import TITLES, explain_moves, selection_score
 from app.pipeline.expectation import explain_error
 from app.pipeline.fusion.columns import MemberColumns
-from app.pipeline.types import Detections
+from app.pipeline.types import Detections, PredictionTime
 from app.records import Checkpoint, Job, PredictionSet
-from app.services import comparison_sides, jobs, pair_figures, review, truths
+from app.services import comparison_sides, jobs, pair_figures, review, set_costs, truths
 from app.services.compiling import ONLY_ONCE, wait_until_compiled
 from app.services.context import Services
 from app.store import predictions, runs
@@ -152,7 +153,9 @@ def carry_out(
             if should_stop():
                 raise Cancelled(STOPPED)
             piece = samples[start : start + IMAGES_AT_ONCE]
-            pickle.dump(_fuse_piece(services, slug, members, piece, options), pieces)
+            columns = _read_piece(services, slug, members, piece)
+            fused = fuse_columns(columns, options).to_detections()
+            pickle.dump([(sample.image_id, found) for sample, found in zip(piece, fused, strict=True)], pieces)
             on_progress(start + len(piece), len(samples), "Fusing")
         pieces.seek(0)
         with write() as db:
@@ -165,18 +168,25 @@ def carry_out(
                 name=f"{options.method.upper().replace('_', '-')} of {len(members)}{payload.get('note', '')}",
                 members=[member.id for member in members],
                 options=options.model_dump(mode="json") | ({} if threshold is None else {"score_threshold": threshold}),
+                took=_time_fusing(columns, options),
             )
     return comparison(services, slug, set_id)
 
 
-def _fuse_piece(
-    services: Services, slug: str, members: Sequence[PredictionSet], samples: Sequence[Sample], options: FusionOptions
-) -> list[tuple[int, Detections]]:
+def _read_piece(
+    services: Services, slug: str, members: Sequence[PredictionSet], samples: Sequence[Sample]
+) -> MemberColumns:
     image_ids = [sample.image_id for sample in samples]
     database = services.database(slug)
     found = [predictions.read_detections(database, member.id, image_ids) for member in members]
-    fused = fuse_columns(MemberColumns.from_detections(found, samples), options)
-    return list(zip(image_ids, fused.to_detections(), strict=True))
+    return MemberColumns.from_detections(found, samples)
+
+
+def _time_fusing(columns: MemberColumns, options: FusionOptions) -> PredictionTime:
+    """Of a piece that was fused before: the first one also waits for compiled code to be loaded."""
+    began = time.perf_counter()
+    fuse_columns(columns, options)
+    return PredictionTime(1000 * (time.perf_counter() - began) / len(columns.sizes), "cpu")
 
 
 def _read_pieces(file: IO[bytes]) -> Iterator[tuple[int, Detections]]:
@@ -218,12 +228,13 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     """An ensemble beside its members.
 
     ``rows``: set, side (as Compare names it), run, checkpoint_id, name, is_ensemble, map, map50, map75, f1, threshold,
-    score (by the selection metric of the ensemble's run); members first, those whose weights were replaced since
-    are missing. All are judged on the labels of ``run``; ``truth`` is what :func:`truths.note_common` tells of that,
-    with ``words``. ``gain``: the ensemble's figure less the best member's. ``metric`` is that selection metric,
-    ``best`` the place of the member with the best score. ``noise``: the ensemble's score less that of this member, as
-    Difference.to_json gives it with ``figure``; None until :func:`find_noise` or :func:`measure_noise` measured it.
-    ``outcome`` and ``is_gain`` (None until then) and ``verdict`` say what that means, and which other figures moved.
+    score (by the selection metric of the ensemble's run), cost_ms and devices (see ``set_costs``); members first, those
+    whose weights were replaced since are missing. All are judged on the labels of ``run``; ``truth`` is what
+    :func:`truths.note_common` tells of that, with ``words``. ``gain``: the ensemble's figure less the best member's.
+    ``metric`` is that selection metric, ``best`` the place of the member with the best score. ``noise``: the ensemble's
+    score less that of this member, as Difference.to_json gives it with ``figure``; None until :func:`find_noise` or
+    :func:`measure_noise` measured it. ``outcome`` and ``is_gain`` (None until then) and ``verdict`` say what that
+    means, and which other figures moved.
     """
     database = services.database(slug)
     record = _ensemble(services, slug, set_id)
@@ -318,6 +329,7 @@ def _row(services: Services, slug: str, set_id: int, truth_of: int, metric: str)
         **named,
         "threshold": figures.f1_threshold,
         "score": selection_score(metric, named),
+        **set_costs.describe(set_costs.cost_of(services, slug, record)),
     }
 
 
@@ -350,8 +362,9 @@ def fuse_run(
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fuse a run's best checkpoints, or chosen ones, and wait: the ensemble's figures as :func:`review.evaluation`
-    gives them, with ``members`` (the rows beside it), ``truth``, ``noise``, ``outcome``, ``is_gain`` and ``verdict``.
-    Raises UserError when it failed."""
+    gives them, with ``members`` (the rows beside it), score, cost_ms, devices, ``truth``, ``noise``, ``outcome``,
+    ``is_gain`` and ``verdict``. Raises UserError when it failed.
+    """
     queued = request_ensemble(
         services, slug, run_id=run_id, checkpoint_ids=checkpoint_ids, split=split, top=top, options=options
     )
@@ -361,5 +374,6 @@ def fuse_run(
         "run": compared["run"],
         **review.evaluation(services, slug, compared["set"]),
         "members": compared["rows"][:-1],
+        **{name: compared["rows"][-1][name] for name in ("score", "cost_ms", "devices")},
         **{name: compared[name] for name in ("truth", "noise", "outcome", "is_gain", "verdict")},
     }

@@ -265,50 +265,33 @@ def _order(samples: Sequence[Sample], sort: str, read: Callable[[Sequence[int]],
     return np.argsort(-np.concatenate([read(piece).counts.errors for piece in pieces]), kind="stable")
 
 
-def evaluate_run(
-    services: Services,
-    slug: str,
-    run_id: int,
-    split: str = "valid",
-    on_change: Callable[[Job], None] | None = None,
-    augmentation: TestTimeAugmentation | None = None,
-    on_part: OnPart = tell_nobody,
-) -> dict[str, Any]:
-    """Figures of a run's best checkpoint on a split, predicting first if need be; blocks until they are there.
-
-    As :func:`evaluation`, with ``run``, ``checkpoint`` and ``test_time_augmentation``: the run's own unless another is
-    asked for. Raises NotFound, BadRequest, and UserError when predicting failed.
-    """
-    checkpoint = best_checkpoint(services, slug, run_id)
-    found = wait_for_predictions(services, slug, checkpoint.id, split, on_change, augmentation)
-    views = "" if found.test_time_augmentation == "off" else f" {VIEW_TITLES[found.test_time_augmentation]}"
-    on_part(f"Judging{views}", guess_s(services, slug, found.id, FIGURES_S))
-    return {
-        "run": run_id,
-        "checkpoint": {"id": checkpoint.id, "epoch": checkpoint.epoch, "file_name": checkpoint.file_name},
-        "test_time_augmentation": found.test_time_augmentation,
-        **evaluation(services, slug, found.id),
-    }
+def evaluate_set(services: Services, slug: str, record: PredictionSet, on_part: OnPart = tell_nobody) -> dict[str, Any]:
+    """As :func:`evaluation`, with ``test_time_augmentation``, and telling how long it takes."""
+    views = "" if record.test_time_augmentation == "off" else f" {VIEW_TITLES[record.test_time_augmentation]}"
+    on_part(f"Judging{views}", guess_s(services, slug, record.id, FIGURES_S))
+    return {"test_time_augmentation": record.test_time_augmentation, **evaluation(services, slug, record.id)}
 
 
 def compare_views(
     services: Services,
     slug: str,
-    run_id: int,
+    checkpoint_id: int,
     split: str = "valid",
     on_change: Callable[[Job], None] | None = None,
     on_part: OnPart = tell_nobody,
 ) -> dict[str, Any]:
-    """A run's best checkpoint judged with each test-time augmentation, in one table.
+    """A checkpoint judged with each test-time augmentation, in one table; predicts first if need be.
 
     ``rows``: test_time_augmentation, name, set, map, map50, map75, f1, f1_threshold and score (by the run's selection
     metric); ``best``: the augmentation of the best score, the cheapest of equal ones; ``is_gain``: whether any beats
-    "off"; ``verdict`` says so. Blocks; raises as :func:`evaluate_run`.
+    "off"; ``verdict`` says so. Blocks; raises NotFound, BadRequest, and UserError when predicting failed.
     """
+    run_id = runs.get_checkpoint(services.database(slug), checkpoint_id).run_id
     metric = judgement_of(runs.get_run(services.database(slug), run_id)).selection_metric
-    judged = [
-        evaluate_run(services, slug, run_id, split, on_change, augmentation, on_part) for augmentation in VIEW_TITLES
-    ]
+    judged = []
+    for augmentation in VIEW_TITLES:
+        found = wait_for_predictions(services, slug, checkpoint_id, split, on_change, augmentation)
+        judged.append(evaluate_set(services, slug, found, on_part))
     rows = [
         {
             "test_time_augmentation": one["test_time_augmentation"],
@@ -323,7 +306,6 @@ def compare_views(
     best = max(others, key=lambda row: row["score"])
     has_gained = is_gain(metric, off, best)
     return {
-        "checkpoint": judged[0]["checkpoint"],
         "metric": metric,
         "rows": rows,
         "best": best["test_time_augmentation"] if has_gained else "off",

@@ -14,7 +14,7 @@ from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.evaluate.coco_numbers import GroundTruth, evaluate
 from app.pipeline.evaluate.selection import DEFAULT_METRIC, selection_score
-from app.pipeline.types import Detections, Event, Progress, RunContext
+from app.pipeline.types import Detections, Event, PredictionTime, Progress, RunContext
 from app.services import sweeping
 from app.services.context import Services
 from app.services.sweeping import Step
@@ -78,7 +78,8 @@ def _predict(job: JobContext, services: Services, run_id: int, split: str, step:
     elif same.checkpoint_id != checkpoint.id:
         found = predictions.read_detections(job.database, same.id)
         with job.write() as db:
-            _store(db, run_id, checkpoint.id, checkpoint.file_name, same.snapshot_sha256, split, step.views, found)
+            given = (same.snapshot_sha256, split, step.views, found, predictions.time_of(same))
+            _store(db, run_id, checkpoint.id, checkpoint.file_name, *given)
     context.emit(Progress(step.num_images, step.num_images))
 
 
@@ -112,7 +113,7 @@ def _mix(job: JobContext, services: Services, run_id: int, step: Step, context: 
             is_last=False,
         )
         if step.recipe == "greedy":
-            given = (judge.snapshot.sha256, sweeping.GREEDY_SPLIT, step.views, judge.found)
+            given = (judge.snapshot.sha256, sweeping.GREEDY_SPLIT, step.views, judge.found, judge.took)
             _store(db, run_id, checkpoint_id, target.name, *given)
         runs.remove_checkpoints(db, run_id, outdated)
     for path in folder.glob(f"soup-{step.recipe}-*"):
@@ -129,6 +130,7 @@ def _store(
     split: str,
     views: TestTimeAugmentation,
     found: dict[int, Detections],
+    took: PredictionTime | None,
 ) -> None:
     predictions.store_predictions(
         db,
@@ -139,14 +141,15 @@ def _store(
         checkpoint_id=checkpoint_id,
         name=name,
         options={} if views == "off" else {"test_time_augmentation": views},
+        took=took,
     )
 
 
 class _GreedyJudge:
     """Scores soups on the validation split by the run's selection metric, in the views that the run is judged in.
 
-    ``found`` is what the best so far predicts there, the last of equals: that of the soup that is chosen. Nothing is
-    predicted again that is stored, under whatever name.
+    ``found`` is what the best so far predicts there, the last of equals: that of the soup that is chosen; ``took`` is
+    how long that took. Nothing is predicted again that is stored, under whatever name.
     """
 
     def __init__(
@@ -159,21 +162,25 @@ class _GreedyJudge:
         self._best = -math.inf
         self.snapshot = load_snapshot(job.files.run(run_id) / "dataset.json")
         self.found: dict[int, Detections] = {}
+        self.took: PredictionTime | None = None
 
     def __call__(self, path: Path, members: tuple[str, ...]) -> float:
         """The score of a checkpoint file that is the average of ``members``; raises Stopped."""
         same = sweeping.find_predictions(
             self._services, self._job.slug, self._run_id, members, sweeping.GREEDY_SPLIT, self._views
         )
-        found = predictions.read_detections(self._job.database, same.id) if same else self._predict(path)
+        if same:
+            found, took = predictions.read_detections(self._job.database, same.id), predictions.time_of(same)
+        else:
+            found, took = self._predict(path)
         samples = self.snapshot.split(sweeping.GREEDY_SPLIT)
         result = evaluate(GroundTruth.from_samples(samples, self.snapshot.categories), found)
         score = selection_score(self._metric, {name: getattr(result, name) for name in sweeping.FIGURES})
         if score >= self._best:
-            self._best, self.found = score, found
+            self._best, self.found, self.took = score, found, took
         return score
 
-    def _predict(self, path: Path) -> dict[int, Detections]:
+    def _predict(self, path: Path) -> tuple[dict[int, Detections], PredictionTime | None]:
         from app.pipeline.predict import load_detector
 
         samples, before = self.snapshot.split(sweeping.GREEDY_SPLIT), self._num_predicted
@@ -190,4 +197,4 @@ class _GreedyJudge:
         if self._job.should_stop():
             raise Stopped
         self._num_predicted += len(samples)
-        return found
+        return found, detector.took

@@ -2,7 +2,7 @@
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 migrations = Migrations("anchorage")
 
@@ -55,6 +55,13 @@ def m0004_ignored_suspects(db: Database) -> None:
     for statement in _IGNORED_SUSPECTS.split(";\n"):
         if statement.strip():
             db.execute(statement)
+
+
+@migrations()
+def m0005_time_of_predictions(db: Database) -> None:
+    """What an image took while predictions were made, and on which device."""
+    db.execute("ALTER TABLE prediction_set ADD COLUMN ms_per_image REAL")
+    db.execute("ALTER TABLE prediction_set ADD COLUMN device TEXT NOT NULL DEFAULT ''")
 
 
 _IGNORED_SUSPECTS = """

@@ -15,7 +15,7 @@ from sqlite_utils import Database
 
 from app.errors import NotFound
 from app.pipeline.evaluate.columns import DetectionColumns, GroundTruth, refuse_unknown_images
-from app.pipeline.types import Detections
+from app.pipeline.types import Detections, PredictionTime
 from app.records import PredictionSet
 from app.store.database import ProjectDatabase, row_of, rows_of
 
@@ -33,13 +33,14 @@ def store_predictions(
     name: str = "",
     members: Sequence[int] = (),
     options: dict[str, Any] | None = None,
+    took: PredictionTime | None = None,
 ) -> int:
     """Store predictions by image id inside the caller's write transaction and return the set's id.
 
     With ``checkpoint_id`` they are that checkpoint's and replace the ones it had on the split with the same options
     (``test_time_augmentation``, left out when off); without, they are those of an ensemble of the sets ``members`` and
     replace an earlier one of the same members and options. Pairs of id and detections are taken one by one, so that
-    they need not all be in memory.
+    they need not all be in memory. ``took``: what making them did, of an ensemble the fusing alone.
     """
     pairs = detections.items() if isinstance(detections, Mapping) else detections
     kind = "ensemble" if checkpoint_id is None else "checkpoint"
@@ -57,8 +58,8 @@ def store_predictions(
         )
     cursor = db.execute(
         "INSERT INTO prediction_set (kind, run_id, checkpoint_id, split, members, options, name, snapshot_sha256, "
-        "created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [*values, name, snapshot_sha256, time.time()],
+        "created_at, ms_per_image, device) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [*values, name, snapshot_sha256, time.time(), *((took.ms_per_image, took.device) if took else (None, ""))],
     )
     set_id = int(cursor.lastrowid)
     db.conn.executemany(
@@ -78,6 +79,11 @@ def get_set(database: ProjectDatabase, set_id: int) -> PredictionSet:
             "Its checkpoint may have been replaced by a better one.",
         )
     return _set(row)
+
+
+def time_of(record: PredictionSet) -> PredictionTime | None:
+    """What making a set took, for storing the same predictions under another name."""
+    return None if record.ms_per_image is None else PredictionTime(record.ms_per_image, record.device)
 
 
 def list_sets(database: ProjectDatabase, *, run_id: int | None = None, split: str | None = None) -> list[PredictionSet]:

@@ -18,12 +18,16 @@ SWEEP = """customElements.define("anchorage-sweep", class extends HTMLElement {
 
 @pytest.fixture(scope="module")
 def project(app_server):
-    """With a second run of other classes, and a third for which boxes of valid were mended and test lost an image."""
+    """With a second run of other classes, and a third for which boxes of valid were mended and test lost an image.
+
+    Predicting with the first took 12 ms an image.
+    """
     project = make_review_project(app_server.workspace, num_valid=24)
     files, database = project.services.files(project.slug), project.services.database(project.slug)
     with database.write() as db:
         other = runs.create_run(db, jobs.enqueue(db, "train", {}).id, "Other labels", {})
         db.execute("UPDATE job SET state = 'done'")
+        db.execute("UPDATE prediction_set SET ms_per_image = 12, device = 'a small machine'")
         runs.put_checkpoint(
             db, other, epoch=1, step=1, file_name="a.pt", sha256="b" * 64, map50=0.1, f1=0.1, score=0.1, is_last=False
         )
@@ -53,6 +57,8 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     rows = page.locator("anchorage-ensemble > .ensemble .judged tbody tr")
     assert rows.count() == 4
     assert rows.last.inner_text().startswith("Ensemble: WBF of 3")
+    assert page.locator("[data-figure=cost]").all_inner_texts() == ["12", "12", "12", "36"]
+    expect(page.locator("anchorage-ensemble > .ensemble")).to_contain_text("while predicting on a small machine.")
     assert page.locator("anchorage-ensemble > .ensemble .judged .best").count() >= 4
     chip = page.locator("anchorage-ensemble > .ensemble .verdict .a-chip")
     expect(chip).to_have_text(OUTCOME, timeout=JOB_MS)  # once the noise is measured
@@ -134,6 +140,8 @@ def read_the_lab(page):
     assert sum(map(int, halves)) == 24
     assert page.locator("[data-contribution]").count() == 3
     assert page.locator(".smallest").inner_text() != ""
+    assert "while predicting on a small machine." in page.locator(".lab-result").inner_text()
+    assert page.locator(".lab [data-action=measure]").count() == 0
 
 
 def test_an_ensemble_of_runs_with_other_labels_tells_whose_count(page, project):

@@ -18,6 +18,7 @@ from app.pipeline.types import (
     Log,
     Metrics,
     PredictionsReady,
+    PredictionTime,
     Progress,
     RunBegun,
 )
@@ -51,7 +52,7 @@ def saved(file_name="a.pt", epoch=1, **changes):
 
 def ready(file_name="a.pt"):
     found = Detections(np.array([[1, 2, 3, 4]]), np.array([0.25]), np.array([1]))
-    return PredictionsReady(file_name, "valid", {7: found})
+    return PredictionsReady(file_name, "valid", {7: found}, PredictionTime(2.5, "cpu"))
 
 
 def test_metrics_gather_and_are_written_together(job, recorder):
@@ -96,7 +97,7 @@ def test_replaced_checkpoint_takes_its_predictions_along(job, recorder):
     recorder.emit(saved("a.pt"))
     recorder.emit(ready("a.pt"))
     (first,) = predictions.list_sets(job.database, run_id=1)
-    assert (first.split, first.snapshot_sha256) == ("valid", "sha")
+    assert (first.split, first.snapshot_sha256, first.ms_per_image, first.device) == ("valid", "sha", 2.5, "cpu")
     assert predictions.read_detections(job.database, first.id)[7].scores.tolist() == [0.25]
     recorder.emit(saved("b.pt", epoch=2, removed=("a.pt",)))
     assert predictions.list_sets(job.database, run_id=1) == []

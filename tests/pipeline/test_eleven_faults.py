@@ -59,6 +59,7 @@ class Oracle:
     """Finds every labelled object, with the same score for all."""
 
     batch_size = 4
+    took = None
 
     def __init__(self, score):
         self.score = score

@@ -8,6 +8,7 @@ from app.pipeline.data.snapshot import Samples
 from app.pipeline.types import Detections
 from app.services import audited_labels, auditing, jobs
 from app.services.auditing import AuditFilter
+from app.services.comparison_sides import Side
 from app.store import annotations, predictions
 from tests.services.review_project import make_review_project
 
@@ -66,7 +67,8 @@ def test_a_relabeled_box_is_a_wrong_class_with_its_annotation(project):
 def test_images_of_the_train_split_are_in_sample(project):
     image_id = project.image_ids["train"][0]
     set_id = store(project, "train", {image_id: ([[0, 0, 3, 3]], [0.9], [1])})
-    audited = auditing.audit_run(project.services, project.slug, project.run_id, "train", min_score=0.5)
+    given = ([Side("run", project.run_id)], "train", AuditFilter(min_score=0.5))
+    audited = auditing.audit_sides(project.services, project.slug, *given)
     assert (audited["in_sample"], audited["images"], audited["suspects"][0]["in_sample"]) == (1, 1, True)
     assert audited["suspects"][0]["set"] == set_id
 
@@ -266,6 +268,6 @@ def test_judged_again_on_labels_as_they_are_now(project):
 
 
 def test_audit_of_a_run_tells_the_figures_too(project):
-    audited = auditing.audit_run(project.services, project.slug, project.run_id)
+    audited = auditing.audit_sides(project.services, project.slug, [Side("run", project.run_id)])
     assert audited["judged"]["before"]["map50"] == audited["judged"]["after"]["map50"] > 0.5
     json.dumps(audited)

@@ -146,7 +146,7 @@ def test_the_same_predictions_thrice_are_no_gain_and_one_member_is_enough(projec
     assert found["verdict"].startswith("Within the noise: ")
 
 
-def test_cost_is_that_of_all_members_and_of_fusing_where_the_model_was_measured(project, result):
+def test_cost_is_that_of_all_members_and_of_fusing_as_predicting_took_or_the_models_alone(project, result):
     def read():
         return ensemble_lab.lab(project.services, project.slug, result["job"])
 
@@ -161,6 +161,17 @@ def test_cost_is_that_of_all_members_and_of_fusing_where_the_model_was_measured(
     found = read()
     assert [row["cost_ms"] for row in found["alone"]] == [50, 50, 50]
     assert found["methods"][0]["cost_ms"] == pytest.approx(150 + found["methods"][0]["fuse_ms"])
+    assert found["costs"] == {"how": "alone", "devices": []}
+    with database.write() as db:
+        db.execute("UPDATE prediction_set SET ms_per_image = id * 10, device = 'a gpu'")
+    found = read()
+    assert found["costs"] == {"how": "predicting", "devices": ["a gpu"]}
+    members = [10 * set_id for set_id in found["sets"]["off"]]
+    assert [row["cost_ms"] for row in found["alone"]] == members
+    assert [row["cost_ms"] - row["fuse_ms"] for row in found["methods"]] == [pytest.approx(sum(members))] * 4
+    with database.write() as db:
+        db.execute("UPDATE prediction_set SET ms_per_image = NULL WHERE id = ?", [found["sets"]["off"][0]])
+    assert read()["costs"] == {"how": "alone", "devices": []}
 
 
 def test_views_that_are_missing_are_predicted_once_and_compared_in_one_table(tmp_path):

@@ -68,6 +68,25 @@ def test_ensemble_is_stored_and_judged_beside_its_members(project, method):
     assert (record.kind, record.options["method"], record.members) == ("ensemble", method, tuple(project.set_ids))
 
 
+def test_cost_is_what_members_took_and_fusing_on_top(project):
+    database = project.services.database(project.slug)
+    untimed = carry_out(project, request(project))["rows"]
+    assert [row["cost_ms"] for row in untimed] == [None] * 4
+    for set_id, ms in zip(project.set_ids, (4.0, 5.0, 6.0), strict=True):
+        with database.write() as db:
+            db.execute("UPDATE prediction_set SET ms_per_image = ?, device = 'a gpu' WHERE id = ?", [ms, set_id])
+    *members, ensemble = carry_out(project, request(project))["rows"]
+    assert [(row["cost_ms"], row["devices"]) for row in members] == [(ms, ["a gpu"]) for ms in (4, 5, 6)]
+    fusing = predictions.get_set(database, ensemble["set"]).ms_per_image
+    assert fusing > 0 and ensemble["cost_ms"] == pytest.approx(15 + fusing)
+    assert ensemble["devices"] == ["a gpu"]
+    nested = request(project, set_ids=[ensemble["set"], project.set_ids[0]])
+    assert carry_out(project, nested)["rows"][-1]["cost_ms"] > ensemble["cost_ms"] + 4
+    with database.write() as db:
+        db.execute("DELETE FROM prediction_set WHERE id = ?", [project.set_ids[2]])
+    assert ensembling.comparison(project.services, project.slug, ensemble["set"])["rows"][-1]["cost_ms"] is None
+
+
 def test_ensemble_has_a_threshold_of_its_own(project):
     table = carry_out(project, request(project))
     *members, ensemble = table["rows"]

@@ -8,7 +8,8 @@ from pycocotools.cocoeval import COCOeval
 
 from app.errors import BadRequest, NotFound, UserError
 from app.records import Job, PredictionSet
-from app.services import jobs, label_export, review
+from app.services import comparison_sides, jobs, label_export, review
+from app.services.comparison_sides import Side
 from app.store import images, predictions, runs
 from tests.services.review_project import make_review_project
 
@@ -91,7 +92,7 @@ def test_views_are_compared_in_one_table(project, worse, is_gain):
             db.execute("UPDATE prediction_set SET checkpoint_id = ? WHERE id = ?", [project.checkpoint_ids[0], worst])
     store_views(project, "flip", middle if worse else best)
     store_views(project, "flip_scales", worst)
-    table = review.compare_views(project.services, project.slug, project.run_id)
+    table = review.compare_views(project.services, project.slug, project.checkpoint_ids[0])
     assert [row["name"] for row in table["rows"]] == ["one view", "flip", "flip + scales"]
     assert (table["is_gain"], table["best"]) == (is_gain, "flip" if is_gain else "off")
     assert table["verdict"].startswith("Gain: " if is_gain else "No gain: ")
@@ -174,10 +175,15 @@ def test_results_leave_out_images_that_left_the_split(project):
     assert {item["image_id"] for item in before} - {item["image_id"] for item in after} == {100}
 
 
-def test_evaluating_a_run_waits_for_the_predictions_of_its_best_checkpoint(project, monkeypatch):
+def predict(project, split="valid"):
+    """What a run is judged by: the predictions of its best checkpoint."""
+    return comparison_sides.predict(project.services, project.slug, Side("run", project.run_id), split)
+
+
+def test_a_run_is_judged_by_the_predictions_of_its_best_checkpoint_once_they_are_made(project, monkeypatch):
     database = project.services.database(project.slug)
-    result = review.evaluate_run(project.services, project.slug, project.run_id)
-    assert (result["checkpoint"]["epoch"], result["set"]["id"]) == (4, project.set_ids[0])
+    chosen = predict(project)
+    assert (chosen.checkpoint.epoch, chosen.record.id) == (4, project.set_ids[0])
 
     def finish_with_predictions(services, slug, job_id, on_change):
         with database.write() as db:
@@ -193,7 +199,7 @@ def test_evaluating_a_run_waits_for_the_predictions_of_its_best_checkpoint(proje
         return jobs.get(services, slug, job_id)
 
     monkeypatch.setattr(jobs, "wait_for", finish_with_predictions)
-    assert review.evaluate_run(project.services, project.slug, project.run_id, "test")["map50"] == 0
+    assert review.evaluate_set(project.services, project.slug, predict(project, "test").record)["map50"] == 0
 
 
 def test_a_failed_prediction_is_told_with_its_reason(project, monkeypatch):
@@ -204,7 +210,7 @@ def test_a_failed_prediction_is_told_with_its_reason(project, monkeypatch):
 
     monkeypatch.setattr(jobs, "wait_for", fail)
     with pytest.raises(UserError, match="out of memory"):
-        review.evaluate_run(project.services, project.slug, project.run_id, "test")
+        predict(project, "test")
 
 
 def test_a_run_without_weights_says_so(project):
@@ -212,7 +218,7 @@ def test_a_run_without_weights_says_so(project):
     with database.write() as db:
         runs.remove_checkpoints(db, project.run_id, ["last.pt", "epoch-2.pt", "epoch-3.pt", "epoch-4.pt"])
     with pytest.raises(NotFound, match="no weights yet"):
-        review.evaluate_run(project.services, project.slug, project.run_id)
+        predict(project)
 
 
 def test_a_page_reads_the_predictions_of_its_own_images_only(project, monkeypatch):

@@ -102,6 +102,8 @@ def test_everything_kept_and_two_soups_stand_in_one_table(project):
     assert members["uniform"] == ["epoch-4.pt", "epoch-3.pt", "epoch-2.pt", "last.pt"]
     assert members["greedy"][0] == "epoch-4.pt"
     assert "best on test" in swept["verdict"]
+    sets = predictions.list_sets(project.services.database(project.slug), split="test")
+    assert len(sets) == 6 and all(record.ms_per_image > 0 for record in sets)
 
     # the first member of the greedy soup is stored on valid, so three are tried at most
     done, total, message, _ = project.services.told[-1]

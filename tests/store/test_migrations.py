@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.store import ignored_suspects, jobs, runs
+from app.store import ignored_suspects, jobs, predictions, runs
 from app.store.database import ProjectDatabase, sqlite3
 from app.store.migrations import _FIRST_SCHEMA, SCHEMA_VERSION
 
@@ -61,6 +61,23 @@ def test_run_still_needs_its_job_after_the_rebuild(tmp_path):
     database.open_checked()
     with pytest.raises(sqlite3.IntegrityError), database.write() as db:
         db.execute("DELETE FROM job WHERE id = 4")
+
+
+def test_predictions_of_an_earlier_schema_are_kept_without_a_time(tmp_path):
+    path = tmp_path / "project.db"
+    write_first_schema(path)
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        """
+        INSERT INTO prediction_set (id, kind, run_id, checkpoint_id, split, name, snapshot_sha256, created_at)
+        VALUES (3, 'checkpoint', 1, 1, 'valid', 'a.pt', 'x', 100.5);
+        """
+    )
+    connection.close()
+    database = ProjectDatabase(path)
+    database.open_checked()
+    record = predictions.get_set(database, 3)
+    assert (record.name, record.ms_per_image, record.device, predictions.time_of(record)) == ("a.pt", None, "", None)
 
 
 def test_project_of_an_earlier_schema_can_ignore_suspects_and_forgets_them_with_the_image(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from app.errors import NotFound
-from app.pipeline.types import Detections
+from app.pipeline.types import Detections, PredictionTime
 from app.store import jobs, predictions, runs
 from app.store.database import ProjectDatabase
 
@@ -63,6 +63,15 @@ def test_a_page_of_images_is_read_alone(database, run_id):
     set_id = store(database, run_id, given, checkpoint_id=add_checkpoint(database, run_id))
     assert set(predictions.read_detections(database, set_id, [5, 1100, 99999])) == {5, 1100}
     assert len(predictions.read_detections(database, set_id, list(range(1200)))) == 1200
+
+
+def test_what_predictions_took_is_kept_with_them(database, run_id):
+    took = PredictionTime(12.5, "a gpu")
+    timed = store(database, run_id, {1: found(3)}, checkpoint_id=add_checkpoint(database, run_id), took=took)
+    untimed = store(database, run_id, {1: found(3)}, members=[timed])
+    records = [predictions.get_set(database, set_id) for set_id in (timed, untimed)]
+    assert [predictions.time_of(record) for record in records] == [took, None]
+    assert (records[0].ms_per_image, records[0].device, records[1].device) == (12.5, "a gpu", "")
 
 
 def test_storing_again_replaces_what_the_checkpoint_had_on_the_split(database, run_id):

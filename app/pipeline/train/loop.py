@@ -510,7 +510,7 @@ class Run:
             judgement.scores,
             self.epoch,
             self.step,
-            then=lambda name: self.context.emit(PredictionsReady(name, "valid", judgement.detections)),
+            then=lambda name: self.context.emit(PredictionsReady(name, "valid", judgement.detections, judgement.took)),
         )
 
     def _explain_early_end(self) -> None:

@@ -15,7 +15,7 @@ from app.pipeline.train.checkpoint import Scores
 from app.pipeline.train.estimate import MAX_JUDGED_SHARE
 from app.pipeline.train.ranks import Ranks
 from app.pipeline.train.unreadable import UnreadableImages
-from app.pipeline.types import Detections, Log, RunContext
+from app.pipeline.types import Detections, Log, PredictionTime, RunContext
 
 
 def _raise(error: Exception) -> None:
@@ -24,10 +24,11 @@ def _raise(error: Exception) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """Scores with the predictions they were computed from, by image id, unfiltered."""
+    """Scores with the predictions they were computed from, by image id, unfiltered, and how long those took."""
 
     scores: Scores
     detections: dict[int, Detections]
+    took: PredictionTime | None = None
 
 
 class Judge:
@@ -88,7 +89,8 @@ class Judge:
         self._spent_s += time.monotonic() - started
         if result.map50 < 0:
             return None
-        return Judgement(Scores(result.map, result.map50, result.map75, result.f1, self._metric), detections)
+        scores = Scores(result.map, result.map50, result.map75, result.f1, self._metric)
+        return Judgement(scores, detections, detector.took)
 
     def _predict(self, detector: Detector, relieve: Callable[[Exception], None]) -> dict[int, Detections]:
         """What this rank has to predict, all of it in one go."""

@@ -2,7 +2,7 @@
 
 import { pageURL } from "./api.js";
 import { element } from "./element.js";
-import { formatFigure, withMinus } from "./number_words.js";
+import { formatFigure, imageCost, withMinus } from "./number_words.js";
 
 export const METHODS = [
   ["wbf", "Weighted boxes fusion", "WBF", "Averages overlapping boxes, weighted by their scores; a box that few members found gets a low score."],
@@ -46,6 +46,11 @@ export function optionsText({ method, iou_threshold: iou, skip_threshold: skip, 
   return parts.join(" · ");
 }
 
+/** What a column of costs means; "" where none is known. */
+export function costNote(devices) {
+  return devices.length ? `ms/image: through all members and the fusing, measured while predicting on ${devices.join(" and ")}.` : "";
+}
+
 /** The card of GET /ensembles/{id}; `noise` stands below the verdict while it is being measured. */
 export function comparisonCard(table, noise = null) {
   const thresholds = table.rows.map((row) => row.threshold.toFixed(2));
@@ -54,6 +59,7 @@ export function comparisonCard(table, noise = null) {
   if (kept !== undefined) notes.push(`Made from a lab's row: Review opens it at the lab's score threshold, ${kept.toFixed(2)}. Its options were tuned on half of these images, so the lab's own figures are the fairer ones.`);
   else if (!thresholds.slice(0, -1).includes(thresholds.at(-1))) notes.push("The best threshold differs from the members': fusing changes what a score means.");
   if (table.num_missing_members) notes.push(`${table.num_missing_members} of its members were replaced since and are not listed.`);
+  notes.push(costNote(table.rows.at(-1).devices));
   const name = METHODS.find(([value]) => value === table.options.method)[1];
   const how = [name, optionsText(table.options), `on ${table.split}`].filter(Boolean).join(", ");
   return element(
@@ -65,7 +71,7 @@ export function comparisonCard(table, noise = null) {
     noise,
     truthNote(table.truth),
     judgedTable(table.rows),
-    element("p", { class: "note" }, notes.join(" ")),
+    element("p", { class: "note" }, notes.filter(Boolean).join(" ")),
   );
 }
 
@@ -85,10 +91,13 @@ function judgedTable(rows) {
       return [key, isSame ? null : formatFigure(Math.max(...rows.map((row) => row[key])))];
     }),
   );
-  const head = [["", "Detector"], ...FIGURES, ["threshold", "Best threshold", "Score threshold of the best F1"]];
+  const hasCost = rows.some((row) => row.cost_ms !== null);
+  const cost = hasCost ? [["cost", "ms/image", "Milliseconds an image takes, of the ensemble through all members and the fusing"]] : [];
+  const head = [["", "Detector"], ...FIGURES, ["threshold", "Best threshold", "Score threshold of the best F1"], ...cost];
   const cells = (row) => [
     ...FIGURES.map(([key]) => element("td", { class: `a-number${formatFigure(row[key]) === best[key] ? " best" : ""}`, "data-figure": key }, formatFigure(row[key]))),
     element("td", { class: "a-number" }, row.threshold.toFixed(2)),
+    ...(hasCost ? [element("td", { class: "a-number", "data-figure": "cost" }, imageCost(row.cost_ms))] : []),
   ];
   return element(
     "table",

@@ -2,9 +2,9 @@
 
 import { pageURL } from "./api.js";
 import { element } from "./element.js";
-import { FIGURES, METHODS, optionsText, truthNote, verdictLine } from "./ensemble_comparison.js";
+import { costNote, FIGURES, METHODS, optionsText, truthNote, verdictLine } from "./ensemble_comparison.js";
 import { VIEWS } from "./ensemble_lab_members.js";
-import { formatFigure, signed } from "./number_words.js";
+import { formatFigure, imageCost, signed } from "./number_words.js";
 
 /** @param {{onUse: (row: number) => void, onMeasure: () => void}} actions keep a row as an ensemble, measure the models */
 export function labResult(lab, { onUse, onMeasure }) {
@@ -95,18 +95,20 @@ function viewsName(views) {
   return VIEWS.find(([value]) => value === views)?.[1] ?? "As stored";
 }
 
-/** Milliseconds where the models were measured on this machine, else multiples of one member in one view. */
+/** Milliseconds where they are known, else multiples of one member in one view. */
 function costCell({ cost_ms: ms, num_passes: passes, fuse_ms: fusing }) {
-  const text = ms !== null ? ms.toFixed(ms >= 10 ? 0 : 1) : passes !== null ? `${Number(passes.toFixed(1))} ×` : "–";
+  const text = ms === null && passes !== null ? `${Number(passes.toFixed(1))} ×` : imageCost(ms);
   const title = fusing === undefined ? null : `of it ${fusing.toFixed(2)} ms for the fusing`;
   return element("td", { class: "a-number", title }, text);
 }
 
 function tableNote(lab, onMeasure) {
   const note = element("p", { class: "note" }, "Another row may stand higher on the judging half by chance: on a few dozen images some thousandths are noise.");
+  if (lab.costs.how === "predicting") note.append(` ${costNote(lab.costs.devices)}`);
+  if (lab.costs.how === "alone") note.append(" ms/image: through all members and the fusing; each model was measured alone on this machine.");
   if (lab.methods.every((row) => row.cost_ms !== null || row.num_passes === null)) return note;
   const button = element("button", { type: "button", class: "a-button small", "data-action": "measure", onclick: onMeasure }, "Measure it");
-  note.append(" Milliseconds are not known: these models were not measured on this machine at this image size. ", button);
+  note.append(" Milliseconds are not known: an earlier version predicted with these members, and measured nothing. ", button);
   return note;
 }
 

@@ -15,6 +15,11 @@ export function withMinus(text) {
   return text.replace(/(?<![\w.-])-(?=\d+\.\d{3}(?!\d))/g, "−");
 }
 
+/** Milliseconds an image costs: "0.5", "41"; a dash where they are not known. */
+export function imageCost(ms) {
+  return ms === null ? "–" : ms.toFixed(ms >= 10 ? 0 : 1);
+}
+
 /** Seconds as "2 h 5 min", "3 min 20 s" or "12 s". */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";

@@ -83,6 +83,7 @@ def test_every_validation_image_is_predicted_for_each_kept_checkpoint(snapshot, 
     before = events[events.index(ready) - 1]
     assert isinstance(before, CheckpointSaved)
     assert before.file_name == ready.file_name
+    assert ready.took.ms_per_image > 0 and ready.took.device.startswith("cpu")
 
 
 def test_validation_is_never_augmented(snapshot, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from app.pipeline.models import build
 from app.pipeline.models.build import build_model, freeze_for_finetuning
 from app.pipeline.predict import load_detector
 from app.pipeline.train.checkpoint import CheckpointError, categories_to_json, save_checkpoint
-from app.pipeline.types import Log, Progress, RunContext
+from app.pipeline.types import Log, PredictionTime, Progress, RunContext
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 
 
@@ -78,6 +79,23 @@ def test_samples_and_single_images_get_the_same_detections(detector, snapshot):
     alone = detector.predict_image(predict.ResizedImages(64, 0).read(samples[2]))
     np.testing.assert_allclose(by_id[samples[2].image_id].boxes, alone.boxes, atol=1e-2)
     np.testing.assert_allclose(by_id[samples[2].image_id].scores, alone.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch_size", "counted"), [(1, 2), (3, 3)], ids=["without the first batch", "one batch only"])
+def test_time_of_an_image_is_measured_while_predicting(detector, snapshot, monkeypatch, batch_size, counted):
+    detector.batch_size, clock, detect = batch_size, iter(range(100)), detector._detect
+    assert detector.took is None
+
+    def slow(*given):
+        next(clock)  # a batch takes two ticks, between the readings before and after it
+        return detect(*given)
+
+    monkeypatch.setattr(detector, "_detect", slow)
+    monkeypatch.setattr(predict, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    samples = snapshot.split("valid")
+    assert len(dict(detector.predict_samples(samples))) == 3
+    num_batches = {1: 2, 3: 1}[batch_size]
+    assert detector.took == PredictionTime(1000 * 2 * num_batches / counted, detector.machine.describe())
 
 
 def test_low_scores_are_not_cut_off(detector, snapshot):
