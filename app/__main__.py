@@ -12,6 +12,7 @@ def run() -> int:
     except ImportError as error:
         sys.stderr.write(f"{doctor.explain_import_error(error)}\n")
         return 1
+    sys.stdout.reconfigure(errors="replace")  # a terminal may have no sign for "…" or for a class's name
     return main()
 
 

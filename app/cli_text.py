@@ -131,8 +131,8 @@ def evaluation_as_text(result: Result) -> str:
     lines += [
         *_class_table(result),
         "",
-        f"Mean best IoU: {iou['per_prediction']:.3f} of a prediction, {iou['per_truth']:.3f} of a labeled box; "
-        f"predicted less labeled boxes of an image: {counts['mean']:+.2f}",
+        f"Mean best IoU: {iou['per_prediction']:.3f} of a prediction, {iou['per_truth']:.3f} of a labeled box",
+        f"Predicted less labeled boxes of an image, on average: {counts['mean']:+.2f}",
     ]
     if "left_out_images" in result:
         lines.append(f"Images that have left the split since, and are not in the results: {result['left_out_images']}")
@@ -199,7 +199,10 @@ def ensemble_as_text(result: Result) -> str:
         for row in (*result["members"], whole)
     ]
     lines = [f"{method} of {len(result['members'])} on {result['split']}, set {result['set']}", ""]
-    lines += [*table(heads, rows, "frrrrrrrr"), *_cost_note("predicting", result["devices"])]
+    lines += [
+        *table(heads, rows, "frrrrrrrr"),
+        *_cost_note("predicting" if result["devices"] else None, result["devices"]),
+    ]
     return "\n".join([*lines, "", result["verdict"], *result["truth"]["words"], "", *_class_table(result)])
 
 
@@ -321,10 +324,12 @@ def _cost(milliseconds: float | None, unknown: str = "-") -> str:
 
 
 def _cost_note(how: str | None, devices: list[str]) -> list[str]:
-    """What ms/image means, where it is known."""
-    if how == "predicting" and devices:
+    """What ms/image means, or why it is not known."""
+    if how == "predicting":
         return [f"ms/image: through all members and the fusing, measured while predicting on {' and '.join(devices)}"]
-    return ["ms/image: through all members and the fusing, each model measured alone"] if how == "alone" else []
+    if how == "alone":
+        return ["ms/image: through all members and the fusing, each model measured alone"]
+    return ["ms/image: not measured when these members predicted (with a +: what fusing adds)"]
 
 
 def _fusion_as_text(options: Result) -> str:
