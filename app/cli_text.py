@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from app.pipeline.config import parse_config
+from app.pipeline.evaluate.difference import class_words
 from app.pipeline.evaluate.error_words import KIND_TITLES, SUSPECT_TITLES, TOTAL_TITLES, count_suspects
 from app.pipeline.evaluate.selection import TITLES
 from app.services import ensemble_lab, lab_members
@@ -141,6 +142,7 @@ def comparison_as_text(result: Result) -> str:
             f"   {interval:<18}{100 * item['share_better']:>8.1f} %{item['detectable']:>13.3f}"
             f"   {'beyond chance' if item['is_clear'] else item['words'].lower()}"
         )
+    lines += ["", *_classes_as_text(result["per_class"])]
     lines += [
         "",
         result["verdict"],
@@ -153,6 +155,18 @@ def comparison_as_text(result: Result) -> str:
         each = (f"{reached[s]['epoch']} epochs, {reached[s]['elapsed_s'] / 60:.1f} min" for s in ("first", "second"))
         lines += ["", f"mAP50 {reached['map50']:.3f} was reached after {' (A) and after '.join(each)} (B)."]
     return "\n".join(lines + ([f"report: {result['report']}"] if "report" in result else []))
+
+
+def _classes_as_text(rows: list[Result]) -> list[str]:
+    """AP50 of each class of two sides, with the noise of the difference."""
+    lines = [f"{'AP50 by class':<20}{'A':>8}{'B':>8}{'B - A':>9}   95 % interval       objects   difference"]
+    for row in rows:
+        item, figures = row["difference"], f"{'-':>8}{'-':>8}{'-':>9}   {'':<18}"
+        if item["outcome"]:
+            interval = f"{item['low']:+.3f} to {item['high']:+.3f}"
+            figures = f"{item['first']:>8.3f}{item['second']:>8.3f}{item['difference']:>+9.3f}   {interval:<18}"
+        lines.append(f"{row['name'][:19]:<20}{figures}{row['num_truth']:>9}   {class_words(item).lower()}")
+    return lines
 
 
 def audit_as_text(result: Result) -> str:

@@ -32,7 +32,7 @@ from app.store.files import replacing
 
 FIGURES = ("map", "map50", "map75", "f1", "f1_threshold", "precision_at", "recall_at")
 CLASS_FIGURES = ("ap", "ap50", "f1", "threshold")
-_FORMAT = 2  # of the file; another number makes all of them anew
+_FORMAT = 4  # of the file; another number makes all of them anew
 
 Report = Callable[[int, int, str], None]
 
@@ -67,7 +67,8 @@ def judge_pair(
     """The figures of two sets, from their file if they were made before; ``report`` may raise to end the work.
 
     images, left_out, relabeled; first and second: each with :data:`FIGURES`, per_class (label, name, num_truth and
-    :data:`CLASS_FIGURES`) and error_budget; differences: figure -> what Difference.to_json gives.
+    :data:`CLASS_FIGURES`) and error_budget; differences: figure -> what Difference.to_json
+    gives; class_differences: the same of AP50 by class, in the order of per_class.
     Raises BadRequest when the sets have different classes or share no image.
     """
     kept = find_pair(services, slug, first, second)
@@ -93,7 +94,7 @@ def _judge(pair: Pair, report: Report) -> dict[str, Any]:
 
     report(0, NUM_RESAMPLES, "Judging both")
     sides = [_describe(pair.truth, columns) for columns in (pair.first, pair.second)]
-    differences = compare_sets(
+    compared = compare_sets(
         pair.truth,
         pair.first,
         pair.second,
@@ -105,7 +106,8 @@ def _judge(pair: Pair, report: Report) -> dict[str, Any]:
         "relabeled": pair.num_relabeled,
         "first": sides[0],
         "second": sides[1],
-        "differences": {name: item.to_json() for name, item in differences.items()},
+        "differences": {name: item.to_json() for name, item in compared.figures.items()},
+        "class_differences": [item.to_json() for item in compared.ap50],
     }
 
 
