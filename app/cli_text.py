@@ -99,11 +99,22 @@ def evaluation_as_text(result: Result) -> str:
 def _views_as_text(result: Result) -> str:
     """A comparison of test-time augmentations: one table with the verdict below it."""
     heads = (("map", "mAP"), ("map50", "mAP50"), ("map75", "mAP75"), ("f1", "F1"), ("score", "score"))
+    against = f"   score less that of {result['rows'][0]['name']}, 95 % interval"
     lines = [f"Run {result['run']}, {result['checkpoint']} on {result['split']}", ""]
-    lines.append(f"{'test-time augmentation':<24}" + "".join(f"{title:>8}" for _, title in heads))
+    lines.append(f"{'test-time augmentation':<24}" + "".join(f"{title:>8}" for _, title in heads) + against)
     for row in result["rows"]:
         lines.append(f"{row['name']:<24}" + "".join(f"{row[name]:>8.3f}" for name, _ in heads))
+        lines[-1] += _noise_as_text(row["noise"])
     return "\n".join([*lines, "", result["verdict"]])
+
+
+def _noise_as_text(noise: Result | None) -> str:
+    """A difference behind the figures of its row; nothing where there is none."""
+    if noise is None:
+        return ""
+    if noise["outcome"] is None:
+        return f"   {noise['words'].lower()}"
+    return f"   {noise['difference']:+.3f}, {noise['low']:+.3f} to {noise['high']:+.3f}: {noise['words'].lower()}"
 
 
 def _diagnosis_as_text(result: Result) -> list[str]:
@@ -196,7 +207,7 @@ def audit_as_text(result: Result) -> str:
 
 
 def sweep_as_text(result: Result) -> str:
-    """A table of all checkpoints, with AP50 by class."""
+    """A table of all checkpoints, with AP50 by class, and one of how far they are behind the first."""
     classes = [entry["name"] for entry in result["rows"][0]["per_class"]][:MAX_COLUMNS]
     heads = [*(TITLES[name] for name in FIGURES), "score", *(f"{name[:9]}" for name in classes)]
     lines = [f"{'':<18}" + "".join(f"{head:>10}" for head in heads)]
@@ -204,6 +215,9 @@ def sweep_as_text(result: Result) -> str:
         values = [*(row[name] for name in (*FIGURES, "score")), *(entry["ap50"] for entry in row["per_class"])]
         lines.append(f"{row['name']:<18}" + "".join(f"{value:>10.3f}" for value in values[: len(heads)]))
         lines += [f"{'':<18}  of {', '.join(row['members'])}"] if row["members"] else []
+    best, *others = result["rows"]
+    lines += ["", f"Score less that of {best['name']}, 95 % interval:"] if others else []
+    lines += [f"{row['name']:<18}{_noise_as_text(row['noise'])}" for row in others]
     return "\n".join([*lines, "", result["verdict"]])
 
 

@@ -111,9 +111,9 @@ def compare(
     """Compare two sides on a split, predicting first where that was not done; blocks.
 
     split, images, left_out, relabeled; runs: two of run, name, state, checkpoint, epoch, set, error_budget, notes and
-    curves; differences: figure -> what Difference.to_json gives; per_class: label, name, num_truth, the
-    figures of both as first and second, and difference, that of AP50 in the same way; config: option, first and second where they differ; reached: when each run
-    first reached the lower of their best mAP50; verdict: one sentence.
+    curves; differences: figure -> what Difference.to_json gives; per_class: label, name, num_truth, the figures of both
+    as first and second, and difference, that of AP50 in the same way; config: option, first and second where they
+    differ; reached: when each run first reached the lower of their best mAP50; verdict: one sentence.
     Raises NotFound, BadRequest when the sides cannot be compared, UserError when predicting failed.
     """
     split = comparison_sides.choose_split(services, slug, (first, second), wanted_split)

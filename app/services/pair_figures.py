@@ -81,6 +81,26 @@ def judge_pair(
     return made
 
 
+def measure_noise(
+    services: Services,
+    slug: str,
+    first: PredictionSet,
+    second: PredictionSet,
+    metric: str,
+    report: Report = lambda done, total, message: None,
+) -> dict[str, Any]:
+    """The second's score by a selection metric less the first's: Difference.to_json with ``figure``, the metric."""
+    return {"figure": metric, **judge_pair(services, slug, first, second, report)["differences"][metric]}
+
+
+def find_noise(
+    services: Services, slug: str, first: PredictionSet, second: PredictionSet, metric: str
+) -> dict[str, Any] | None:
+    """What :func:`measure_noise` gave before, None where it was not asked."""
+    kept = find_pair(services, slug, first, second)
+    return kept and {"figure": metric, **kept["differences"][metric]}
+
+
 def find_pair(services: Services, slug: str, first: PredictionSet, second: PredictionSet) -> dict[str, Any] | None:
     """What :func:`judge_pair` gave for the two before; None where it was not asked, or its file is damaged."""
     try:

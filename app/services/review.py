@@ -16,7 +16,7 @@ from app.pipeline.data.snapshot import Sample, Snapshot, load_snapshot
 from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns
 from app.pipeline.evaluate.matching import ErrorCounts, count_errors, match_columns
-from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
+from app.pipeline.evaluate.selection import selection_score
 from app.pipeline.types import Detections
 from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
 from app.services import jobs, label_export
@@ -307,11 +307,10 @@ def compare_views(
     on_change: Callable[[Job], None] | None = None,
     on_part: OnPart = tell_nobody,
 ) -> dict[str, Any]:
-    """A run's best checkpoint judged with each test-time augmentation, in one table.
+    """A run's best checkpoint judged with each test-time augmentation, in one table; :mod:`view_gain` reads it.
 
     ``rows``: test_time_augmentation, name, set, map, map50, map75, f1, f1_threshold and score (by the run's selection
-    metric); ``best``: the augmentation of the best score, the cheapest of equal ones; ``is_gain``: whether any beats
-    "off"; ``verdict`` says so. Blocks; raises as :func:`evaluate_run`.
+    metric). Blocks; raises as :func:`evaluate_run`.
     """
     metric = judgement_of(runs.get_run(services.database(slug), run_id)).selection_metric
     judged = [
@@ -327,16 +326,10 @@ def compare_views(
         }
         for one in judged
     ]
-    off, *others = rows
-    best = max(others, key=lambda row: row["score"])
-    has_gained = is_gain(metric, off, best)
     return {
         "checkpoint": judged[0]["checkpoint"],
         "metric": metric,
         "rows": rows,
-        "best": best["test_time_augmentation"] if has_gained else "off",
-        "is_gain": has_gained,
-        "verdict": explain_gain(metric, off, best, "without it", f"with {best['name']}"),
     }
 
 
