@@ -28,6 +28,7 @@ from app.services import (
     review,
     run_notes,
     sweeping,
+    view_gain,
 )
 from app.services.context import Services
 from app.services.judging_time import BUDGET_S, RESULTS_S, guess_s
@@ -124,7 +125,7 @@ def evaluate(services: Services, values: argparse.Namespace) -> Result:
 def _compare_views(services: Services, slug: str, values: argparse.Namespace, line: ProgressLine) -> Result:
     chosen = comparison_sides.choose(services, slug, values.side, values.split)
     given = (chosen.checkpoint.id, values.split, line.show_job, line.show_part)
-    compared = review.compare_views(services, slug, *given)
+    compared = view_gain.measure_gain(services, slug, review.compare_views(services, slug, *given), line.show_count)
     return {
         "run": chosen.run.id,
         "name": f"{chosen.run.name}, {chosen.detail}",

@@ -7,6 +7,7 @@ import orjson
 
 from app.cli_table import MAX_TEXT, NONE, WIDTH, number, shorten, table
 from app.pipeline.config import parse_config
+from app.pipeline.evaluate.difference import class_words
 from app.pipeline.evaluate.error_words import KIND_TITLES, SUSPECT_TITLES, TOTAL_TITLES, count_suspects
 from app.pipeline.evaluate.selection import TITLES
 from app.services import ensemble_lab, lab_members
@@ -153,10 +154,22 @@ def _class_table(result: Result) -> list[str]:
 def _views_as_text(result: Result) -> str:
     """A comparison of test-time augmentations: one table with the verdict below it."""
     heads = (("map", "mAP"), ("map50", "mAP50"), ("map75", "mAP75"), ("f1", "F1"), ("score", "score"))
-    rows = [[row["name"], *(number(row[name]) for name, _ in heads)] for row in result["rows"]]
+    rows = [
+        [row["name"], *(number(row[name]) for name, _ in heads), _noise_as_text(row["noise"])] for row in result["rows"]
+    ]
     lines = [f"{result['name']} on {result['split']}", ""]
-    lines += table(("test-time augmentation", *(title for _, title in heads)), rows, "frrrrr")
+    against = f"score less that of {result['rows'][0]['name']}, 95 % interval"
+    lines += table(("test-time augmentation", *(title for _, title in heads), against), rows, "frrrrrw")
     return "\n".join([*lines, "", result["verdict"]])
+
+
+def _noise_as_text(noise: Result | None) -> str:
+    """A difference behind the figures of its row; nothing where there is none."""
+    if noise is None:
+        return ""
+    if noise["outcome"] is None:
+        return noise["words"].lower()
+    return f"{noise['difference']:+.3f}, {noise['low']:+.3f} to {noise['high']:+.3f}: {noise['words'].lower()}"
 
 
 def _diagnosis_as_text(result: Result) -> list[str]:
@@ -212,14 +225,25 @@ def comparison_as_text(result: Result) -> str:
     lines = [f"A: {names[0]}", f"B: {names[1]}", f"on {result['images']} images of {result['split']}"]
     lines += [f"{result['left_out']} images that only one of them has"] if result["left_out"] else []
     lines += result["truth"]["words"]
+    rows = [_difference_cells(TITLES[figure], item) for figure, item in result["differences"].items()]
     rows = [
-        [TITLES[figure], number(item["first"]), number(item["second"]), f"{item['difference']:+.3f}"]
-        + [f"{item['low']:+.3f} to {item['high']:+.3f}", f"{100 * item['share_better']:.1f} %"]
-        + [f"{item['detectable']:.3f}", "beyond chance" if item["is_clear"] else item["words"].lower()]
-        for figure, item in result["differences"].items()
+        [*cells, f"{100 * item['share_better']:.1f} %", f"{item['detectable']:.3f}", _clear_words(item)]
+        for cells, item in zip(rows, result["differences"].values(), strict=True)
     ]
     heads = ("", "A", "B", "B - A", "95 % interval", "B better", "detectable", "difference")
     lines += ["", *table(heads, rows, "frrrrrrl")]
+    rows = [
+        [
+            *_difference_cells(row["name"], row["difference"]),
+            str(row["num_truth"]),
+            class_words(row["difference"]).lower(),
+        ]
+        for row in result["per_class"]
+    ]
+    lines += [
+        "",
+        *table(("AP50 by class", "A", "B", "B - A", "95 % interval", "objects", "difference"), rows, "frrrrrl"),
+    ]
     lines += [
         "",
         result["verdict"],
@@ -233,6 +257,18 @@ def comparison_as_text(result: Result) -> str:
         each = (f"{reached[s]['epoch']} epochs, {reached[s]['elapsed_s'] / 60:.1f} min" for s in ("first", "second"))
         lines += ["", f"mAP50 {reached['map50']:.3f} was reached after {' (A) and after '.join(each)} (B)."]
     return "\n".join(lines + ([f"report: {result['report']}"] if "report" in result else []))
+
+
+def _difference_cells(name: str, item: Result) -> list[str]:
+    """A name with both figures, their difference and its interval; dashes where nothing could be measured."""
+    if not item["outcome"]:
+        return [name, NONE, NONE, NONE, NONE]
+    both = (number(item["first"]), number(item["second"]), f"{item['difference']:+.3f}")
+    return [name, *both, f"{item['low']:+.3f} to {item['high']:+.3f}"]
+
+
+def _clear_words(item: Result) -> str:
+    return "beyond chance" if item["is_clear"] else item["words"].lower()
 
 
 def audit_as_text(result: Result) -> str:
@@ -267,11 +303,15 @@ def audit_as_text(result: Result) -> str:
 
 
 def sweep_as_text(result: Result) -> str:
-    """A table of all checkpoints, the best first, and AP50 by class of as many of them as have room."""
+    """A table of all checkpoints, the best first, how far they are behind it, and AP50 by class."""
     rows = [[row["name"], *(number(row[name]) for name in (*FIGURES, "score"))] for row in result["rows"]]
     heads = ("", *(TITLES[name] for name in FIGURES), "score")
     lines = table(heads, rows, "frrrrr")
     lines += [f"{row['name']} is of {', '.join(row['members'])}" for row in result["rows"] if row["members"]]
+    best, *others = result["rows"]
+    if others:
+        rows = [[row["name"], _noise_as_text(row["noise"])] for row in others]
+        lines += ["", *table(("", f"score less that of {best['name']}, 95 % interval"), rows, "fw")]
     classes = [entry["name"] for entry in result["rows"][0]["per_class"]]
     shown = result["rows"][: _columns_beside(classes)]
     rows = [[name, *(number(row["per_class"][place]["ap50"]) for row in shown)] for place, name in enumerate(classes)]

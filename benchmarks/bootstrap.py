@@ -28,7 +28,7 @@ def main() -> None:
     first, second = (detect(truth, chance, values.detections, skill, seed) for skill, seed in ((1.0, 2), (1.05, 3)))
     compare_sets(truth, first, second, 2)  # compiled, or read from numba's cache
     began = time.perf_counter()
-    differences = compare_sets(truth, first, second, values.resamples)
+    differences = compare_sets(truth, first, second, values.resamples).figures
     ours = time.perf_counter() - began
     print(f"{values.images} images, {values.classes} classes, {len(first.scores)} and {len(second.scores)} detections")
     for name, item in differences.items():
@@ -53,7 +53,7 @@ def judge_in_full(truth: GroundTruth, columns: DetectionColumns, rounds: int = 3
         began = time.perf_counter()
         expected = evaluate_columns(*resampled)
         seconds.append(time.perf_counter() - began)
-        figures = outcomes.figures(draws)
+        figures = outcomes.resample(draws).figures
         wanted = {name: selection_score(name, vars(expected)) for name in figures}
         apart = max(apart, *(abs(values[0] - wanted[name]) for name, values in figures.items()))
     return float(np.median(seconds)), apart

@@ -436,7 +436,7 @@ def test_views_are_judged_one_by_one_or_in_one_table(run, reviewed, capsys):
     assert cli.main(["--projects", str(reviewed.services.workspace.root), *map(str, judge), "--tta", "all"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines[3:6]] == ["one view", "flip", "flip + scales"]
-    assert lines[-1].startswith("No gain: ")
+    assert lines[-1].startswith("Worse: ") and lines[4].endswith(": worse")
 
 
 def test_comparison_of_views_writes_no_results(run, reviewed, tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from app import cli, cli_judging
+from app.pipeline.evaluate.difference import Difference
 from app.services import jobs
 from app.store import predictions
 from tests.services.review_project import make_review_project
@@ -97,8 +98,11 @@ def test_compare_tells_the_difference_and_writes_the_report(run, project, tmp_pa
     assert (code, result["report"]) == (0, str(report))
     assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert result["differences"]["map50"]["difference"] < 0
+    assert [row["difference"]["outcome"] for row in result["per_class"]] == ["worse", "worse"]
     code, text = run("compare", "--run", project.run_id, "--run", second)
     assert code == 0 and result["verdict"] in text and "epochs" in text
+    red = next(line for line in text.splitlines() if line.startswith("Red cell"))
+    assert red.endswith("   worse") and " to -0." in red
 
 
 def test_audit_lists_suspects(run, project):
@@ -127,14 +131,17 @@ def test_audit_judges_with_checkpoints_and_with_several_sets_and_filters(run, pr
 def test_sweep_shows_a_row_for_each_checkpoint(run, monkeypatch):
     row = {
         "name": "Epoch 4", "map": 0.1, "map50": 0.2, "map75": 0.1, "f1": 0.3, "score": 0.25, "members": [],
+        "noise": None,
         "per_class": [{"name": "Red cell", "ap": 0.1, "ap50": 0.2}],
     }  # fmt: skip
-    soup = {**row, "name": "Soup (uniform)", "members": ["a.pt", "b.pt"]}
+    noise = Difference(0.25, 0.2, 0.3, 0.24, 0.2, 0.3, -0.01, -0.03, 0.02, 0.3, 0.03).to_json()
+    soup = {**row, "name": "Soup (uniform)", "members": ["a.pt", "b.pt"], "noise": noise}
     swept = {"run": 1, "split": "valid", "rows": [row, soup], "verdict": "Epoch 4 is best on valid."}
     monkeypatch.setattr(cli_judging.sweeping, "sweep_run", lambda *_: swept)
     assert run("sweep", "--run", 1, "--json") == (0, {"project": "blood-cells", **swept})
     code, text = run("sweep", "--run", 1)
-    assert "Red cell    0.200" in text and "of a.pt, b.pt" in text and text.rstrip().endswith(swept["verdict"])
+    assert "Red cell    0.200" in text and "of a.pt, b.pt" in text
+    assert "-0.010, -0.030 to +0.020: within the noise" in text and text.rstrip().endswith(swept["verdict"])
 
 
 def test_notes_are_written_and_shown(run, project):

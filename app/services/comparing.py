@@ -5,7 +5,7 @@ from typing import Any
 
 from app.errors import BadRequest
 from app.pipeline.config import GROUPS, RunConfig, parse_config
-from app.pipeline.evaluate.difference import NOTHING_TO_MEASURE, explain_noise, interval_text
+from app.pipeline.evaluate.difference import NOTHING_TO_MEASURE, explain_noise, interval_text, turn_around
 from app.pipeline.evaluate.selection import TITLES
 from app.pipeline.models.catalogue import DETECTORS
 from app.records import Job, PredictionSet
@@ -115,8 +115,9 @@ def compare(
 
     split, images, left_out; truth: as :func:`truths.note_common`, with words; runs: two of run, name, state,
     checkpoint, epoch, set, error_budget, notes and curves; differences: figure -> what Difference.to_json gives;
-    per_class: label, name, num_truth, and the figures of both as first and second; config: option, first and second
-    where they differ; reached: when each run first reached the lower of their best mAP50; verdict: one sentence.
+    per_class: label, name, num_truth, the figures of both as first and second, and difference, that of AP50 in the same
+    way; config: option, first and second where they differ; reached: when each run first reached the lower of their
+    best mAP50; verdict: one sentence.
     Raises NotFound, BadRequest when the sides cannot be compared, UserError when predicting failed.
     """
     split = comparison_sides.choose_split(services, slug, (first, second), wanted_split)
@@ -161,8 +162,11 @@ def _pair_classes(figures: dict[str, Any]) -> list[dict[str, Any]]:
                 place: {name: row[name] for name in ("ap", "ap50", "f1")}
                 for place, row in (("first", first), ("second", second))
             },
+            "difference": difference,
         }
-        for first, second in zip(figures["first"]["per_class"], figures["second"]["per_class"], strict=True)
+        for first, second, difference in zip(
+            figures["first"]["per_class"], figures["second"]["per_class"], figures["class_differences"], strict=True
+        )
     ]
 
 
@@ -226,13 +230,6 @@ def _reaches(curves: dict[str, Any], level: float) -> dict[str, float]:
     return {"epoch": curves["epoch"][place], "elapsed_s": curves["elapsed_s"][place]}
 
 
-def _lead(item: dict[str, Any]) -> dict[str, Any]:
-    """A difference and its interval as the better one's lead, which is positive."""
-    if item["difference"] > 0:
-        return item
-    return {"difference": -item["difference"], "low": -item["high"], "high": -item["low"]}
-
-
 def _verdict(chosen: Sequence[Chosen], differences: dict[str, Any]) -> str:
     """One sentence on mAP50, the figure that most projects look at; another one names those that differ besides it."""
     item, title = differences["map50"], TITLES["map50"]
@@ -240,7 +237,8 @@ def _verdict(chosen: Sequence[Chosen], differences: dict[str, Any]) -> str:
         return NOTHING_TO_MEASURE
     better = chosen[1 if item["difference"] > 0 else 0]
     if item["is_clear"]:
-        text = f"{better.name} is better beyond chance: {interval_text(_lead(item), title)}."
+        lead = item if item["difference"] > 0 else turn_around(item)
+        text = f"{better.name} is better beyond chance: {interval_text(lead, title)}."
     else:
         text = f"{item['words']}: {explain_noise(item, title)}"
     others = [TITLES[name] for name, other in differences.items() if other["is_clear"] and name != "map50"]

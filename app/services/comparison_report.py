@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from app.errors import BadRequest
-from app.pipeline.evaluate.difference import OUTCOMES
+from app.pipeline.evaluate.difference import OUTCOMES, class_words
 from app.pipeline.evaluate.error_words import KIND_TITLES
 from app.pipeline.evaluate.selection import TITLES
 from app.services.report_figures import draw_bars, draw_intervals, draw_lines
@@ -263,10 +263,11 @@ def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
 def _classes_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
     rows = []
     for item in comparison["per_class"]:
-        first, second = item["first"]["ap50"], item["second"]["ap50"]
-        values = (f"{first:.3f}", f"{second:.3f}", f"{second - first:+.3f}") if first >= 0 else ("–", "–", "–")
-        rows.append((item["name"], str(item["num_truth"]), *values))
-    return Table(("AP50", "Objects", *names, "Difference"), tuple(rows))
+        first, second, difference = item["first"]["ap50"], item["second"]["ap50"], item["difference"]
+        told = f"{difference['difference']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
+        values = (f"{first:.3f}", f"{second:.3f}", told) if first >= 0 else ("–", "–", "–")
+        rows.append((item["name"], str(item["num_truth"]), *values, class_words(difference)))
+    return Table(("AP50", "Objects", *names, "Difference", "In words"), tuple(rows))
 
 
 def _budgets(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:

@@ -31,7 +31,7 @@ from app.store.files import replacing
 
 FIGURES = ("map", "map50", "map75", "f1", "f1_threshold", "precision_at", "recall_at")
 CLASS_FIGURES = ("ap", "ap50", "f1", "threshold")
-_FORMAT = 3  # of the file; another number makes all of them anew
+_FORMAT = 5  # of the file; another number makes all of them anew
 
 Report = Callable[[int, int, str], None]
 
@@ -67,7 +67,7 @@ def judge_pair(
 
     images, left_out; truth: what :func:`truths.note_common` tells; first and second: each with :data:`FIGURES`,
     per_class (label, name, num_truth and :data:`CLASS_FIGURES`) and error_budget; differences: figure -> what
-    Difference.to_json gives.
+    Difference.to_json gives; class_differences: the same of AP50 by class, in the order of per_class.
     Raises BadRequest when the sets have different classes or share no image.
     """
     kept = find_pair(services, slug, first, second)
@@ -78,6 +78,26 @@ def judge_pair(
     with replacing(_path_of(services, slug, first, second)) as temporary:
         temporary.write_bytes(orjson.dumps(made))
     return made
+
+
+def measure_noise(
+    services: Services,
+    slug: str,
+    first: PredictionSet,
+    second: PredictionSet,
+    metric: str,
+    report: Report = lambda done, total, message: None,
+) -> dict[str, Any]:
+    """The second's score by a selection metric less the first's: Difference.to_json with ``figure``, the metric."""
+    return {"figure": metric, **judge_pair(services, slug, first, second, report)["differences"][metric]}
+
+
+def find_noise(
+    services: Services, slug: str, first: PredictionSet, second: PredictionSet, metric: str
+) -> dict[str, Any] | None:
+    """What :func:`measure_noise` gave before, None where it was not asked."""
+    kept = find_pair(services, slug, first, second)
+    return kept and {"figure": metric, **kept["differences"][metric]}
 
 
 def find_pair(services: Services, slug: str, first: PredictionSet, second: PredictionSet) -> dict[str, Any] | None:
@@ -93,7 +113,7 @@ def _judge(pair: Pair, report: Report) -> dict[str, Any]:
 
     report(0, NUM_RESAMPLES, "Judging both")
     sides = [_describe(pair.truth, columns) for columns in (pair.first, pair.second)]
-    differences = compare_sets(
+    compared = compare_sets(
         pair.truth,
         pair.first,
         pair.second,
@@ -105,7 +125,8 @@ def _judge(pair: Pair, report: Report) -> dict[str, Any]:
         "truth": pair.note,
         "first": sides[0],
         "second": sides[1],
-        "differences": {name: item.to_json() for name, item in differences.items()},
+        "differences": {name: item.to_json() for name, item in compared.figures.items()},
+        "class_differences": [item.to_json() for item in compared.ap50],
     }
 
 

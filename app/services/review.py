@@ -16,7 +16,7 @@ from app.pipeline.data.snapshot import Sample, Snapshot
 from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns
 from app.pipeline.evaluate.matching import ErrorCounts, count_errors, match_columns
-from app.pipeline.evaluate.selection import explain_gain, is_gain, selection_score
+from app.pipeline.evaluate.selection import selection_score
 from app.pipeline.types import Detections
 from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
 from app.services import jobs, label_export
@@ -280,11 +280,10 @@ def compare_views(
     on_change: Callable[[Job], None] | None = None,
     on_part: OnPart = tell_nobody,
 ) -> dict[str, Any]:
-    """A checkpoint judged with each test-time augmentation, in one table; predicts first if need be.
+    """A checkpoint judged with each test-time augmentation, in one table; :mod:`view_gain` reads it.
 
     ``rows``: test_time_augmentation, name, set, map, map50, map75, f1, f1_threshold and score (by the run's selection
-    metric); ``best``: the augmentation of the best score, the cheapest of equal ones; ``is_gain``: whether any beats
-    "off"; ``verdict`` says so. Blocks; raises NotFound, BadRequest, and UserError when predicting failed.
+    metric). Predicts first if need be; blocks. Raises NotFound, BadRequest, and UserError when predicting failed.
     """
     run_id = runs.get_checkpoint(services.database(slug), checkpoint_id).run_id
     metric = judgement_of(runs.get_run(services.database(slug), run_id)).selection_metric
@@ -302,15 +301,9 @@ def compare_views(
         }
         for one in judged
     ]
-    off, *others = rows
-    best = max(others, key=lambda row: row["score"])
-    has_gained = is_gain(metric, off, best)
     return {
         "metric": metric,
         "rows": rows,
-        "best": best["test_time_augmentation"] if has_gained else "off",
-        "is_gain": has_gained,
-        "verdict": explain_gain(metric, off, best, "without it", f"with {best['name']}"),
     }
 
 

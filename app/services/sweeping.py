@@ -13,9 +13,10 @@ import orjson
 
 from app.errors import NotFound
 from app.pipeline.config import TestTimeAugmentation
+from app.pipeline.evaluate.difference import NUM_RESAMPLES, turn_around
 from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, explain_gain, selection_score
 from app.records import Checkpoint, Job, PredictionSet
-from app.services import jobs, review, truths
+from app.services import jobs, pair_figures, review, truths
 from app.services.context import Services
 from app.services.pair_figures import Report
 from app.store import jobs as job_store
@@ -65,7 +66,8 @@ def sweep_run(
     on_change: Callable[[Job], None] | None = None,
     report: Report = lambda done, total, message: None,
 ) -> dict[str, Any]:
-    """Judge what a run kept on a split, see :func:`sweep_table`; predicts and mixes what is missing, and blocks.
+    """Judge what a run kept on a split, see :func:`sweep_table`; predicts and mixes what is missing, measures the
+    noise, and blocks.
 
     Raises NotFound, BadRequest, and UserError when the job failed.
     """
@@ -74,7 +76,10 @@ def sweep_run(
     if missing_steps(services, slug, run_id, split):
         job = request_sweep(services, slug, run_id, split)
         jobs.wait_until_done(services, slug, job.id, "The sweep", on_change)
-    return sweep_table(services, slug, run_id, split, report)
+    table = sweep_table(services, slug, run_id, split, report)
+    for two in _to_measure(services, slug, table):
+        pair_figures.judge_pair(services, slug, *two, report)
+    return sweep_table(services, slug, run_id, split)
 
 
 def sweep_table(
@@ -88,10 +93,12 @@ def sweep_table(
 
     rows: checkpoint_id, name, file_name, epoch, set, map, map50, map75, f1, f1_threshold, score (by the run's selection
     metric), per_class (name, ap, ap50), soup ("" for a trained checkpoint), members (of a soup) and is_chosen_here (a
-    greedy soup on the split that it was chosen on, where its figures flatter it). missing: titles of the steps that a
-    sweep would do. verdict: the best row, and whether a soup beats the trained checkpoints; "" while anything is
-    missing. Soups need two checkpoints of different epochs, a greedy one a validation split. ``report`` hears how many
-    rows are judged. Raises NotFound, BadRequest.
+    greedy soup on the split that it was chosen on, where its figures flatter it), noise (its score less that of the
+    first row, as Difference.to_json gives it with figure; None of the first row, and until :func:`find_noise` or
+    :func:`sweep_run` measured it). missing: titles of the steps that a sweep would do. is_measured: whether no noise
+    is left to measure. verdict: the best row, and whether it is a gain over the best of the others' kind; "" while
+    anything is missing. Soups need two checkpoints of different epochs, a greedy one a validation split. ``report``
+    hears how many rows are judged. Raises NotFound, BadRequest.
     """
     metric = runs.get_run(services.database(slug), run_id).config.get("selection_metric", DEFAULT_METRIC)
     review.best_checkpoint(services, slug, run_id)
@@ -104,6 +111,9 @@ def sweep_table(
         if record is not None:
             rows.append(_judge(services, slug, checkpoint, record.id, split, metric))
     rows.sort(key=lambda row: -row["score"])
+    sets = [predictions.get_set(services.database(slug), row["set"]) for row in rows]
+    for row, record in zip(rows, sets, strict=True):
+        row["noise"] = None if row is rows[0] else pair_figures.find_noise(services, slug, sets[0], record, metric)
     missing = [step.title for step in missing_steps(services, slug, run_id, split)]
     return {
         "run": run_id,
@@ -111,6 +121,7 @@ def sweep_table(
         "metric": metric,
         "rows": rows,
         "missing": missing,
+        "is_measured": bool(missing) or all(row["noise"] for row in rows[1:]),
         "verdict": "" if missing else _verdict(rows, metric, split),
     }
 
@@ -119,6 +130,47 @@ def describe_sweep(services: Services, slug: str, run_id: int, split: str) -> di
     """The table with ``job``: the sweep of this run that waits or runs, None without."""
     job = active_sweep(services, slug, run_id)
     return {**sweep_table(services, slug, run_id, split), "job": asdict(job) if job else None}
+
+
+def find_noise(services: Services, slug: str, run_id: int, split: str, wait_s: float = 0.0) -> dict[str, Any]:
+    """``{"state": "ready", "table": …}`` with the noise of all rows, or how far the measuring is, begun if need be.
+
+    The table is that of :func:`describe_sweep`. While it lasts: ``{"state": "working", "progress": …}`` as
+    :func:`pair_figures.ask_for_pair` tells it, of all rows together. Waits for ``wait_s`` at most, a row. Raises
+    NotFound, BadRequest.
+    """
+    table = sweep_table(services, slug, run_id, split)
+    left = _to_measure(services, slug, table)
+    for number, two in enumerate(left):
+        answer = pair_figures.ask_for_pair(services, slug, *two, wait_s)
+        if answer["state"] != "ready":
+            total = NUM_RESAMPLES * (len(table["rows"]) - 1)
+            return {"state": "working", "progress": _of_all(answer["progress"], total, len(left) - number)}
+    return {"state": "ready", "table": describe_sweep(services, slug, run_id, split)}
+
+
+def stop_noise(services: Services, slug: str, run_id: int, split: str) -> None:
+    """End the measuring of a sweep's noise, if it goes on."""
+    for two in _to_measure(services, slug, sweep_table(services, slug, run_id, split)):
+        pair_figures.stop_pair(services, slug, *two)
+
+
+def _to_measure(services: Services, slug: str, table: dict[str, Any]) -> list[tuple[PredictionSet, PredictionSet]]:
+    """The first row's predictions and those of each row whose noise is not known; none while rows are missing."""
+    if table["is_measured"]:
+        return []
+    database = services.database(slug)
+    best, *others = table["rows"]
+    first = predictions.get_set(database, best["set"])
+    return [(first, predictions.get_set(database, row["set"])) for row in others if not row["noise"]]
+
+
+def _of_all(progress: dict[str, Any], total: int, num_left: int) -> dict[str, Any]:
+    """The progress of one of the ``num_left`` pairs as that of all, which are alike."""
+    left = NUM_RESAMPLES * num_left - progress["done"]
+    own = progress["total"] - progress["done"]
+    eta_s = progress["eta_s"] * left / own if progress["eta_s"] is not None and own else None
+    return {**progress, "done": total - left, "total": total, "eta_s": eta_s}
 
 
 def missing_steps(services: Services, slug: str, run_id: int, split: str) -> list[Step]:
@@ -255,13 +307,27 @@ def _judge(
 
 
 def _verdict(rows: list[dict[str, Any]], metric: str, split: str) -> str:
-    best = rows[0]
-    soup = next((row for row in rows if len(row["members"]) > 1), None)  # one of a single checkpoint is that one
-    if soup is None:
+    """The best row, and what its lead means: of a soup over the trained checkpoints, or of those over the soups.
+
+    Without soups over the second best.
+    """
+    best, *others = rows
+    if not others:
         return f"{best['name']} is best on {split}: {best['score']:.3f} by {TITLES[metric]}."
-    trained = next(row for row in rows if not row["soup"])
-    names = f"with {trained['name']}", f"with the {soup['soup']} soup"
-    text = f"{best['name']} is best on {split}. {explain_gain(metric, trained, soup, *names)}"
+    is_soup = _is_soup(best)
+    other = next((row for row in others if _is_soup(row) != is_soup), others[0])
+    noise = turn_around(other["noise"]) if other["noise"] else None
+    names = f"with {_name_in_text(other)}", f"with {_name_in_text(best)}"
+    text = f"{best['name']} has the best score on {split}. {explain_gain(metric, other, best, *names, noise)}"
     if best["is_chosen_here"]:
         text += " The soup was chosen on these images: judge it on test before relying on the gain."
     return text
+
+
+def _is_soup(row: dict[str, Any]) -> bool:
+    """Whether several checkpoints are in it: a soup of a single one is that one."""
+    return len(row["members"]) > 1
+
+
+def _name_in_text(row: dict[str, Any]) -> str:
+    return f"the {row['soup']} soup" if row["soup"] else row["name"]

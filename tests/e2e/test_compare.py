@@ -1,5 +1,7 @@
 """The Compare page: figures with their noise, the same images twice, notes that lose nothing, missing predictions."""
 
+import re
+
 import pytest
 
 from app.services import run_notes
@@ -78,6 +80,11 @@ def test_figures_sides_curves_and_reports(page, project, second):
     page.wait_for_selector("anchorage-compare[data-tab=classes] [data-class]")
     assert page.evaluate("window.isSamePage")
     assert page.locator("[data-class] .name").all_inner_texts() == ["Red cell", "White cell"]
+    for row in page.locator("[data-class]").all():
+        words = {"gain": "Gain", "noise": "Within the noise", "worse": "Worse"}[row.get_attribute("data-outcome")]
+        assert row.locator(".words").inner_text() == words
+        assert (row.locator(".words.a-muted").count() == 1) == (words == "Within the noise")
+        assert re.fullmatch(r"[−+]0\.\d{3} to [−+]0\.\d{3}", row.locator("td").nth(5).inner_text())
     assert page.locator("anchorage-compare i").count() == 0
 
 

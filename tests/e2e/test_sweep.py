@@ -53,8 +53,15 @@ def test_sweep_is_followed_stopped_and_shown_with_its_soups(page, app_server):
     add_soups(project)
     page.locator("anchorage-sweep").get_by_role("button", name="Stop").click()
     page.wait_for_selector("anchorage-sweep[data-state=ready][data-rows='5']")
+    page.wait_for_selector("anchorage-sweep[data-noise=ready]")
     table = sweeping.sweep_table(project.services, project.slug, project.run_id)
-    assert page.locator(".sweep .verdict").inner_text() == table["verdict"]
+    assert table["is_measured"]
+    told = page.locator(".sweep .judged .words")
+    assert told.all_inner_texts() == [row["noise"]["words"] for row in table["rows"][1:]]
+    assert [("a-muted" in cell.get_attribute("class")) for cell in told.all()] == [
+        row["noise"]["outcome"] == "noise" for row in table["rows"][1:]
+    ]
+    assert page.locator(".sweep .verdict").inner_text() == table["verdict"].replace("-0", "−0")
     names = page.locator(".sweep tbody td:first-child a")
     assert names.all_inner_texts() == [row["name"] for row in table["rows"]]
     assert names.first.get_attribute("href").endswith(f"set={table['rows'][0]['set']}")
@@ -66,7 +73,7 @@ def test_sweep_is_followed_stopped_and_shown_with_its_soups(page, app_server):
     page.route("**/sweep?split=*", lambda route: route.fulfill(json=many))
     page.eval_on_selector("anchorage-sweep", "sweep => { sweep.runId = sweep.runId; }")
     page.get_by_text("The first 10 classes are drawn").wait_for()
-    assert page.locator(".sweep .judged th").all_inner_texts()[6:] == [entry["name"] for entry in given]
+    assert page.locator(".sweep .judged th").all_inner_texts()[8:] == [entry["name"] for entry in given]
     legend = page.locator(".sweep .chart-legend button")
     assert [entry.get_attribute("aria-pressed") for entry in legend.all()] == ["true"] * 11 + ["false"] * 2
     legend.last.click()

@@ -99,6 +99,18 @@ def test_differences_come_with_intervals_and_a_verdict(project, comparison):
     assert [run["epoch"] for run in comparison["runs"]] == [4, 3]
 
 
+def test_differences_of_classes_come_with_their_noise(project, comparison):
+    for row in comparison["per_class"]:
+        noise = row["difference"]
+        assert noise["difference"] == pytest.approx(row["second"]["ap50"] - row["first"]["ap50"])
+        assert (noise["low"] < noise["difference"] < noise["high"], noise["num_images"] > 1) == (True, True)
+    told = [row["difference"]["words"] for row in comparison["per_class"]]
+    assert set(told) <= {"Gain", "Within the noise", "Worse"}
+    for suffix in (".html", ".md"):
+        text = comparison_report.render(comparison, "Blood cells", suffix)
+        assert all(words in text for words in told) and "In words" in text
+
+
 def test_curves_are_summed_up_by_epoch_and_clock(project, second):
     third = add_run(project, {}, project.set_ids[0], [0.55, 0.7, 0.65])
     curves = compare(project, second, third)

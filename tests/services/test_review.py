@@ -8,7 +8,7 @@ from pycocotools.cocoeval import COCOeval
 
 from app.errors import BadRequest, NotFound, UserError
 from app.records import Job, PredictionSet
-from app.services import comparison_sides, jobs, label_export, review
+from app.services import comparison_sides, jobs, label_export, review, view_gain
 from app.services.comparison_sides import Side
 from app.store import images, predictions, runs
 from tests.services.review_project import make_review_project
@@ -82,21 +82,28 @@ def test_run_is_judged_in_the_views_it_was_given(project):
     assert (sets[project.set_ids[0]]["is_main"], sets[project.set_ids[0]]["views"]) == (False, "one view")
 
 
-@pytest.mark.parametrize(("worse", "is_gain"), [(True, False), (False, True)], ids=["worse", "better"])
-def test_views_are_compared_in_one_table(project, worse, is_gain):
+@pytest.mark.parametrize("outcome", ["worse", "noise", "gain"])
+def test_views_are_compared_in_one_table_by_what_is_more_than_chance(project, outcome):
     best, middle, worst = project.set_ids
     database = project.services.database(project.slug)
-    if not worse:  # the one view gets the worst predictions, flipping the best
+    if outcome == "gain":  # the one view gets the worst predictions, flipping the best
         with database.write() as db:
             db.execute("UPDATE prediction_set SET checkpoint_id = NULL, kind = 'ensemble' WHERE id = ?", [best])
             db.execute("UPDATE prediction_set SET checkpoint_id = ? WHERE id = ?", [project.checkpoint_ids[0], worst])
-    store_views(project, "flip", middle if worse else best)
+    store_views(project, "flip", {"worse": middle, "noise": best, "gain": best}[outcome])
     store_views(project, "flip_scales", worst)
-    table = review.compare_views(project.services, project.slug, project.checkpoint_ids[0])
+    compared = review.compare_views(project.services, project.slug, project.checkpoint_ids[0])
+    heard = []
+    table = view_gain.measure_gain(project.services, project.slug, compared, lambda *told: heard.append(told))
+    assert heard[-1] == (1000, 1000, "Measuring the noise")
     assert [row["name"] for row in table["rows"]] == ["one view", "flip", "flip + scales"]
-    assert (table["is_gain"], table["best"]) == (is_gain, "flip" if is_gain else "off")
-    assert table["verdict"].startswith("Gain: " if is_gain else "No gain: ")
+    is_gain = outcome == "gain"
+    assert (table["outcome"], table["is_gain"], table["best"]) == (outcome, is_gain, "flip" if is_gain else "off")
+    assert table["verdict"].startswith({"worse": "Worse: ", "noise": "Within the noise: ", "gain": "Gain: "}[outcome])
     assert "by the run's selection metric, 0.5 mAP50 + 0.5 F1." in table["verdict"]
+    off, flip, scaled = (row["noise"] for row in table["rows"])
+    assert off is None and flip["outcome"] == outcome and scaled["figure"] == "map50_f1"
+    assert flip["difference"] == pytest.approx(table["rows"][1]["score"] - table["rows"][0]["score"])
 
 
 def test_a_split_without_images_is_refused(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """A sweep from real (tiny, untrained) checkpoints: jobs are carried out in this process."""
 
 import json
+import re
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -10,6 +12,8 @@ from app.errors import NotFound, UserError
 from app.jobs.context import Stopped
 from app.pipeline.config import parse_config
 from app.pipeline.data.snapshot import load_snapshot
+from app.pipeline.evaluate import bootstrap
+from app.pipeline.evaluate.difference import Difference
 from app.pipeline.models import build
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import categories_to_json, save_checkpoint
@@ -101,9 +105,14 @@ def test_everything_kept_and_two_soups_stand_in_one_table(project):
     members = {row["soup"]: row["members"] for row in swept["rows"] if row["soup"]}
     assert members["uniform"] == ["epoch-4.pt", "epoch-3.pt", "epoch-2.pt", "last.pt"]
     assert members["greedy"][0] == "epoch-4.pt"
-    assert "best on test" in swept["verdict"]
     sets = predictions.list_sets(project.services.database(project.slug), split="test")
     assert len(sets) == 6 and all(record.ms_per_image > 0 for record in sets)
+    assert "has the best score on test" in swept["verdict"] and swept["is_measured"]
+    best, *others = swept["rows"]
+    assert best["noise"] is None
+    for row in others:
+        assert row["noise"]["difference"] == pytest.approx(row["score"] - best["score"])
+        assert row["noise"]["outcome"] in ("noise", "worse")
 
     # the first member of the greedy soup is stored on valid, so three are tried at most
     done, total, message, _ = project.services.told[-1]
@@ -177,7 +186,8 @@ def test_no_weights_are_predicted_with_twice(project, predicted, monkeypatch, sc
     assert len(predicted) == 4 + 1
 
 
-def test_a_soup_that_wins_names_the_metric_once(project):
+@pytest.mark.parametrize(("low", "words"), [(-0.01, "Gain"), (0.0, "Within the noise")], ids=["gain", "noise"])
+def test_a_soup_that_wins_is_a_gain_beyond_chance_only_and_names_the_metric_once(low, words):
     rows = [
         {
             "name": "Soup (uniform)",
@@ -191,8 +201,11 @@ def test_a_soup_that_wins_names_the_metric_once(project):
         | {"map75": 0.4, "f1": 0.6},
         {"name": "Epoch 4", "soup": "", "members": [], "score": 0.5, "map": 0.5, "map50": 0.5, "map75": 0.4, "f1": 0.5},
     ]
+    rows[1]["noise"] = Difference(0.6, 0.5, 0.7, 0.5, 0.4, 0.6, -0.1, -0.12, low, 0.0, 0.05).to_json()
     verdict = sweeping._verdict(rows, "map50_f1", "test")
-    assert verdict.startswith("Soup (uniform) is best on test. Gain: 0.600 with the uniform soup, 0.500 with Epoch 4")
+    assert verdict.startswith(
+        f"Soup (uniform) has the best score on test. {words}: 0.600 with the uniform soup, 0.500 with Epoch 4"
+    )
     assert verdict.count("0.5 mAP50 + 0.5 F1") == 1
     assert sweeping._verdict(rows[1:], "map50_f1", "test") == "Epoch 4 is best on test: 0.500 by 0.5 mAP50 + 0.5 F1."
 
@@ -259,3 +272,44 @@ def test_failures_are_told(project, monkeypatch):
         sweeping.sweep_run(project.services, project.slug, project.run_id)
     with pytest.raises(NotFound):
         sweeping.sweep_run(project.services, project.slug, 99)
+
+
+def test_the_noise_of_a_sweep_is_measured_when_asked_for_told_and_stopped(project, monkeypatch):
+    """Of valid all is stored: the table is there at once, without the noise."""
+    at = (project.services, project.slug, project.run_id, "valid")
+    with project.services.database(project.slug).write() as db:
+        runs.remove_checkpoints(db, project.run_id, ["last.pt"])
+    for step in sweeping.missing_steps(*at):
+        assert step.recipe or step.title.startswith("Predicting with the")
+    monkeypatch.setattr(sweeping, "missing_steps", lambda *given: [])
+    table = sweeping.describe_sweep(*at)
+    assert (len(table["rows"]), table["is_measured"], [row["noise"] for row in table["rows"]]) == (3, False, [None] * 3)
+    assert not re.search("Gain|noise", table["verdict"])  # nothing is claimed before it is known
+
+    compare_sets, may_go_on = bootstrap.compare_sets, threading.Event()
+
+    def slowly(*given, on_progress, **named):
+        on_progress(250, 1000)
+        may_go_on.wait(20)
+        return compare_sets(*given, on_progress=on_progress, **named)
+
+    monkeypatch.setattr(bootstrap, "compare_sets", slowly)
+    answer = sweeping.find_noise(*at, wait_s=0.3)
+    while answer["progress"]["done"] != 250:
+        answer = sweeping.find_noise(*at, wait_s=0.1)
+    assert (answer["state"], answer["progress"]["total"]) == ("working", 2000)
+    sweeping.stop_noise(*at)
+    may_go_on.set()
+    assert not sweeping.describe_sweep(*at)["is_measured"]
+    answer = sweeping.find_noise(*at, wait_s=20)
+    assert (answer["state"], answer["table"]["is_measured"]) == ("ready", True)
+    best, *others = answer["table"]["rows"]
+    for row in others:
+        assert row["noise"]["difference"] == pytest.approx(row["score"] - best["score"])
+    assert answer["table"] == sweeping.describe_sweep(*at)  # kept
+
+
+def test_the_noise_of_several_rows_is_one_progress():
+    own = {"done": 250, "total": 1000, "message": "Measuring the noise", "eta_s": 3.0}
+    assert sweeping._of_all(own, 5000, 4) == own | {"done": 1250, "total": 5000, "eta_s": 15.0}
+    assert sweeping._of_all(own | {"done": 0, "total": 0, "eta_s": None}, 1000, 1)["eta_s"] is None

@@ -1,15 +1,17 @@
-"""Routes of the checkpoint sweep: the table as far as it is judged, and judging the rest."""
+"""Routes of the checkpoint sweep: the table as far as it is judged, judging the rest, and the noise of its rows."""
 
 from dataclasses import asdict
 from typing import Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
+from app.api.json_answer import json_answer
 from app.services import sweeping
 from app.services.context import Services
 
 Split = Literal["train", "valid", "test"]
+WAIT_S = 0.3  # a row: small sets are judged within it
 
 
 class SweepBody(BaseModel):
@@ -26,6 +28,18 @@ def build_router(services: Services) -> APIRouter:
     @router.get("")
     def table(slug: str, run_id: int, split: Split = "valid") -> dict[str, Any]:
         return sweeping.describe_sweep(services, slug, run_id, split)
+
+    @router.get("/noise")
+    def noise(slug: str, run_id: int, split: Split = "valid") -> Response:
+        answer = sweeping.find_noise(services, slug, run_id, split, WAIT_S)
+        response = json_answer(answer)
+        response.status_code = 200 if answer["state"] == "ready" else 202
+        return response
+
+    @router.delete("/noise", status_code=204)
+    def stop_noise(slug: str, run_id: int, split: Split = "valid") -> Response:
+        sweeping.stop_noise(services, slug, run_id, split)
+        return Response(status_code=204)
 
     @router.post("")
     def request(slug: str, run_id: int, body: SweepBody) -> dict[str, Any]:

@@ -12,6 +12,7 @@ Legend: R resamples, I images, K classes, T 10 IoU thresholds, D detections, S s
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -31,6 +32,23 @@ DETECTABLE_ERRORS = 1.959964 + 0.841621
 _DRAWS_AT_ONCE = 1 << 23  # counts of images that are held at a time, two bytes each
 _RESAMPLES_AT_ONCE = 50  # between two words of progress
 _IOU_50, _IOU_75 = slice(0, 1), slice(5, 6)  # places in IOU_THRESHOLDS
+
+
+class Resampled(NamedTuple):
+    """Figures of resamples: :data:`FIGURES`, float64 [R] each, and AP50 by class, float64 [R, K].
+
+    -1 stands for what has no labelled box in a resample.
+    """
+
+    figures: dict[str, np.ndarray]
+    ap50: np.ndarray
+
+
+class SetsCompared(NamedTuple):
+    """Differences of two sets: of each of :data:`FIGURES`, and of AP50 by class in the order of the categories."""
+
+    figures: dict[str, Difference]
+    ap50: list[Difference]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +111,8 @@ class Outcomes:
             num_truth=counts.reshape(truth.num_images, num_classes).astype(np.float64),
         )
 
-    def figures(self, draws: np.ndarray) -> dict[str, np.ndarray]:
-        """:data:`FIGURES` of resamples, float64 [R] each; -1 for those without a labelled box.
-
-        draws: uint16 [R, I], how often each image was drawn.
-        """
+    def resample(self, draws: np.ndarray) -> Resampled:
+        """Figures of resamples; draws: uint16 [R, I], how often each image was drawn."""
         num_truth = np.rint(draws.astype(np.float64) @ self.num_truth).astype(np.int64)
         rows = (self.image, self.found, self.ignored, self.run_end, self.class_ends)
         ap = _resampled_ap(draws, *rows, self.right, self.right_ends, self.needs_care, num_truth, RECALLS)
@@ -108,7 +123,7 @@ class Outcomes:
             "map75": _mean_of_measured(ap[:, :, _IOU_75]),
             "f1": _resampled_f1(draws, *pooled, num_truth.sum(axis=1)),
         }
-        return {**figures, BLEND: selection_score(BLEND, figures)}
+        return Resampled({**figures, BLEND: selection_score(BLEND, figures)}, ap[:, :, 0])
 
 
 def compare_sets(
@@ -119,26 +134,41 @@ def compare_sets(
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     thresholds: tuple[float | None, float | None] = (None, None),
-) -> dict[str, Difference]:
-    """Paired bootstrap of :data:`FIGURES`; the same seed gives the same numbers.
+) -> SetsCompared:
+    """Paired bootstrap of :data:`FIGURES` and of AP50 by class; the same seed gives the same numbers.
 
+    A class that has no labelled box in a resample has no AP there, and is left out of it: by the mean over classes, and
+    by the class's own interval, which is that of the resamples that have it (so a class labelled in one image of many
+    is measured in 63 of 100 resamples, always on that image: see :attr:`Difference.outcome`).
     thresholds: the scores at which F1 is taken, of the first and of the second; None: the best F1 of each draw.
     ``on_progress`` hears how many resamples of how many are done, first 0; what it raises ends the work.
     """
     sets = [Outcomes.of(truth, *given) for given in zip((first, second), thresholds, strict=True)]
     once = np.ones((1, truth.num_images), np.uint16)
-    whole = [outcomes.figures(once) for outcomes in sets]
-    resampled: list[dict[str, list[np.ndarray]]] = [{name: [] for name in FIGURES} for _ in sets]
+    whole = [outcomes.resample(once) for outcomes in sets]
+    resampled: list[list[Resampled]] = [[] for _ in sets]
     on_progress(0, num_resamples)
     for draws in draw_images(truth.num_images, num_resamples, seed):
-        for outcomes, kept in zip(sets, resampled, strict=True):
-            for name, values in outcomes.figures(draws).items():
-                kept[name].append(values)
-        on_progress(sum(map(len, resampled[-1][FIGURES[0]])), num_resamples)
-    return {
-        name: _summarize(*(float(values[name][0]) for values in whole), *(np.concatenate(r[name]) for r in resampled))
-        for name in FIGURES
-    }
+        for outcomes, pieces in zip(sets, resampled, strict=True):
+            pieces.append(outcomes.resample(draws))
+        on_progress(sum(len(piece.ap50) for piece in resampled[-1]), num_resamples)
+    has_class = sets[0].num_truth > 0
+    num_images = int(has_class.any(axis=1).sum())
+    ap50 = [np.concatenate([piece.ap50 for piece in pieces]) for pieces in resampled]
+    return SetsCompared(
+        {
+            name: _summarize(
+                *(float(values.figures[name][0]) for values in whole),
+                *(np.concatenate([piece.figures[name] for piece in pieces]) for pieces in resampled),
+                num_images,
+            )
+            for name in FIGURES
+        },
+        [
+            _summarize(*(float(values.ap50[0, k]) for values in whole), *(values[:, k] for values in ap50), int(count))
+            for k, count in enumerate(has_class.sum(axis=0))
+        ],
+    )
 
 
 def warm_up() -> None:
@@ -215,11 +245,11 @@ def _mean_of_measured(ap: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(len(ap), -1.0), where=count > 0)
 
 
-def _summarize(first: float, second: float, firsts: np.ndarray, seconds: np.ndarray) -> Difference:
+def _summarize(first: float, second: float, firsts: np.ndarray, seconds: np.ndarray, num_images: int) -> Difference:
     is_measured = (firsts >= 0) & (seconds >= 0)
     firsts, seconds = firsts[is_measured], seconds[is_measured]
     if not len(firsts):
-        return Difference(first, -1.0, -1.0, second, -1.0, -1.0, 0.0, 0.0, 0.0, 0.5, 0.0)
+        return Difference(first, -1.0, -1.0, second, -1.0, -1.0, 0.0, 0.0, 0.0, 0.5, 0.0, num_images)
     differences = seconds - firsts
     bounds = [np.percentile(values, (2.5, 97.5)) for values in (firsts, seconds, differences)]
     (first_low, first_high), (second_low, second_high), (low, high) = (map(float, bound) for bound in bounds)
@@ -235,6 +265,7 @@ def _summarize(first: float, second: float, firsts: np.ndarray, seconds: np.ndar
         high=high,
         share_better=float((differences > 0).mean() + (differences == 0).mean() / 2),
         detectable=DETECTABLE_ERRORS * float(differences.std()),
+        num_images=num_images,
     )
 
 

@@ -16,7 +16,8 @@ class Difference:
     difference: second less first. low, high: the 95 % interval of the difference; first_low … second_high: those of
     the figures themselves. share_better: the share of resamples in which the second is better, equals counted half.
     detectable: the smallest true difference that images like these would show in four of five cases (2.8 standard
-    errors of the difference).
+    errors of the difference). num_images: those with labelled boxes, of the class if it is the figure of one; None
+    where it was not counted.
     """
 
     first: float
@@ -30,15 +31,18 @@ class Difference:
     high: float
     share_better: float
     detectable: float
+    num_images: int | None = None
 
     @property
     def outcome(self) -> str | None:
         """One of :data:`OUTCOMES`, for the second: chance alone explains what has 0 in its interval.
 
-        None without a labelled box to measure on.
+        So it does what a single image shows: drawn anew it is always the same one. None without a labelled box.
         """
         if self.first < 0:
             return None
+        if self.num_images == 1:
+            return "noise"
         return "gain" if self.low > 0 else "worse" if self.high < 0 else "noise"
 
     @property
@@ -52,12 +56,36 @@ class Difference:
         return {**asdict(self), "is_clear": self.is_clear, "outcome": self.outcome, "words": words}
 
 
+def turn_around(difference: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of the two in the other order, as :meth:`Difference.to_json` gives it."""
+    turned = Difference(
+        first=difference["second"],
+        first_low=difference["second_low"],
+        first_high=difference["second_high"],
+        second=difference["first"],
+        second_low=difference["first_low"],
+        second_high=difference["first_high"],
+        difference=-difference["difference"],
+        low=-difference["high"],
+        high=-difference["low"],
+        share_better=1 - difference["share_better"],
+        detectable=difference["detectable"],
+        num_images=difference["num_images"],
+    )
+    return turned.to_json()
+
+
 def interval_text(difference: Mapping[str, Any], title: str = "") -> str:
     """ "+0.012 mAP50, 95 % interval -0.003 to +0.027"; ``title`` is that of the figure."""
     named = f" {title}" if title else ""
     return (
         f"{difference['difference']:+.3f}{named}, 95 % interval {difference['low']:+.3f} to {difference['high']:+.3f}"
     )
+
+
+def class_words(difference: Mapping[str, Any]) -> str:
+    """The outcome of AP50 of a class, with the reason where a single image cannot tell."""
+    return difference["words"] + (" (one image)" if difference["num_images"] == 1 else "")
 
 
 def explain_noise(difference: Mapping[str, Any], title: str) -> str:

@@ -1,6 +1,9 @@
 """What makes one checkpoint better than another: the run's selection metric. Imports no torch."""
 
 from collections.abc import Mapping
+from typing import Any
+
+from app.pipeline.evaluate.difference import explain_outcome
 
 TITLES = {
     "map50_f1": "0.5 mAP50 + 0.5 F1",
@@ -11,7 +14,6 @@ TITLES = {
 }
 
 DEFAULT_METRIC = "map50_f1"
-SMALLEST_GAIN = 0.001  # of the score; less would not show in three decimals
 NOTABLE = 0.01  # a figure that moved by less is not worth a word
 
 
@@ -22,22 +24,25 @@ def selection_score(metric: str, figures: Mapping[str, float]) -> float:
     return figures[metric]
 
 
-def is_gain(metric: str, before: Mapping[str, float], after: Mapping[str, float]) -> bool:
-    """Whether the score of ``after`` beats that of ``before`` by more than rounding."""
-    return selection_score(metric, after) - selection_score(metric, before) >= SMALLEST_GAIN
-
-
 def explain_gain(
-    metric: str, before: Mapping[str, float], after: Mapping[str, float], before_name: str, after_name: str
+    metric: str,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    before_name: str,
+    after_name: str,
+    noise: Mapping[str, Any] | None,
 ) -> str:
-    """The verdict in words: gain or not, by which metric and from what to what, and which other figures moved."""
+    """The verdict in words: from what to what by which metric, and which other figures moved.
+
+    noise: the difference of the two scores, as Difference.to_json gives it: with it the verdict begins with what it is.
+    """
     scores = [selection_score(metric, figures) for figures in (after, before)]
-    word = "Gain" if is_gain(metric, before, after) else "No gain"
-    moved = explain_moves(metric, before, after)
-    return (
-        f"{word}: {scores[0]:.3f} {after_name}, {scores[1]:.3f} {before_name}, by the run's selection metric, "
-        f"{TITLES[metric]}.{f' {moved}.' if moved else ''}"
+    text = (
+        f"{scores[0]:.3f} {after_name}, {scores[1]:.3f} {before_name}, by the run's selection metric, {TITLES[metric]}"
     )
+    moved = explain_moves(metric, before, after)
+    told = explain_outcome(text, noise) if noise else f"{text}."
+    return f"{told} {moved}." if moved else told
 
 
 def explain_moves(metric: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:

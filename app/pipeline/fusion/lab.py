@@ -172,7 +172,7 @@ def _measure_noise(
 ) -> dict[str, Any]:
     from app.pipeline.evaluate.bootstrap import compare_sets  # loads numba
 
-    return compare_sets(truth, *two, on_progress=on_progress, thresholds=thresholds)[metric].to_json()
+    return compare_sets(truth, *two, on_progress=on_progress, thresholds=thresholds).figures[metric].to_json()
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 // says which run, `splits` (set before it, {name: number of images}) what it can be judged on; the split stands in the
 // address (sweep=).
 //
-// State for tests and styles lies in data-* attributes: state (idle, loading, partial, sweeping, ready, failed), rows, split.
+// State for tests and styles lies in data-* attributes: state (idle, loading, partial, sweeping, ready, failed), rows, split, noise (measuring,
+// ready; empty while rows are missing).
 
 import { getJSON, getParam, notify, pageURL, projectURL, sendJSON, setParam } from "./api.js";
 import { LineChart } from "./chart.js";
 import { element } from "./element.js";
+import { MeasuringNoise } from "./ensemble_noise.js";
 import { JobProgress } from "./job_progress.js";
-import { formatFigure } from "./number_words.js";
+import { formatFigure, signed } from "./number_words.js";
 import { colorOf, MOST_LINES } from "./palette.js";
 
 const SPLITS = ["valid", "test"];
@@ -118,9 +120,18 @@ class AnchorageSweep extends HTMLElement {
     this.dataset.state = left ? "partial" : "ready";
     const steps = left === 1 ? "1 step is missing" : `${left} steps are missing`;
     const verdict = table.verdict || (table.rows.length ? `Not the whole table yet: ${steps}.` : `Nothing is judged on ${table.split} yet.`);
-    this.content.replaceChildren(element("p", { class: "verdict" }, verdict), ...(table.rows.length ? this._figures() : []));
+    const noise = table.is_measured ? [] : [this._measureNoise(table)];
+    this.dataset.noise = left ? "" : noise.length ? "measuring" : "ready";
+    this.content.replaceChildren(element("p", { class: "verdict" }, verdict.replace(/-(?=\d)/g, "−")), ...noise, ...(table.rows.length ? this._figures() : []));
     this._drawChart();
     return null;
+  }
+
+  /** Whether a lead is more than chance is measured once, when somebody first looks at the whole table. */
+  _measureNoise({ run, split }) {
+    const asked = this.asked;
+    const address = projectURL(`/runs/${run}/sweep/noise?split=${split}`);
+    return new MeasuringNoise(address, this, (table) => this.asked === asked && this._show(table)).root;
   }
 
   _follow(job) {
@@ -145,16 +156,18 @@ class AnchorageSweep extends HTMLElement {
   _table() {
     const { rows } = this.table;
     const classes = rows[0].per_class;
-    const head = [["", "Checkpoint", ""], ...FIGURES, ...classes.map(({ name }) => ["", name, `AP50 of ${name}`])];
+    const behind = `Score less that of ${rows[0].name}, with its 95 % interval`;
+    const head = [["", "Checkpoint", ""], ...FIGURES, ["", "Less the best", behind], ["", "In words", "Gray is what drawing the images anew explains"], ...classes.map(({ name }) => ["", name, `AP50 of ${name}`])];
     const best = Object.fromEntries(FIGURES.map(([key]) => [key, formatFigure(Math.max(...rows.map((row) => row[key])))]));
     const cells = (row) => [
       ...FIGURES.map(([key]) => element("td", { class: `a-number${formatFigure(row[key]) === best[key] ? " best" : ""}`, "data-figure": key }, formatFigure(row[key]))),
+      ...noiseCells(row.noise),
       ...row.per_class.map((entry) => element("td", { class: "a-number" }, formatFigure(entry.ap50))),
     ];
     return element(
       "table",
       { class: "a-table judged" },
-      element("thead", {}, element("tr", {}, ...head.map(([, name, help], index) => element("th", { class: index ? "a-number" : null, title: help }, name)))),
+      element("thead", {}, element("tr", {}, ...head.map(([, name, help], index) => element("th", { class: index && name !== "In words" ? "a-number" : null, title: help }, name)))),
       element("tbody", {}, ...rows.map((row) => element("tr", { "data-checkpoint": row.checkpoint_id }, element("td", {}, this._name(row)), ...cells(row)))),
     );
   }
@@ -202,6 +215,17 @@ class AnchorageSweep extends HTMLElement {
     this.go.disabled = true;
     this.content.replaceChildren(element("p", { class: "verdict" }, `${error.message} ${error.hint ?? ""}`), retry);
   }
+}
+
+/** A row's score less the best one's, in gray where chance explains it; dashes for the best row, and while it is not known. */
+function noiseCells(noise) {
+  if (!noise || noise.outcome === null) return [element("td", { class: "a-number a-muted" }, "–"), element("td", { class: "a-muted" }, "–")];
+  const kind = noise.is_clear ? "" : " a-muted";
+  const interval = element("span", { class: "interval" }, `${signed(noise.low)} to ${signed(noise.high)}`);
+  return [
+    element("td", { class: `a-number behind${kind}` }, signed(noise.difference), interval),
+    element("td", { class: `words${kind}`, "data-outcome": noise.outcome }, noise.words),
+  ];
 }
 
 if (!customElements.get("anchorage-sweep")) customElements.define("anchorage-sweep", AnchorageSweep);

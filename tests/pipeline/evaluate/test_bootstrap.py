@@ -31,7 +31,7 @@ def test_resampled_figures_equal_judging_the_resampled_set(seed):
     truth, detections = random_case(seed)
     outcomes = Outcomes.of(truth, DetectionColumns.from_detections(truth, detections))
     draws = next(draw_images(truth.num_images, 4, seed))
-    figures = outcomes.figures(draws)
+    figures = outcomes.resample(draws).figures
     for row, drawn in enumerate(draws):
         expected = evaluate(*repeat_images(truth, detections, drawn))
         for name, values in figures.items():
@@ -40,8 +40,10 @@ def test_resampled_figures_equal_judging_the_resampled_set(seed):
 
 def test_every_image_once_gives_the_figures_themselves():
     truth, detections = random_case(17)
-    figures = Outcomes.of(truth, DetectionColumns.from_detections(truth, detections)).figures(
-        np.ones((1, truth.num_images), np.uint16)
+    figures = (
+        Outcomes.of(truth, DetectionColumns.from_detections(truth, detections))
+        .resample(np.ones((1, truth.num_images), np.uint16))
+        .figures
     )
     expected = evaluate(truth, detections)
     assert {name: values[0] for name, values in figures.items()} == pytest.approx(
@@ -55,7 +57,7 @@ def test_f1_at_a_threshold_equals_judging_the_resampled_set_there(seed, threshol
     truth, detections = random_case(seed)
     outcomes = Outcomes.of(truth, DetectionColumns.from_detections(truth, detections), threshold)
     draws = next(draw_images(truth.num_images, 4, seed))
-    figures = outcomes.figures(draws)
+    figures = outcomes.resample(draws).figures
     for row, drawn in enumerate(draws):
         again, found = repeat_images(truth, detections, drawn)
         expected = Judge(again).judge(DetectionColumns.from_detections(again, found), threshold)
@@ -84,7 +86,7 @@ def one_box_images(found):
 
 def test_a_set_compared_with_itself_differs_by_nothing():
     truth, columns = one_box_images([True, False] * 20)
-    for difference in compare_sets(truth, columns, columns, 200).values():
+    for difference in compare_sets(truth, columns, columns, 200).figures.values():
         assert (difference.difference, difference.low, difference.high) == (0, 0, 0)
         assert (difference.share_better, difference.detectable, difference.is_clear) == (0.5, 0, False)
 
@@ -96,7 +98,7 @@ def test_pairing_takes_out_what_both_sets_share():
     second[1] = True
     truth, first_columns = one_box_images(first)
     _, second_columns = one_box_images(second)
-    difference = compare_sets(truth, first_columns, second_columns, 1000, seed=1)["map50"]
+    difference = compare_sets(truth, first_columns, second_columns, 1000, seed=1).figures["map50"]
     assert difference.first_high - difference.first_low > 0.15
     assert difference.high - difference.low < 0.05
     assert difference.low >= 0 and difference.share_better > 0.5
@@ -106,11 +108,49 @@ def test_the_interval_has_the_width_of_the_binomial_distribution():
     """Recall of one-object images is a mean of coins: its standard error is sqrt(p (1 - p) / n)."""
     truth, nothing = one_box_images([False] * 400)
     _, half = one_box_images([True, False] * 200)
-    difference = compare_sets(truth, nothing, half, 2000, seed=2)["map50"]
+    difference = compare_sets(truth, nothing, half, 2000, seed=2).figures["map50"]
     error = np.sqrt(0.25 / 400)
     assert difference.is_clear
     assert (difference.high - difference.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.08)
     assert difference.detectable / (2.8016 * error) == pytest.approx(1, abs=0.08)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_intervals_of_classes_equal_judging_every_resampled_set_in_full(seed):
+    truth, detections = random_case(seed)
+    others = {key: Detections(one.boxes + 2.0, one.scores, one.labels) for key, one in detections.items()}
+    columns = [DetectionColumns.from_detections(truth, given) for given in (detections, others)]
+    compared = compare_sets(truth, *columns, num_resamples=40, seed=seed).ap50
+    ap50 = np.full((2, 40, len(truth.categories)), -1.0)
+    for row, drawn in enumerate(np.concatenate(list(draw_images(truth.num_images, 40, seed)))):
+        for side, given in enumerate((detections, others)):
+            judged = evaluate(*repeat_images(truth, given, drawn)).per_class
+            ap50[side, row] = [entry["ap50"] for entry in judged]
+    assert len(compared) == len(truth.categories)
+    for k, item in enumerate(compared):
+        first, second = (values[values >= 0] for values in ap50[:, :, k])  # those that draw an image with the class
+        assert len(first) == len(second)
+        expected = np.percentile(second - first, (2.5, 97.5)) if len(first) else (0, 0)
+        assert (item.low, item.high) == pytest.approx(tuple(expected), abs=1e-9)
+        for low, high, values in (
+            (item.first_low, item.first_high, first),
+            (item.second_low, item.second_high, second),
+        ):
+            assert (low, high) == pytest.approx(tuple(np.percentile(values, (2.5, 97.5)) if len(values) else (-1, -1)))
+
+
+def test_a_class_in_one_image_is_measured_where_that_is_drawn_and_shows_no_more_than_noise():
+    """The second of two classes is in the last of eight images, and only the second set finds it."""
+    samples = [make_sample(n, [BOX], [1]) for n in range(7)] + [make_sample(7, [BOX], [2])]
+    truth = GroundTruth.from_samples(samples, make_categories(3))
+    first = DetectionColumns.from_detections(truth, {n: Detections([BOX], [0.9], [1]) for n in range(7)})
+    second = DetectionColumns.from_detections(truth, {7: Detections([BOX], [0.9], [2])})
+    common, rare, absent = compare_sets(truth, first, second, 200).ap50
+    assert (common.num_images, common.low, common.high, common.outcome) == (7, -1, -1, "worse")
+    # Resamples without the image would have pulled the lower end to 0: they are left out.
+    assert (rare.num_images, rare.low, rare.high, rare.share_better) == (1, 1, 1, 1)
+    assert (rare.outcome, rare.is_clear) == ("noise", False)
+    assert (absent.num_images, absent.first, absent.outcome) == (0, -1, None)
 
 
 def test_the_same_seed_gives_the_same_numbers():

@@ -1,8 +1,10 @@
 """One rule and one wording for what is more than chance."""
 
+from dataclasses import replace
+
 import pytest
 
-from app.pipeline.evaluate.difference import Difference, explain_noise, explain_outcome
+from app.pipeline.evaluate.difference import Difference, class_words, explain_noise, explain_outcome, turn_around
 
 
 def make_difference(difference, low, high, detectable=0.02, first=0.6):
@@ -34,6 +36,21 @@ def test_outcome_goes_by_whether_the_interval_holds_0(given, outcome, expected):
     assert (told["outcome"], told["is_clear"]) == (outcome, outcome in ("gain", "worse"))
     if expected:
         assert explain_outcome("Said", told) == expected
+
+
+def test_one_image_tells_nothing_of_chance():
+    given = make_difference(0.3, 0.3, 0.3)
+    told = replace(given, num_images=1).to_json()
+    assert (told["outcome"], class_words(told)) == ("noise", "Within the noise (one image)")
+    assert class_words(given.to_json()) == class_words(replace(given, num_images=2).to_json()) == "Gain"
+
+
+def test_a_difference_turned_around_is_that_of_the_other():
+    told = make_difference(0.012, 0.003, 0.02).to_json()
+    turned = turn_around(told)
+    assert (turned["first"], turned["second"], turned["difference"]) == (told["second"], told["first"], -0.012)
+    assert (turned["low"], turned["high"], turned["outcome"]) == (-0.02, -0.003, "worse")
+    assert turn_around(turned) == pytest.approx(told)
 
 
 def test_noise_says_what_these_images_could_show():
