@@ -218,6 +218,7 @@ class AnchorageEnsemble extends HTMLElement {
     const owner = this.runs.find((run) => run.id === job.payload.run_id);
     if (owner && owner !== this.run) this._openRun(owner);
     this._setFusing(true);
+    this.asked = null; // an answer on its way would take the place of the progress
     delete this.dataset.outcome;
     this._chooseSplit(job.payload.split);
     this.progress?.end();
