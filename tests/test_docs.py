@@ -101,3 +101,10 @@ def test_links_between_documents_lead_somewhere(document):
     targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", document.read_text(encoding="utf-8"))
     missing = [target for target in targets if not (document.parent / target).exists()]
     assert not missing
+
+
+def test_every_benchmark_that_the_docs_name_is_there():
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
+    named = {name for text in texts for name in re.findall(r"benchmarks[./](\w+)", text)} - {"md"}
+    there = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert named <= there, f"not there: {sorted(named - there)}"
