@@ -36,7 +36,7 @@ from app.pipeline.types import Event, Log, Metrics, RunBegun, RunContext
 from app.services import dataset, importing, suggestions
 from app.services.context import Services
 from app.store.files import Workspace
-from benchmarks.training_step import seconds
+from benchmarks.clock import describe_device, read_clocks, seconds, seconds_since
 
 # What the plain loop cannot do: with one of these changed, the two would not have the same recipe.
 OURS_ALONE = (
@@ -56,7 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config, snapshot = prepare(arguments.export, Path(folder), arguments.options)
         print(f"{arguments.export.name}: {config.model}, {config.image_size} px, batch {config.batch_size}, ", end="")
-        print(f"{config.roi_batch_size} regions, {config.epochs} epochs, {torch.get_num_threads()} threads")
+        print(f"{config.roi_batch_size} regions, {config.epochs} epochs, ", end="")
+        print(describe_device(choose_machine(config.device).device))
         if arguments.steps:
             compare_steps(config, snapshot, Path(folder) / "run", arguments.steps)
         elif arguments.plain:
@@ -97,9 +98,9 @@ def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_step
     plain = ReferenceLoop(run.config, len(snapshot.categories), run.machine)
     rounds = []
     for batch, number in zip(run.loader.epoch(1), range(num_steps + 2), strict=False):
-        ours = seconds(partial(run.train_step, [batch], 1), run.machine)
+        ours = seconds(partial(run.train_step, [batch], 1), run.machine.device)
         images = as_float_images(batch)
-        theirs = seconds(partial(plain.step, images, batch.targets), run.machine)
+        theirs = seconds(partial(plain.step, images, batch.targets), run.machine.device)
         if number >= 2:  # the first steps plan kernels
             rounds.append((ours, theirs))
     for index, kind in enumerate(("wall", "CPU")):
@@ -129,9 +130,7 @@ class PlainTraining:
         if changed:
             raise SystemExit(f"The plain loop has no {', '.join(changed)}: leave them as they are.")
         self.run = Run.start(config, snapshot, run_dir, RunContext())
-        machine = self.run.machine
-        if precision != "same":
-            machine = choose_machine(machine.device.type, precision)
+        machine = self.run.machine if precision == "same" else choose_machine(config.device, precision)
         clipping = config.clip_gradient_norm
         self.loop = ReferenceLoop(self.run.config, len(snapshot.categories), machine, resolve_norm(config), clipping)
         self.loop.start_from(self.run.model)
@@ -156,6 +155,7 @@ class Turns:
 
     def __init__(self, plain: PlainTraining) -> None:
         self._plain = plain
+        self._device = plain.run.machine.device
         self.ours: list[Point] = []
         self.theirs: list[Point] = []
 
@@ -163,17 +163,16 @@ class Turns:
         if isinstance(event, Log):
             print(event.text)
         if isinstance(event, RunBegun):
-            self._began = time.perf_counter(), time.process_time()
+            self._began = read_clocks(self._device)
         if isinstance(event, Metrics) and event.split == "valid":
-            wall, cpu = self._began
-            spent = time.perf_counter() - wall, time.process_time() - cpu
+            spent = seconds_since(self._began, self._device)
             self.ours.append(_next_point(self.ours, spent, event.values["map50"]))
             found: list[float] = []
-            spent = seconds(lambda: found.append(self._plain.train_until(event.epoch)), self._plain.run.machine)
+            spent = seconds(lambda: found.append(self._plain.train_until(event.epoch)), self._device)
             self.theirs.append(_next_point(self.theirs, spent, found[0]))
             ends = [f"{end.wall_s:9.0f}{end.cpu_s:8.0f}{end.map50:8.3f}" for end in (self.ours[-1], self.theirs[-1])]
             print(f"{event.epoch:5d}{'  '.join(ends)}", flush=True)
-            self._began = time.perf_counter(), time.process_time()
+            self._began = read_clocks(self._device)
 
 
 def _next_point(before: Sequence[Point], spent: tuple[float, float], map50: float) -> Point:

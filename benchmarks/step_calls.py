@@ -1,5 +1,6 @@
-"""Counts the operations of a step and the times that the host waits for their results, on a CPU as on a GPU."""
+"""Operations and waits of a training step, counted on the CPU with the choices that a GPU gets."""
 
+import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,13 +10,33 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from app.pipeline.machine import Machine
+from app.pipeline.machine import Machine, choose_machine
 from app.pipeline.models import proposals
 from app.pipeline.models.heads import LossyRoIHeads
 from app.pipeline.train.optim import Updater
+from benchmarks.step_loops import as_loaded, build_both, config_of, random_batch, step_of
 
+CALLS_PX = 64  # operations are as many at any size
 WAITS = ("nonzero", "_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nms", "_unique2", "unique_dim")
 READS = ("tolist", "cpu")  # of a whole tensor: on the CPU no operation
+
+
+def measure_calls(arguments: argparse.Namespace) -> None:
+    print(f"{arguments.model}, frozen batch norm, bf16; forward, backward and update", flush=True)
+    print(f"{'':<14}{'batch':>6}{'kernels':>9}{'waits':>7}   which")
+    machine = choose_machine("cpu", "bfloat16")
+    ours, theirs = build_both(config_of(arguments.model, CALLS_PX), machine, "frozen")
+    for num_images in (2, 8):
+        batch = random_batch(CALLS_PX, num_images, machine.device)
+        images = as_loaded(batch)
+        with as_on_a_gpu():
+            print_calls("ours", num_images, count_calls(step_of(ours, batch, images)))
+        print_calls("torchvision", num_images, count_calls(step_of(theirs, batch, images)))
+
+
+def print_calls(whose: str, num_images: int, counter: "CallCounter") -> None:
+    named = ", ".join(f"{counter.waits.count(name)} {name}" for name in sorted(set(counter.waits)))
+    print(f"{whose:<14}{num_images:>6}{counter.num_kernels:>9}{len(counter.waits):>7}   {named}", flush=True)
 
 
 class CallCounter(TorchDispatchMode):

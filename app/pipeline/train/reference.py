@@ -75,7 +75,7 @@ class ReferenceLoop:
     def loss(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
         """The sum of the four losses; images and targets cross to the device here, as in the references."""
         device = self.machine.device
-        images = [image.to(device) for image in images]
+        images = [image.to(device, non_blocking=True) for image in images]
         targets = [{name: value.to(device) for name, value in target.items()} for target in targets]
         with self.machine.autocast():
             return sum(self.model(images, targets).values())
