@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import torch
 
+from app.pipeline.machine import finish
+
 
 def seconds(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
     """Wall and processor seconds of ``work``, with all that it gives ``device`` to do."""
@@ -21,10 +23,7 @@ def seconds_since(began: tuple[float, float], device: torch.device) -> tuple[flo
 
 def read_clocks(device: torch.device) -> tuple[float, float]:
     """Wall and processor seconds from some start on, when ``device`` has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    finish(device)
     return time.perf_counter(), time.process_time()
 
 

@@ -1,6 +1,5 @@
 """Our training step and the reference's side by side: loops, batches of noise, the arithmetic that a device has."""
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from app.pipeline.config import RunConfig, parse_config
 from app.pipeline.machine import Machine, choose_machine
 from app.pipeline.models.build import build_model, freeze_for_finetuning
-from app.pipeline.models.forward import Batch, compute_losses, place_model, statistics_kept
+from app.pipeline.models.forward import Batch, compute_losses, place_model, settled
 from app.pipeline.models.measure import _random_target
 from app.pipeline.train.optim import Updater, check_losses
 from app.pipeline.train.reference import ReferenceLoop, as_float_images
@@ -38,12 +37,14 @@ class OurLoop:
 
     def step(self, batch: Batch) -> float:
         """One update; returns the loss."""
-        loss, values = self._losses(batch, self.machine.waits_are_free)
-        if not (self.machine.waits_are_free or all(map(math.isfinite, values.values()))):
-            self.num_repeated += 1
-            del loss  # and with it what it keeps for the backward pass
-            with statistics_kept(self.model):
-                loss, values = self._losses(batch, waits=True)
+        asked: list[bool] = []
+
+        def losses_of(waits: bool) -> tuple[Tensor, dict[str, float]]:
+            asked.append(waits)
+            return self._losses(batch, waits)
+
+        loss, values = settled(self.model, self.machine, losses_of)
+        self.num_repeated += len(asked) - 1
         check_losses(values, batch.names)
         self.updater.add(loss)
         self.updater.apply(batch.names)

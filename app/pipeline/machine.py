@@ -64,11 +64,6 @@ class Machine:
         """This moment, as the device sees it: on a GPU when the work queued so far is done, without waiting for it."""
         return CudaMark() if self.device.type == "cuda" else HostMark()
 
-    def finish(self) -> None:
-        """Wait until the device has done all that it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
     def describe(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return f"{name}, {str(self.dtype).removeprefix('torch.')}"
@@ -78,6 +73,14 @@ def choose_machine(device: str = "auto", precision: str = "auto") -> Machine:
     """The device and precision of a configuration; raises MachineError when this machine does not have them."""
     chosen = _choose_device(device)
     return Machine(chosen, _choose_dtype(chosen, precision))
+
+
+def finish(device: torch.device) -> None:
+    """Wait until ``device`` has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def keep_freed_memory() -> None:

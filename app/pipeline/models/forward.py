@@ -4,7 +4,8 @@ The images come resized and padded, so torchvision's transform is not used; the 
 B images, H x W the padded size; boxes are xyxy pixels of the resized image.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -90,6 +91,22 @@ def compute_losses(
             return rpn_losses
         _, roi_losses = model.roi_heads(features, proposals, batch.sizes, targets)
     return roi_losses if part == "heads" else {**rpn_losses, **roi_losses}
+
+
+def settled(
+    model: nn.Module, machine: Machine, losses_of: Callable[[bool], tuple[Tensor, dict[str, float]]]
+) -> tuple[Tensor, dict[str, float]]:
+    """The sum of a batch's losses, to go back from, and their numbers; on a GPU with one wait, as a rule.
+
+    ``losses_of`` makes them, waiting or not (see :func:`compute_losses`). Where its numbers tell that NMS was not
+    settled, all is done once more, waiting.
+    """
+    loss, values = losses_of(machine.waits_are_free)
+    if machine.waits_are_free or all(map(math.isfinite, values.values())):
+        return loss, values
+    del loss  # and with it what it keeps for the backward pass
+    with statistics_kept(model):
+        return losses_of(True)
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from app.pipeline.config import RunConfig, parse_config
-from app.pipeline.machine import Machine, choose_machine, keep_freed_memory
+from app.pipeline.machine import Machine, choose_machine, finish, keep_freed_memory
 from app.pipeline.models.build import build_model
-from app.pipeline.models.forward import Batch, compute_losses, detect, place_model
+from app.pipeline.models.forward import Batch, compute_losses, detect, place_model, settled
 from app.pipeline.train.optim import Updater
 from app.pipeline.train.reference import ReferenceLoop, as_float_images
 
@@ -69,10 +69,14 @@ def measure_model(
     batch_size = BATCH_SIZE_ON_GPU if machine.device.type == "cuda" else BATCH_SIZE
     batch = _random_batch(config.image_size, batch_size)
 
+    def losses_of(waits: bool) -> tuple[Tensor, dict[str, float]]:
+        losses = compute_losses(model, batch, machine, waits=waits)
+        numbers = updater.read(list(losses.values()))  # as a run does, to look whether they are finite
+        return torch.stack(list(losses.values())).sum(), dict(zip(losses, numbers, strict=True))
+
     def train() -> None:
-        losses = list(compute_losses(model, batch, machine, waits=machine.waits_are_free).values())
-        updater.read(losses)  # as a run does, to look whether they are finite
-        updater.add(torch.stack(losses).sum())
+        loss, _ = settled(model, machine, losses_of)
+        updater.add(loss)
         updater.apply(batch.names)
 
     def predict() -> None:
@@ -125,10 +129,10 @@ def _rounds(
 
 
 def _seconds(step: Step, machine: Machine) -> float:
-    machine.finish()
+    finish(machine.device)
     start = time.perf_counter()
     step()
-    machine.finish()
+    finish(machine.device)
     return time.perf_counter() - start
 
 

@@ -24,7 +24,7 @@ from app.pipeline.faults import is_out_of_memory
 from app.pipeline.machine import Machine, choose_machine, keep_freed_memory
 from app.pipeline.models.build import resolve_max_detections
 from app.pipeline.models.card import write_card
-from app.pipeline.models.forward import Batch, compute_losses, place_model, statistics_kept
+from app.pipeline.models.forward import Batch, compute_losses, place_model, settled
 from app.pipeline.models.weights import start_model
 from app.pipeline.predict import Detector
 from app.pipeline.train.checkpoint import CheckpointError, DiskFull, Scores, check_free_space, tensors_of
@@ -371,11 +371,7 @@ class Run:
         The one wait of a step is for these numbers. Where they tell that NMS was not settled, all is done once more.
         """
         self.pace.timeline.enter("forward")
-        loss, values = self._losses_of(place, batch, self.machine.waits_are_free)
-        if not (self.machine.waits_are_free or all(map(math.isfinite, values.values()))):
-            del loss  # and with it what it keeps for the backward pass
-            with statistics_kept(self.model):
-                loss, values = self._losses_of(place, batch, waits=True)
+        loss, values = settled(self.model, self.machine, partial(self._losses_of, place, batch))
         check_losses(values, batch.names)
         self.pace.timeline.enter("backward")
         self.updater.add(loss, share)
