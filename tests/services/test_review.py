@@ -174,6 +174,25 @@ def test_results_file_is_judged_the_same_against_the_exported_labels(project, tm
     np.testing.assert_allclose(list(ours.values()), judge.stats, rtol=0, atol=1e-9)
 
 
+def test_results_are_read_some_images_at_a_time_and_written_as_one_list(project, tmp_path, monkeypatch):
+    given = (project.services, project.slug, project.set_ids[0])
+    whole, read, sizes = list(review.coco_results(*given)), predictions._of_images, []
+
+    def spy(db, set_id, image_ids):
+        sizes.append(len(image_ids))
+        return read(db, set_id, image_ids)
+
+    monkeypatch.setattr(predictions, "_of_images", spy)
+    monkeypatch.setattr(predictions, "_IDS_PER_QUERY", 2)
+    assert review.export_results(*given, tmp_path / "results.json") == len(whole)
+    assert json.loads((tmp_path / "results.json").read_text()) == whole
+    assert max(sizes) == 2 and len(sizes) > 1
+    with project.services.database(project.slug).write() as db:
+        db.execute("UPDATE image SET split = 'train'")
+    assert review.export_results(*given, tmp_path / "results.json") == 0
+    assert json.loads((tmp_path / "results.json").read_text()) == []
+
+
 def test_results_leave_out_images_that_left_the_split(project):
     before = list(review.coco_results(project.services, project.slug, project.set_ids[0]))
     with project.services.database(project.slug).write() as db:
