@@ -6,7 +6,7 @@
     python -m benchmarks.training_step memory             bytes kept for the backward pass under mixed precision
     python -m benchmarks.training_step curves EXPORT      losses of short trainings with several seeds
 
-All but calls take ``--device cuda``; CONTRIBUTING.md says what the goals ask of a GPU.
+All but calls take ``--device cuda``; docs/benchmarks.md says what the goals ask of a GPU.
 
 speed: all variants take turns on each batch; a round's ratio is the reference's time over ours in that round. Batches
 begin on the host, ours as bytes and the reference's as floats, as their loaders hand them over.

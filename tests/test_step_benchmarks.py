@@ -25,7 +25,7 @@ from tests.pipeline.train.tiny_dataset import TINY, construct_tiny_with_batch_no
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CONFIG = parse_config({**TINY, "optimizer": "sgd", "learning_rate": 0.01, "max_detections": 20})
-DOCUMENT = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 COMMANDS = re.findall(r"`python -m benchmarks\.training_step (.+?)`", DOCUMENT.read_text(encoding="utf-8"))
 
 

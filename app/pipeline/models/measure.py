@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from app.pipeline.config import RunConfig, parse_config
 from app.pipeline.machine import Machine, choose_machine, finish, keep_freed_memory

@@ -3,7 +3,6 @@
 import gc
 import hashlib
 import json
-import math
 import time
 import traceback
 from collections.abc import Iterator, Sequence
