@@ -50,10 +50,16 @@ def run_as_text(result: Result) -> str:
     return "\n".join(_run_lines(result))
 
 
+def _run_title(number: int, name: str) -> str:
+    """ "Run 3 (Small boxes)"; a run that was given no name is called by its number already."""
+    title = f"Run {number}"
+    return name if f"{name},".startswith(f"{title},") else f"{title} ({name})"
+
+
 def _run_lines(run: Result) -> list[str]:
     """What it is called and how it stands; below it the checkpoints, the best first."""
     epochs = "1 epoch" if run["epochs"] == 1 else f"{run['epochs']} epochs"
-    lines = [f"Run {run['run']} ({run['name']}): {run['state']}, {epochs}"]
+    lines = [f"{_run_title(run['run'], run['name'])}: {run['state']}, {epochs}"]
     lines += [f"  {text}" for text in (run["error"], run["warning"]) if text]
     kept = run["checkpoints"]
     if not kept:
@@ -221,7 +227,9 @@ def ensemble_as_text(result: Result) -> str:
 
 def comparison_as_text(result: Result) -> str:
     """The verdict, the figures, the options that differ, and when each was as good."""
-    names = [f"{item['name']} ({item['run']}), {item['checkpoint'] or 'an ensemble'}" for item in result["runs"]]
+    names = [
+        f"{_run_title(item['run'], item['name'])}, {item['checkpoint'] or 'an ensemble'}" for item in result["runs"]
+    ]
     lines = [f"A: {names[0]}", f"B: {names[1]}", f"on {result['images']} images of {result['split']}"]
     lines += [f"{result['left_out']} images that only one of them has"] if result["left_out"] else []
     lines += result["truth"]["words"]
