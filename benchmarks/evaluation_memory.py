@@ -44,7 +44,7 @@ def measure(use: str, made: list[tuple[str, str]], counts: list[int], num_boxes:
     """Run a use case on each project, and print a line for each."""
     lowest = 0.0
     for project, count in zip(made, counts, strict=True):
-        command = [sys.executable, __file__, "--one", use, *project]
+        command = [sys.executable, "-m", "benchmarks.evaluation_memory", "--one", use, *project]
         answer = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
         highest = answer["highest"]
         lowest = lowest or highest
@@ -55,9 +55,8 @@ def measure(use: str, made: list[tuple[str, str]], counts: list[int], num_boxes:
 
 def make(folder: Path, count: int, num_classes: int, num_boxes: int) -> tuple[str, str]:
     """A project with two stored sets, unless it is there already: its workspace, and its name there."""
-    from review_sets import make_project
-
     from app.store import predictions
+    from benchmarks.review_sets import make_project
 
     place = folder / f"{count} images, {num_classes} classes, {num_boxes} boxes"
     if not place.exists():

@@ -45,7 +45,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             _, slug, set_id = make_project(Path(folder), count, 3, values.predicted, values.labelled)
             for way in ("pages", "whole"):
-                command = [sys.executable, __file__, "--one", folder, slug, str(set_id), way]
+                command = [sys.executable, "-m", "benchmarks.review_pages", "--one", folder, slug, str(set_id), way]
                 answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 first, later, whole, grown = json.loads(answer.stdout)
                 print(  # noqa: T201
