@@ -356,11 +356,11 @@ def lab_as_text(result: Result) -> str:
         lines += [line, f"  {options}"] if options else [line]
     lines += _cost_note(result["costs"]["how"], result["costs"]["devices"])
     brought = [
-        [member["name"], f"{row['score']:+.3f}", f"{row['map']:+.3f}"]
+        [member["name"], f"{row['score']:+.3f}", f"{row['map']:+.3f}", _noise_as_text(row.get("noise"))]
         for member, row in zip(members, result["contributions"], strict=True)
     ]
     lines += ["", "What each member brings to the best method:"]
-    lines += table(("member", "score", "mAP"), brought, "frr", indent=2)
+    lines += table(("member", "score", "mAP", "score, 95 % interval"), brought, "frrw", indent=2)
     needed = ", ".join(members[index]["name"] for index in result["smallest"]["members"])
     lines.append(f"Fewest members within {100 * result['near_best']:g} mAP points of the best: {needed}")
     return "\n".join(lines)

@@ -91,7 +91,8 @@ def carry_out(
     time_left = TimeLeft()
     time_left.add(PREDICTING, round(num_images * sum(relative_cost(name) for _, name in missing)), PREDICT_GUESS_S)
     time_left.add(TRYING, _count_trials(len(members), len(views)), TRIAL_GUESS_S * num_images * len(members))
-    time_left.add(RESAMPLING, NUM_RESAMPLES, RESAMPLE_GUESS_S * num_images)
+    num_resamples = (len(members) + 1) * NUM_RESAMPLES  # of each member's part, and of the whole
+    time_left.add(RESAMPLING, num_resamples, RESAMPLE_GUESS_S * num_images)
 
     def tell(message: str) -> None:
         on_progress(time_left.share, 1.0, message, time_left.left_s)

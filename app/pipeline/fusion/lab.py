@@ -65,12 +65,8 @@ class Half:
         return DetectionColumns.from_detections(self.truth, self.read[index](self.truth.image_ids.tolist()))
 
     def figures_of(self, chosen: Sequence[int], options: FusionOptions, threshold: float | None = None) -> Figures:
-        """Figures of some members fused; of one member, those of its own detections as they are."""
-        if len(chosen) == 1:
-            return self.judge.judge(self.of_member(chosen[0]), threshold)
-        columns = self.columns if len(chosen) == self.columns.num_members else self.columns.of_members(chosen)
-        weights = tuple(options.weights[index] for index in chosen) if options.weights else ()
-        return self._judge_fused(columns, options.model_copy(update={"weights": weights}), threshold)
+        """Figures of :meth:`fused`."""
+        return self.judge.judge(self.fused(chosen, options), threshold)
 
     def seconds_to_fuse(self, options: FusionOptions) -> float:
         """Of an image: the quickest of a few rounds, since anything else on the machine only adds."""
@@ -81,12 +77,13 @@ class Half:
             rounds.append(time.perf_counter() - began)
         return min(rounds) / self.columns.num_images
 
-    def fused(self, options: FusionOptions) -> DetectionColumns:
-        """All members fused, as they would be stored."""
-        return _as_stored(fuse_columns(self.columns, options))
-
-    def _judge_fused(self, columns: MemberColumns, options: FusionOptions, threshold: float | None) -> Figures:
-        return self.judge.judge(_as_stored(fuse_columns(columns, options)), threshold)
+    def fused(self, chosen: Sequence[int], options: FusionOptions) -> DetectionColumns:
+        """Some members fused, as they would be stored; of one member, its own detections as they are."""
+        if len(chosen) == 1:
+            return self.of_member(chosen[0])
+        columns = self.columns if len(chosen) == self.columns.num_members else self.columns.of_members(chosen)
+        weights = tuple(options.weights[index] for index in chosen) if options.weights else ()
+        return _as_stored(fuse_columns(columns, options.model_copy(update={"weights": weights})))
 
 
 def _as_stored(fused: Columns) -> DetectionColumns:
@@ -128,11 +125,12 @@ def run_lab(
     ``alone``: views, member, ``tuned`` and ``judged`` (Figures as dicts with ``score``, by the selection ``metric``).
     ``methods``: views, method, options, ``plain`` (judged with the options as they come), tuned, judged, fuse_ms (an
     image). ``best``: index in ``methods``, the best on the tuning half. ``contributions``: of each member, the judged
-    figures of the best method without it (``without``) and what it brings (``score`` and ``map``, the whole less that).
+    figures of the best method without it (``without``), what it brings (``score`` and ``map``, the whole less that),
+    and the ``noise`` of that score.
     ``smallest``: the fewest members whose mAP on the tuning half is within NEAR_BEST of the best subset's: ``members``
     (indices), tuned, judged, and ``num_tried``. Judged F1 uses the score threshold of the tuning half.
     ``best_alone``: index in ``alone``, the best on the tuning half. ``noise``: the judged score of ``best`` less that
-    of ``best_alone``, as Difference.to_json gives it.
+    of ``best_alone``. Each ``noise`` is what Difference.to_json gives.
     """
     alone: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
@@ -153,13 +151,22 @@ def run_lab(
     }
     best_alone = max(range(len(alone)), key=lambda index: alone[index]["tuned"]["score"])
     row = alone[best_alone]
-    judging, fused = measure.judging, measure.judging.fused(options)
+    judging, fused = measure.judging, measure.judging.fused(measure.everyone, options)
+    num_parts = len(measure.everyone) + 1
+
+    def hear_of(part: int) -> Callable[[int, int], None]:
+        return lambda done, total: on_resampled(part * total + done, num_parts * total)
+
+    for left_out, brought in enumerate(found["contributions"]):
+        others = judging.fused([index for index in measure.everyone if index != left_out], options)
+        thresholds = (brought["without"]["threshold"], rows[best]["judged"]["threshold"])
+        brought["noise"] = _measure_noise(judging.truth, (others, fused), thresholds, metric, hear_of(left_out))
     if row["views"] != rows[best]["views"]:
         del measure, judging
         judging = open_halves(row["views"])[1]
     two = (judging.of_member(row["member"]), fused)
     thresholds = (row["judged"]["threshold"], rows[best]["judged"]["threshold"])
-    noise = _measure_noise(judging.truth, two, thresholds, metric, on_resampled)
+    noise = _measure_noise(judging.truth, two, thresholds, metric, hear_of(num_parts - 1))
     return {**found, "best_alone": best_alone, "noise": noise}
 
 

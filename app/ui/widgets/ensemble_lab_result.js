@@ -119,16 +119,17 @@ function contributions(lab) {
   const most = Math.max(...lab.contributions.map((row) => Math.abs(row.score)), 1e-9);
   const rows = lab.contributions.map((row, index) => {
     const isHarm = row.score < 0;
-    const bar = element("span", { class: `lab-bar ${isHarm ? "harm" : "help"}` });
+    const isNoise = row.noise && !row.noise.is_clear; // labs of earlier versions did not measure it
+    const bar = element("span", { class: `lab-bar ${isHarm ? "harm" : "help"} ${isNoise ? "noise" : ""}` });
     bar.style.width = `${(50 * Math.abs(row.score)) / most}%`;
     return element(
       "tr",
-      { "data-contribution": row.score.toFixed(4) },
+      { "data-contribution": row.score.toFixed(4), "data-outcome": row.noise?.outcome ?? null, title: row.noise ? `95 % interval ${signed(row.noise.low)} to ${signed(row.noise.high)}` : null },
       element("td", {}, lab.members[index].name),
       element("td", { class: "lab-track", "aria-hidden": "true" }, element("span", { class: "lab-zero" }), bar),
-      element("td", { class: "a-number" }, signed(row.score)),
-      element("td", { class: "a-number" }, signed(row.map)),
-      element("td", { class: "a-muted" }, wordFor(row.score)),
+      element("td", { class: `a-number ${isNoise ? "a-muted" : ""}` }, signed(row.score)),
+      element("td", { class: "a-number a-muted" }, signed(row.map)),
+      element("td", { class: "a-muted" }, wordFor(row)),
     );
   });
   const name = METHODS.find(([value]) => value === best.method)[2];
@@ -137,13 +138,14 @@ function contributions(lab) {
     "section",
     {},
     element("h3", {}, "What each member brings"),
-    element("p", { class: "note" }, `${name} with all members less ${name} without it, on the judging half.`),
+    element("p", { class: "note" }, `${name} with all members less ${name} without it, on the judging half. Gray is within the noise; that of mAP is not measured.`),
     element("div", { class: "lab-scroll" }, element("table", { class: "a-table lab-contributions" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))),
   );
 }
 
-function wordFor(score) {
+function wordFor({ score, noise }) {
   if (Math.abs(score) < 0.0005) return "makes no difference";
+  if (noise && !noise.is_clear) return noise.words.toLowerCase();
   return score > 0 ? "helps" : "does harm";
 }
 

@@ -93,6 +93,12 @@ def test_members_that_err_in_different_places_are_a_gain_and_a_bad_one_is_dispen
     assert wbf["judged"]["score"] > max(row["judged"]["score"] for row in found["alone"]) + 0.05
     assert wbf["options"]["weights"][2] < 1
     assert found["contributions"][2]["map"] < min(found["contributions"][index]["map"] for index in (0, 1))
+    for brought in found["contributions"]:
+        noise = brought["noise"]
+        assert noise["difference"] == pytest.approx(brought["score"], abs=1e-12)
+        assert noise["second"] == pytest.approx(wbf["judged"]["score"], abs=1e-12)
+        assert noise["low"] <= brought["score"] <= noise["high"]
+    assert [brought["noise"]["outcome"] for brought in found["contributions"]][:2] == ["gain", "gain"]
     assert found["smallest"]["members"] == [0, 1]
 
 
