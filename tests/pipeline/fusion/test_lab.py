@@ -102,6 +102,11 @@ def test_members_that_err_in_different_places_are_a_gain_and_a_bad_one_is_dispen
     assert found["smallest"]["members"] == [0, 1]
 
 
+def test_what_a_member_brings_to_f1_is_measured_at_the_thresholds_of_the_tuning_half():
+    for brought in run_lab(*make_halves([3, 6, 20]), "f1", methods=("nms",))["contributions"]:
+        assert brought["noise"]["difference"] == pytest.approx(brought["score"], abs=1e-12)
+
+
 def test_a_member_stands_with_its_own_detections_and_not_fused_with_themselves():
     tuning, judging = make_halves([3, 6])
     alone = run_lab(tuning, judging, "map", methods=("nms",))["alone"][0]
