@@ -6,6 +6,8 @@ from typing import Any
 
 NUM_RESAMPLES = 1000
 OUTCOMES = {"gain": "Gain", "noise": "Within the noise", "worse": "Worse"}
+SMALLEST_SHOWN = 0.0005  # what is smaller does not show in three decimals
+TOO_SMALL = "Too small to show"  # beyond chance, and of no use to anybody
 NOTHING_TO_MEASURE = "The split has no labeled box, so there is nothing to compare by."
 
 
@@ -37,11 +39,12 @@ class Difference:
     def outcome(self) -> str | None:
         """One of :data:`OUTCOMES`, for the second: chance alone explains what has 0 in its interval.
 
-        So it does what a single image shows: drawn anew it is always the same one. None without a labelled box.
+        So it does what a single image shows: drawn anew it is always the same one. None without a labelled box. What
+        is less than SMALLEST_SHOWN counts as noise too, however sure it is.
         """
         if self.first < 0:
             return None
-        if self.num_images == 1:
+        if self.num_images == 1 or abs(self.difference) < SMALLEST_SHOWN:
             return "noise"
         return "gain" if self.low > 0 else "worse" if self.high < 0 else "noise"
 
@@ -50,10 +53,17 @@ class Difference:
         """Whether chance alone does not explain it: the interval leaves out 0."""
         return self.outcome in ("gain", "worse")
 
+    @property
+    def words(self) -> str:
+        """The outcome as people read it."""
+        if self.outcome is None:
+            return "Nothing to measure"
+        is_sure = self.num_images != 1 and not self.low <= 0 <= self.high
+        return TOO_SMALL if is_sure and not self.is_clear else OUTCOMES[self.outcome]
+
     def to_json(self) -> dict[str, Any]:
-        """The fields with is_clear, outcome and ``words``, the outcome as people read it."""
-        words = OUTCOMES.get(self.outcome, "Nothing to measure")
-        return {**asdict(self), "is_clear": self.is_clear, "outcome": self.outcome, "words": words}
+        """The fields with is_clear, outcome and words."""
+        return {**asdict(self), "is_clear": self.is_clear, "outcome": self.outcome, "words": self.words}
 
 
 def turn_around(difference: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +112,8 @@ def explain_outcome(text: str, difference: Mapping[str, Any]) -> str:
         return NOTHING_TO_MEASURE
     if difference["detectable"] == 0 and not difference["is_clear"]:
         return f"{difference['words']}: {text}. It is the same, whichever images are drawn."
+    if difference["words"] == TOO_SMALL:
+        return f"{TOO_SMALL}: {text}."
     told = f"{difference['words']}: {text}. The difference is {interval_text(difference)}"
     if difference["is_clear"]:
         return f"{told}."

@@ -38,7 +38,7 @@ export class ClassTable {
       element(
         "p",
         { class: "note" },
-        "Gray is what drawing the images anew explains: an interval that holds 0, or a class whose objects are all in one image. AP and F1 of a class are gray because their noise is not measured. Of many classes some stand out by chance alone: about one in twenty.",
+        "Gray is what drawing the images anew explains: an interval that holds 0, or a class whose objects are all in one image; and what does not show in three decimals. AP and F1 of a class are gray because their noise is not measured. Of many classes some stand out by chance alone: about one in twenty.",
       ),
     );
     this._fill();

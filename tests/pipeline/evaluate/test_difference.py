@@ -25,10 +25,12 @@ def make_difference(difference, low, high, detectable=0.02, first=0.6):
         ),
         ((0.012, 0.0, 0.02), "noise", None),  # an interval that begins at 0 holds it
         ((-0.012, -0.02, -0.003), "worse", "Worse: Said. The difference is -0.012, 95 % interval -0.020 to -0.003."),
+        ((0.0004, 0.0001, 0.0009), "noise", "Too small to show: Said."),
+        ((-0.0004, -0.0009, 0.0001), "noise", None),
         ((0.0, 0.0, 0.0, 0.0), "noise", "Within the noise: Said. It is the same, whichever images are drawn."),
         ((0.0, 0.0, 0.0, 0.0, -1.0), None, "The split has no labeled box, so there is nothing to compare by."),
     ],
-    ids=["gain", "noise", "edge", "worse", "same", "nothing"],
+    ids=["gain", "noise", "edge", "worse", "too small", "small and unsure", "same", "nothing"],
 )
 def test_outcome_goes_by_whether_the_interval_holds_0(given, outcome, expected):
     difference = make_difference(*given)
