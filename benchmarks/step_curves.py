@@ -23,7 +23,8 @@ NUM_WINDOWS = 10
 
 
 def measure_curves(arguments: argparse.Namespace) -> None:
-    machine = choose_machine(arguments.device, arguments.precision)
+    precisions = {"ours": arguments.precision, "torchvision": arguments.plain_precision or arguments.precision}
+    machines = {whose: choose_machine(arguments.device, precision) for whose, precision in precisions.items()}
     with tempfile.TemporaryDirectory() as folder:
         options = [f"model={arguments.model}", f"image_size={arguments.size}", "batch_size=4", "augmentation=[]"]
         options += ["optimizer=sgd", "learning_rate=0.01", "pretrained=none", "roi_batch_size=64", "rpn_batch_size=64"]
@@ -31,10 +32,11 @@ def measure_curves(arguments: argparse.Namespace) -> None:
         config = config.model_copy(update={"max_detections": 100})
         curves = {
             whose: [run_curve(whose, config, snapshot, machine, seed, arguments.steps) for seed in range(NUM_SEEDS)]
-            for whose in ("ours", "torchvision")
+            for whose, machine in machines.items()
         }
-    setting = f"{config.model}, {config.image_size} px, batch {config.batch_size}, {arguments.precision}"
-    print(f"{describe_device(machine.device)}, {setting}, {arguments.export.name}")
+    against = " against ".join(dict.fromkeys(precisions.values()))
+    setting = f"{config.model}, {config.image_size} px, batch {config.batch_size}, {against}"
+    print(f"{describe_device(machines['ours'].device)}, {setting}, {arguments.export.name}")
     print(f"mean loss of each tenth of {arguments.steps} steps, with {NUM_SEEDS} seeds")
     print(f"{'steps':<10}{'ours (range)':<28}{'torchvision (range)':<28}difference")
     for window in range(NUM_WINDOWS):

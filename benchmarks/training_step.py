@@ -49,7 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     curves.add_argument("--model", default="fasterrcnn_resnet18_fpn")
     curves.add_argument("--size", type=int, default=96)
     curves.add_argument("--steps", type=int, default=100, choices=range(NUM_WINDOWS, 100_000), metavar="N")
-    curves.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
+    precisions = ["float32", "bfloat16", "float16"]
+    curves.add_argument("--precision", default="float32", choices=precisions)
+    curves.add_argument("--plain-precision", choices=precisions, help="of the reference (default: that of ours)")
     for part, measure in (
         (speed, measure_speed),
         (batches, measure_batches),

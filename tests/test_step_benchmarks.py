@@ -15,7 +15,7 @@ from app.pipeline.machine import Machine
 from app.pipeline.models import build, forward, proposals
 from app.pipeline.train import reference
 from app.pipeline.train.reference import ReferenceLoop, as_float_images
-from benchmarks import clock, first_run, step_loops, step_memory, training_step
+from benchmarks import clock, first_run, step_curves, step_loops, step_memory, training_step
 from benchmarks.clock import peak_bytes, read_clocks, seconds
 from benchmarks.step_calls import as_on_a_gpu
 from benchmarks.step_loops import OurLoop, half_precisions, loops_on, random_batch, step_of
@@ -112,6 +112,18 @@ class TestSubcommands:
         rows = printed_by(capsys, "curves", export, *words)
         assert "64 px, batch 4, bfloat16, export" in rows[0]
         assert [row.split()[2] for row in rows[3:]] == [str(step) for step in range(1, 11)]
+
+    def test_curves_put_ours_in_mixed_precision_beside_the_reference_in_float32(self, capsys, export, monkeypatch):
+        seen = []
+        step = step_curves.step_of
+        monkeypatch.setattr(step_curves, "step_of", lambda loop, *of: seen.append(loop) or step(loop, *of))
+        words = ("--steps", 10, "--size", 64, "--precision", "bfloat16", "--plain-precision", "float32")
+        rows = printed_by(capsys, "curves", export, *words)
+        assert "bfloat16 against float32, export" in rows[0]
+        assert {(type(one).__name__, one.machine.dtype) for one in seen} == {
+            ("OurLoop", torch.bfloat16),
+            ("ReferenceLoop", torch.float32),
+        }
 
     def test_first_run_beside_the_plain_loop(self, capsys, export, monkeypatch):
         values = ["epochs=2", "image_size=64", "batch_size=2", "pretrained=none", "device=auto", "augmentation=[]"]

@@ -131,7 +131,7 @@ def requeue(database: ProjectDatabase, job_id: int, attempt: int, error: str = "
     A stop that was asked for meanwhile is obeyed instead.
     """
     with fenced_write(database, job_id, attempt) as db:
-        _, stop_as = _state_of(db, job_id)
+        *_, stop_as = _standing_of(db, job_id)
         if stop_as:
             db.execute("UPDATE job SET state = stop_as, pid = NULL, ended_at = ? WHERE id = ?", [time.time(), job_id])
         else:
@@ -156,11 +156,11 @@ def request_stop(database: ProjectDatabase, job_id: int, stop_as: str = "cancell
     A paused job can be cancelled, and so can one that is about to pause. Raises NotFound, BadRequest.
     """
     with database.write() as db:
-        state, wished = _state_of(db, job_id)
+        name, state, wished = _standing_of(db, job_id)
         if state not in (*ACTIVE_STATES, "paused"):
-            raise BadRequest(f"Job {job_id} has ended already ({state}).")
+            raise BadRequest(f"{name} has ended already ({state}).")
         if wished == "cancelled" != stop_as:
-            raise BadRequest(f"Job {job_id} is being cancelled.")
+            raise BadRequest(f"{name} is being cancelled.")
         if state in ("queued", "paused"):
             db.execute(
                 "UPDATE job SET state = ?, stop_as = ?, ended_at = ? WHERE id = ?",
@@ -177,9 +177,9 @@ def start_again(database: ProjectDatabase, job_id: int, states: Sequence[str]) -
     Raises NotFound, BadRequest for a job in another state.
     """
     with database.write() as db:
-        state, _ = _state_of(db, job_id)
+        name, state, _ = _standing_of(db, job_id)
         if state not in states:
-            raise BadRequest(f"Job {job_id} is {state}; only one that is {' or '.join(states)} can be started so.")
+            raise BadRequest(f"{name} is {state}; only what is {' or '.join(states)} can be started so.")
         db.execute(
             "UPDATE job SET rank = ?, num_deaths = 0, death_step = NULL WHERE id = ?",
             [time.time(), job_id],
@@ -191,9 +191,9 @@ def start_again(database: ProjectDatabase, job_id: int, states: Sequence[str]) -
 def set_rank(database: ProjectDatabase, job_id: int, rank: float) -> None:
     """Move a job within the queue; raises NotFound, and BadRequest for a job that does not wait."""
     with database.write() as db:
-        state, _ = _state_of(db, job_id)
+        name, state, _ = _standing_of(db, job_id)
         if state != "queued":
-            raise BadRequest(f"Job {job_id} is {state}: only what waits can be moved.")
+            raise BadRequest(f"{name} is {state}: only what waits can be moved.")
         db.execute("UPDATE job SET rank = ? WHERE id = ?", [rank, job_id])
 
 
@@ -205,11 +205,14 @@ def _queue_again(db: Database, job_id: int, error: str) -> None:
     )
 
 
-def _state_of(db: Database, job_id: int) -> tuple[str, str]:
-    row = row_of(db, "SELECT state, stop_as FROM job WHERE id = ?", [job_id])
+def _standing_of(db: Database, job_id: int) -> tuple[str, str, str]:
+    """What people call the job, its state, and the state that it was asked to end in; a training is called its run."""
+    row = row_of(db, "SELECT kind, payload, state, stop_as FROM job WHERE id = ?", [job_id])
     if row is None:
         raise NotFound(f"There is no job {job_id} in this project.")
-    return row["state"], row["stop_as"]
+    run_id = json.loads(row["payload"]).get("run_id") if row["kind"] == "train" else None
+    name = f"Job {job_id}" if run_id is None else f"Run {run_id}"
+    return name, row["state"], row["stop_as"]
 
 
 def set_payload(db: Database, job_id: int, payload: dict[str, Any]) -> None:

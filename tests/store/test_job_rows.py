@@ -96,6 +96,19 @@ def test_stopping_what_has_ended_or_never_was_is_refused(database: ProjectDataba
         jobs.request_stop(database, 99)
 
 
+def test_refusals_call_a_training_by_its_run_and_any_other_job_by_its_own_number(database: ProjectDatabase) -> None:
+    training = jobs.enqueue(database, "train", {"run_id": 31})
+    sweep = jobs.enqueue(database, "sweep", {"run_id": 31})
+    for job, name in ((training, "Run 31"), (sweep, f"Job {sweep.id}")):
+        with pytest.raises(BadRequest, match=f"^{name} is queued; only"):
+            jobs.start_again(database, job.id, ["failed"])
+        jobs.finish(database, jobs.claim(database, job.id).id, 1, "done")
+        with pytest.raises(BadRequest, match=f"^{name} has ended already"):
+            jobs.request_stop(database, job.id)
+        with pytest.raises(BadRequest, match=f"^{name} is done: only what waits"):
+            jobs.set_rank(database, job.id, 1.0)
+
+
 def test_jobs_are_listed_by_state_newest_first(database: ProjectDatabase) -> None:
     first, second = jobs.enqueue(database, "train", {}), jobs.enqueue(database, "import", {})
     jobs.claim(database, first.id)
@@ -140,7 +153,7 @@ def test_only_what_ended_so_is_started_again(database: ProjectDatabase) -> None:
     jobs.requeue_dead(database, job.id, 1, 7, "killed")
     again = jobs.claim(database, job.id)
     assert (again.num_deaths, again.death_step, again.rank, again.error) == (1, 7, job.rank, "")
-    with pytest.raises(BadRequest, match="is running; only one that is failed or cancelled"):
+    with pytest.raises(BadRequest, match="is running; only what is failed or cancelled"):
         jobs.start_again(database, job.id, ["failed", "cancelled"])
     jobs.fail(database, job.id, 2, "x")
     last = jobs.start_again(database, job.id, ["failed"])

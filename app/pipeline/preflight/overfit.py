@@ -48,7 +48,7 @@ class Learning:
         if isinstance(event, Metrics) and event.split == "train":
             self.losses.append(event.values["loss"])
         elif isinstance(event, Progress):
-            message = f"learning two images by heart, loss at {self.ratio:.0%}"
+            message = f"learning two images by heart, loss at {100 * self.ratio:.0f} %"
             self.context.emit(Progress(event.done, event.total, message))
 
     def is_over(self) -> bool:
@@ -118,8 +118,8 @@ def judge_learning(losses: Sequence[float], ratio: float, seconds: float, config
     if len(losses) < MEAN_OF:
         text = f"Only {len(losses)} steps were done in {seconds:.0f} s: too few to tell."
         return Verdict("overfit", "amber", text, action="check_again")
-    text = f"The loss of two images alone went from {losses[0]:.2f} to {losses[0] * ratio:.2f}, {ratio:.0%} of it, "
-    text += f"in {len(losses)} steps ({seconds:.0f} s)"
+    text = f"The loss of two images alone went from {losses[0]:.2f} to {losses[0] * ratio:.2f}, "
+    text += f"{100 * ratio:.1f} % of it, in {len(losses)} steps ({seconds:.0f} s)"
     if ratio < WANTED:
         return Verdict("overfit", "green", f"{text}: it learns.")
     fix = _mended_rate(config, losses)

@@ -104,6 +104,10 @@ def test_rate_is_raised_where_nothing_moves_and_lowered_where_the_loss_runs_away
     assert judge_learning(losses, ratio, 30.0, parse_config(values)).fix == fix
 
 
+def test_verdict_that_a_tenth_was_reached_does_not_read_as_one_that_was_just_missed():
+    assert "from 2.00 to 0.19, 9.6 % of it" in judge_learning([2.0] * 60, 0.096, 30.0, parse_config({})).text
+
+
 def test_no_labeled_image_is_red(snapshot, folder):
     bare = replace(snapshot, samples=snapshot.split("train")[:1])
     assert check_overfit(parse_config(TINY), bare, folder, 60, RunContext()).level == "red"

@@ -256,6 +256,6 @@ def test_one_pool_serves_all_epochs_and_leaves_no_threads(snapshot):
         next(loader.epoch(1))
         own = threads() - before
         list(loader.epoch(2))
-        assert threads() - before == own
-        assert len(own) == 2
+        later = threads() - before
+        assert own and own <= later and len(later) <= 2  # another is begun only while none is idle
     assert not threads() - before
