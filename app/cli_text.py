@@ -165,7 +165,7 @@ def _views_as_text(result: Result) -> str:
     ]
     lines = [f"{result['name']} on {result['split']}", ""]
     against = f"score less that of {result['rows'][0]['name']}, 95 % interval"
-    lines += table(("test-time augmentation", *(title for _, title in heads), against), rows, "frrrrrw")
+    lines += table(("views", *(title for _, title in heads), against), rows, "frrrrrw")
     return "\n".join([*lines, "", result["verdict"]])
 
 
@@ -258,13 +258,18 @@ def comparison_as_text(result: Result) -> str:
         "",
         "Options that differ:" if result["config"] else "The options are equal.",
     ]
-    options = [[item["option"], str(item["first"]), str(item["second"])] for item in result["config"]]
+    options = [[item["option"], *(_value(item[side]) for side in ("first", "second"))] for item in result["config"]]
     lines += table(("option", "A", "B"), options, "llf", indent=2) if options else []
     reached = result["reached"]
     if reached:
-        each = (f"{reached[s]['epoch']} epochs, {reached[s]['elapsed_s'] / 60:.1f} min" for s in ("first", "second"))
-        lines += ["", f"mAP50 {reached['map50']:.3f} was reached after {' (A) and after '.join(each)} (B)."]
+        each = (f"epoch {reached[s]['epoch']}, {reached[s]['elapsed_s'] / 60:.1f} min" for s in ("first", "second"))
+        lines += ["", f"mAP50 {reached['map50']:.3f} was first reached in {' (A) and in '.join(each)} (B)."]
     return "\n".join(lines + ([f"report: {result['report']}"] if "report" in result else []))
+
+
+def _value(value: Any) -> str:
+    """An option of one side; a dash where it has none of the kind, or leaves it empty."""
+    return NONE if value in (None, "", []) else _option_as_text(value)
 
 
 def _difference_cells(name: str, item: Result) -> list[str]:
@@ -355,13 +360,14 @@ def lab_as_text(result: Result) -> str:
     for line, (_, _, options, _) in zip(told, rows, strict=True):
         lines += [line, f"  {options}"] if options else [line]
     lines += _cost_note(result["costs"]["how"], result["costs"]["devices"])
+    lines.append("The verdict is on what was best in tuning; others may stand higher on the judging half by chance.")
     brought = [
         [member["name"], f"{row['score']:+.3f}", f"{row['map']:+.3f}", _noise_as_text(row.get("noise"))]
         for member, row in zip(members, result["contributions"], strict=True)
     ]
     lines += ["", "What each member brings to the best method:"]
     lines += table(("member", "score", "mAP", "score, 95 % interval"), brought, "frrw", indent=2)
-    needed = ", ".join(members[index]["name"] for index in result["smallest"]["members"])
+    needed = "; ".join(members[index]["name"] for index in result["smallest"]["members"])
     lines.append(f"Fewest members within {100 * result['near_best']:g} mAP points of the best: {needed}")
     return "\n".join(lines)
 

@@ -117,7 +117,7 @@ def compare(
     checkpoint, epoch, set, error_budget, notes and curves; differences: figure -> what Difference.to_json gives;
     per_class: label, name, num_truth, the figures of both as first and second, and difference, that of AP50 in the same
     way; config: option, first and second where they differ; reached: when each run first reached the lower of their
-    best mAP50; verdict: one sentence.
+    best mAP50, None of two sides of one run; verdict: one sentence.
     Raises NotFound, BadRequest when the sides cannot be compared, UserError when predicting failed.
     """
     split = comparison_sides.choose_split(services, slug, (first, second), wanted_split)
@@ -149,7 +149,7 @@ def compare(
             {"option": row["option"], "first": row["values"][0], "second": row["values"][1]}
             for row in list_differing_options(chosen)
         ],
-        "reached": _when_reached(*(item["curves"] for item in described)),
+        "reached": _when_reached(*(item["curves"] for item in described)) if chosen[0].run != chosen[1].run else None,
         "verdict": _verdict(chosen, figures["differences"]),
     }
 
@@ -218,7 +218,7 @@ def _summarize_curves(services: Services, slug: str, run_id: int) -> dict[str, A
 
 
 def _when_reached(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any] | None:
-    """By epoch and by the clock; None without validations."""
+    """By epoch and by the clock; None without validations of both."""
     if not (first["best"] and second["best"]) or "map50" not in first["best"] or "map50" not in second["best"]:
         return None
     level = min(first["best"]["map50"], second["best"]["map50"])

@@ -236,13 +236,15 @@ def _value(value: Any) -> str:  # noqa: ANN401 (any JSON value)
 
 
 def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
-    curves = [item["curves"] for item in comparison["runs"]]
-    if not all(each["best"] for each in curves):
+    of_run: dict[int, tuple[str, dict[str, Any]]] = {}  # both sides may be of one run, which has one curve
+    for name, item in zip(names, comparison["runs"], strict=True):
+        of_run.setdefault(item["run"], (name, item["curves"]))
+    if not all(curves["best"] for _, curves in of_run.values()):
         return [Paragraph("At least one of the runs was never validated.")]
     blocks: list[Block] = []
     for x_name, title, scale in (("epoch", "epochs", 1.0), ("elapsed_s", "minutes of training", 1 / 60)):
         series = []
-        for name, each in zip(names, curves, strict=True):
+        for name, each in of_run.values():
             points = [
                 (x * scale, y)
                 for x, y in zip(each[x_name], each["map50"], strict=True)

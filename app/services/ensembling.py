@@ -107,7 +107,9 @@ def choose_members(
     if not MIN_MEMBERS <= len(members) <= MAX_MEMBERS:
         raise BadRequest(
             f"An ensemble has {MIN_MEMBERS} to {MAX_MEMBERS} members; there are {len(members)}.",
-            "Train for more epochs, so that there are several checkpoints to choose from.",
+            "Name others with it."
+            if checkpoint_ids
+            else "Train for more epochs, so that there are several checkpoints to choose from.",
         )
     return members
 
@@ -132,13 +134,20 @@ def carry_out(
 ) -> dict[str, Any]:
     """Do a queued fusing inside its job: predict what is missing, fuse, store, judge; returns :func:`comparison`.
 
+    What was fused just so before is not fused again and keeps its number, so that links to it go on to work.
+
     predict(checkpoint_id, split, test_time_augmentation) makes and stores a member's predictions, as its run is judged;
     ``write`` opens the job's transaction. Fused pieces wait in a file: memory stays flat, and the database is locked
     only while they are written.
     Raises Cancelled when asked to stop; then nothing of the ensemble is stored.
     """
     options, threshold = parse_options(payload["options"]), payload.get("score_threshold")
-    members = _predicted_members(services, slug, payload, predict, on_progress)
+    members = [member.id for member in _predicted_members(services, slug, payload, predict, on_progress)]
+    kept_options = options.model_dump(mode="json") | ({} if threshold is None else {"score_threshold": threshold})
+    given = {"run_id": payload["run_id"], "split": payload["split"], "members": members, "options": kept_options}
+    known = predictions.find_ensemble(services.database(slug), **given)
+    if known is not None and known.ms_per_image is not None:  # else of a version that did not measure the fusing
+        return comparison(services, slug, known.id)
 
     def tell_preparing() -> None:
         if should_stop():
@@ -161,24 +170,19 @@ def carry_out(
         with write() as db:
             set_id = predictions.store_predictions(
                 db,
-                run_id=payload["run_id"],
-                split=payload["split"],
+                **given,
                 detections=_read_pieces(pieces),
                 snapshot_sha256=snapshot.sha256,
                 name=f"{options.method.upper().replace('_', '-')} of {len(members)}{payload.get('note', '')}",
-                members=[member.id for member in members],
-                options=options.model_dump(mode="json") | ({} if threshold is None else {"score_threshold": threshold}),
                 took=_time_fusing(columns, options),
             )
     return comparison(services, slug, set_id)
 
 
-def _read_piece(
-    services: Services, slug: str, members: Sequence[PredictionSet], samples: Sequence[Sample]
-) -> MemberColumns:
+def _read_piece(services: Services, slug: str, members: Sequence[int], samples: Sequence[Sample]) -> MemberColumns:
     image_ids = [sample.image_id for sample in samples]
     database = services.database(slug)
-    found = [predictions.read_detections(database, member.id, image_ids) for member in members]
+    found = [predictions.read_detections(database, set_id, image_ids) for set_id in members]
     return MemberColumns.from_detections(found, samples)
 
 

@@ -112,6 +112,20 @@ def find_set(
     return _set(row) if row else None
 
 
+def find_ensemble(
+    database: ProjectDatabase, run_id: int, split: str, members: Sequence[int], options: dict[str, Any]
+) -> PredictionSet | None:
+    """The ensemble of just these sets, fused with these options, or None."""
+    with database.read() as db:
+        row = row_of(
+            db,
+            "SELECT * FROM prediction_set WHERE kind = 'ensemble' AND run_id = ? AND split = ? AND members = ? "
+            "AND options = ?",
+            [run_id, split, json.dumps(list(members)), json.dumps(options, sort_keys=True)],
+        )
+    return _set(row) if row else None
+
+
 def read_detections(
     database: ProjectDatabase, set_id: int, image_ids: Sequence[int] | None = None
 ) -> dict[int, Detections]:

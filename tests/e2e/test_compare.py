@@ -81,9 +81,10 @@ def test_figures_sides_curves_and_reports(page, project, second):
     assert page.evaluate("window.isSamePage")
     assert page.locator("[data-class] .name").all_inner_texts() == ["Red cell", "White cell"]
     for row in page.locator("[data-class]").all():
-        words = {"gain": "Gain", "noise": "Within the noise", "worse": "Worse"}[row.get_attribute("data-outcome")]
+        outcome = row.get_attribute("data-outcome")
+        words = {"gain": "B is better", "noise": "within the noise", "worse": "A is better"}[outcome]
         assert row.locator(".words").inner_text() == words
-        assert (row.locator(".words.a-muted").count() == 1) == (words == "Within the noise")
+        assert (row.locator(".words.a-muted").count() == 1) == (outcome == "noise")
         assert re.fullmatch(r"[−+]0\.\d{3} to [−+]0\.\d{3}", row.locator("td").nth(5).inner_text())
     assert page.locator("anchorage-compare i").count() == 0
 

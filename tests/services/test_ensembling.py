@@ -68,6 +68,19 @@ def test_ensemble_is_stored_and_judged_beside_its_members(project, method):
     assert (record.kind, record.options["method"], record.members) == ("ensemble", method, tuple(project.set_ids))
 
 
+def test_what_was_fused_before_keeps_its_number(project):
+    first = carry_out(project, request(project))
+    other = carry_out(project, request(project, options={"method": "nms"}))
+    again = carry_out(project, request(project))
+    assert again == first and other["set"] != first["set"]
+    assert carry_out(project, request(project, score_threshold=0.4))["set"] not in (first["set"], other["set"])
+    database = project.services.database(project.slug)
+    with database.write() as db:  # as a version stored it that did not measure
+        db.execute("UPDATE prediction_set SET ms_per_image = NULL WHERE id = ?", [first["set"]])
+    anew = carry_out(project, request(project))
+    assert anew["set"] != first["set"] and predictions.get_set(database, anew["set"]).ms_per_image > 0
+
+
 def test_cost_is_what_members_took_and_fusing_on_top(project):
     database = project.services.database(project.slug)
     untimed = carry_out(project, request(project))["rows"]

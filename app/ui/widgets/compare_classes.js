@@ -1,6 +1,6 @@
 // Class by class: both sides beside each other with their difference, sorted by any column. AP50's comes with its noise.
 
-import { sideHead } from "./compare_differences.js";
+import { outcomeWords, sideHead } from "./compare_differences.js";
 import { letterOf } from "./compare_sides.js";
 import { element } from "./element.js";
 import { formatFigure, signed } from "./number_words.js";
@@ -83,19 +83,19 @@ export class ClassTable {
         element("td", { class: "a-number group" }, formatFigure(first)),
         element("td", { class: "a-number" }, formatFigure(second)),
         element("td", { class: `a-number ${isClear ? "clear" : "a-muted"}` }, first < 0 ? "–" : signed(second - first)),
-        ...(key === WITH_NOISE ? noiseCells(noise) : []),
+        ...(key === WITH_NOISE ? noiseCells(noise, this.pair) : []),
       ];
     });
     return element("tr", { "data-class": row.label, "data-outcome": noise.outcome ?? "" }, element("td", { class: "name", title: row.name }, swatch, element("span", {}, row.name)), element("td", { class: "a-number", title: `In ${images}` }, String(row.num_truth)), ...cells);
   }
 }
 
-function noiseCells(noise) {
-  if (noise.outcome === null) return [element("td", { class: "a-number a-muted" }, "–"), element("td", { class: "a-muted words" }, noise.words)];
+function noiseCells(noise, pair) {
+  if (noise.outcome === null) return [element("td", { class: "a-number a-muted" }, "–"), element("td", { class: "a-muted words" }, outcomeWords(noise, pair))];
   const kind = noise.is_clear ? "clear" : "a-muted";
   const why = noise.num_images === 1 ? "All its objects are in one image, so chance cannot be told." : null;
   return [
     element("td", { class: `a-number ${noise.is_clear ? "" : "a-muted"}` }, `${signed(noise.low)} to ${signed(noise.high)}`),
-    element("td", { class: `words ${kind}`, title: why }, `${noise.words}${why ? " (one image)" : ""}`),
+    element("td", { class: `words ${kind}`, title: why }, `${outcomeWords(noise, pair)}${why ? " (one image)" : ""}`),
   ];
 }

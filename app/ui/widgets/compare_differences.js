@@ -20,6 +20,11 @@ const PLOT = { height: 26, edge: 4 }; // pixels; percent of the width left free 
 
 const interval = (low, high) => (low < 0 && high < 0 ? "" : `${low.toFixed(3)} to ${high.toFixed(3)}`);
 
+/** What a difference of a pair of sides means, in a few words. */
+export function outcomeWords(item, [first, second]) {
+  return item.is_clear ? `${letterOf(item.difference > 0 ? second : first)} is better` : item.words.toLowerCase();
+}
+
 /** A side's mark with its name beside it, for the head of a column. */
 export function sideHead(answer, place) {
   const { name } = answer.sides[place];
@@ -75,7 +80,6 @@ export class DifferenceView {
     const [first, second] = this.pair;
     const isMeasured = item.first >= 0;
     const better = item.difference > 0 ? second : first;
-    const words = item.is_clear ? `${letterOf(better)} is better` : item.words.toLowerCase();
     const value = (figure, low, high) => element("td", { class: "a-number" }, element("span", {}, formatFigure(figure)), element("span", { class: "a-muted interval" }, interval(low, high)));
     const row = element(
       "tr",
@@ -86,7 +90,7 @@ export class DifferenceView {
       element("td", { class: "a-number difference" }, isMeasured ? signed(item.difference) : "–"),
       element("td", { class: "a-number" }, isMeasured ? `${signed(item.low)} to ${signed(item.high)}` : "–"),
       element("td", { class: "plot" }, isMeasured ? drawInterval(item, reach) : null),
-      element("td", { class: "words" }, words),
+      element("td", { class: "words" }, outcomeWords(item, this.pair)),
       element("td", { class: "a-number" }, isMeasured ? item.detectable.toFixed(3) : "–"),
     );
     if (item.is_clear) row.style.setProperty("--side", colorOfSide(better));

@@ -125,7 +125,7 @@ function contributions(lab) {
     return element(
       "tr",
       { "data-contribution": row.score.toFixed(4), "data-outcome": row.noise?.outcome ?? null, title: row.noise ? `95 % interval ${signed(row.noise.low)} to ${signed(row.noise.high)}` : null },
-      element("td", {}, lab.members[index].name),
+      element("td", { title: lab.members[index].name }, lab.members[index].name),
       element("td", { class: "lab-track", "aria-hidden": "true" }, element("span", { class: "lab-zero" }), bar),
       element("td", { class: `a-number ${isNoise ? "a-muted" : ""}` }, signed(row.score)),
       element("td", { class: "a-number a-muted" }, signed(row.map)),
