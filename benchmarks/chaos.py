@@ -91,11 +91,11 @@ def work(role: str, root: str, *rest: str) -> int:
         return 0
     from app.jobs.context import JobContext
     from app.pipeline.models import build
-    from app.pipeline.train import loop
+    from app.pipeline.train import run
     from tests.pipeline.train.tiny_dataset import construct_tiny
 
     build.construct = construct_tiny
-    loop.SAVE_EVERY_S, loop.MAX_SAVE_SHARE = 0.0, float("inf")
+    run.SAVE_EVERY_S, run.MAX_SAVE_SHARE = 0.0, float("inf")
     slug, job_id, attempt = rest
     steps = os.open(steps_path(workspace.project(slug)), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     note = JobContext.note_step

@@ -25,10 +25,10 @@ from app.jobs.context import JobContext
 from app.jobs.recorder import RunRecorder
 from app.pipeline.config import parse_assignments
 from app.pipeline.predict import Detector
-from app.pipeline.train import validation
+from app.pipeline.train import loop, validation
 from app.pipeline.train.keeper import CheckpointKeeper
 from app.pipeline.train.loader import TrainLoader
-from app.pipeline.train.loop import Run
+from app.pipeline.train.run import Run
 from app.services import importing, suggestions, training
 from app.services.context import Services
 from app.store import jobs
@@ -132,14 +132,14 @@ def keep_first(path: Path, num_train: int, num_valid: int) -> dict[str, int]:
 def run_timed(job: JobContext) -> tuple[float, dict[str, float]]:
     """Train; returns the seconds from the second epoch to the end, and those of each part of them."""
     watch, began = Stopwatch(), 0.0
-    watch.time_calls(Run, "train_step", "steps")
+    watch.time_calls(loop, "train_step", "steps")
     watch.time_calls(TrainLoader, "steps", "waiting for images")
     watch.time_calls(Detector, "predict_samples", "predicting")
     watch.time_calls(validation, "evaluate", "scoring")
     watch.time_calls(CheckpointKeeper, "offer", "checkpoints")
-    watch.time_calls(Run, "_save", "checkpoints")
+    watch.time_calls(Run, "save", "checkpoints")
     watch.time_calls(RunRecorder, "emit", "recording")
-    begin_epoch = Run.begin_epoch
+    begin_epoch = loop.begin_epoch
 
     def note_second(run: Run, epoch: int) -> None:
         nonlocal began
@@ -148,7 +148,7 @@ def run_timed(job: JobContext) -> tuple[float, dict[str, float]]:
             began = time.perf_counter()
         begin_epoch(run, epoch)
 
-    Run.begin_epoch = note_second
+    loop.begin_epoch = note_second
     job._pulse.start()  # not job.start(), which ends the run with standard input
     handlers.train(job)
     took = time.perf_counter() - began

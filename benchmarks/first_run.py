@@ -29,8 +29,9 @@ from app.pipeline.config import RunConfig, parse_assignments, parse_config
 from app.pipeline.data.snapshot import Snapshot, load_snapshot
 from app.pipeline.machine import choose_machine
 from app.pipeline.models.build import resolve_norm
-from app.pipeline.train.loop import Run, train
+from app.pipeline.train.loop import train, train_step
 from app.pipeline.train.reference import ReferenceLoop, as_float_images
+from app.pipeline.train.run import Run
 from app.pipeline.train.schedule import learning_rate_at
 from app.pipeline.types import Event, Log, Metrics, RunBegun, RunContext
 from app.services import dataset, importing, suggestions
@@ -98,7 +99,7 @@ def compare_steps(config: RunConfig, snapshot: Snapshot, run_dir: Path, num_step
     plain = ReferenceLoop(run.config, len(snapshot.categories), run.machine)
     rounds = []
     for batch, number in zip(run.loader.epoch(1), range(num_steps + 2), strict=False):
-        ours = seconds(partial(run.train_step, [batch], 1), run.machine.device)
+        ours = seconds(partial(train_step, run, [batch], 1), run.machine.device)
         images = as_float_images(batch)
         theirs = seconds(partial(plain.step, images, batch.targets), run.machine.device)
         if number >= 2:  # the first steps plan kernels
@@ -133,7 +134,7 @@ class PlainTraining:
         machine = self.run.machine if precision == "same" else choose_machine(config.device, precision)
         clipping = config.clip_gradient_norm
         self.loop = ReferenceLoop(self.run.config, len(snapshot.categories), machine, resolve_norm(config), clipping)
-        self.loop.start_from(self.run.model)
+        self.loop.start_from(self.run.learner.model)
         self._step = self._epoch = 0
 
     def train_until(self, epoch: int) -> float:
@@ -146,7 +147,7 @@ class PlainTraining:
                 self.loop.step(as_float_images(batch), batch.targets)
                 self._step += 1
             self._epoch = number
-        self.run.model.load_state_dict(self.loop.model.state_dict())
+        self.run.learner.model.load_state_dict(self.loop.model.state_dict())
         return self.run.judge.judge(self.run.detector).scores.map50
 
 

@@ -54,29 +54,30 @@ def run(path: Path, steps: int) -> None:
     from app.pipeline.config import parse_config
     from app.pipeline.data import pixels
     from app.pipeline.data.snapshot import load_snapshot
+    from app.pipeline.train import loop
     from app.pipeline.train.loader import TrainLoader
-    from app.pipeline.train.loop import Run, train
+    from app.pipeline.train.run import Run
 
     torch.set_num_threads(1)
     marks = [rss()]
     pixels.default_budget_bytes = lambda: BUDGET
-    steps_of, judge = TrainLoader.steps, Run.judge_if_due
+    steps_of, judge = TrainLoader.steps, loop.judge_if_due
 
     def first_steps(self: TrainLoader, number: int, first_batch: int) -> object:
         return itertools.islice(steps_of(self, number, first_batch), steps)
 
-    def noting(self: Run) -> None:
-        if self.is_judgement_due:
+    def noting(run: Run) -> None:
+        if run.is_judgement_due:
             marks.append(rss())
-            judge(self)
+            judge(run)
             marks.append(rss())
 
-    TrainLoader.steps, Run.judge_if_due = first_steps, noting
+    TrainLoader.steps, loop.judge_if_due = first_steps, noting
     snapshot = load_snapshot(path)
     marks.append(rss())
     values = {"image_size": 64, "batch_size": 4, "epochs": 1, "device": "cpu", "rpn_batch_size": 32}
     values |= {"roi_batch_size": 32, "proposals": 100, "augmentation": [{"name": "HorizontalFlip"}]}
-    train(
+    loop.train(
         parse_config(values), snapshot, path.parent / f"run {len(snapshot.samples)}", pixels_dir=path.parent / "pixels"
     )
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e6

@@ -22,7 +22,8 @@ import psutil
 from app.pipeline.config import RunConfig
 from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.presets import PRESETS
-from app.pipeline.train.loop import Run
+from app.pipeline.train.loop import train_step
+from app.pipeline.train.run import Run
 from app.pipeline.types import RunContext
 from app.services import dataset, training
 from app.services.context import Services
@@ -74,7 +75,7 @@ def probe(services: Services, workspace: Path, config: RunConfig) -> tuple[int, 
     times = []
     for batch, _ in zip(run.loader.epoch(1), range(PROBED_STEPS), strict=False):
         began = time.process_time()
-        run.train_step([batch], 1)
+        train_step(run, [batch], 1)
         times.append(time.process_time() - began)
     return run.num_steps // config.epochs, sum(times[1:]) / len(times[1:])
 

@@ -20,7 +20,7 @@ SHORT_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 class OurLoop:
-    """Our model and step, as Run.train_step does it for one batch.
+    """Our model and step, as a run does it for one batch.
 
     ``num_repeated`` counts the forward passes that were done once more, as NMS was not settled (never on a CPU).
     """

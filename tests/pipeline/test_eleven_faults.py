@@ -23,11 +23,11 @@ from app.pipeline.models import build
 from app.pipeline.models.anchor_generator import ShapedAnchorGenerator
 from app.pipeline.models.build import build_model, constructor_arguments
 from app.pipeline.predict import Detector
-from app.pipeline.train import loader, loop, validation
+from app.pipeline.train import loader, loop, run, validation
 from app.pipeline.train.checkpoint import Scores
 from app.pipeline.train.keeper import CheckpointKeeper
 from app.pipeline.train.loader import DatasetError, TrainLoader
-from app.pipeline.train.loop import Run, train
+from app.pipeline.train.loop import train
 from app.pipeline.train.validation import Judge, Judgement
 from app.pipeline.train.write_behind import WriteBehind
 from app.pipeline.types import Detections, PredictionsReady, RunContext
@@ -273,14 +273,14 @@ def test_9_validation_images_are_never_augmented(snapshot, tmp_path, monkeypatch
         assert all(np.array_equal(seen, wanted) for seen, wanted in zip(pixels, plain.values(), strict=True))
 
     check("right")
-    judge = loop.Judge
+    judge = run.Judge
 
     class Flipped(ResizedImages):
         def read(self, sample):
             return np.ascontiguousarray(super().read(sample)[::-1])
 
     monkeypatch.setattr(
-        loop, "Judge", lambda samples, categories, images, *rest: judge(samples, categories, Flipped(64), *rest)
+        run, "Judge", lambda samples, categories, images, *rest: judge(samples, categories, Flipped(64), *rest)
     )
     with seen_by_the_check():
         check("faulty")
@@ -296,14 +296,14 @@ def test_10_gradients_are_clipped_in_every_step_of_every_epoch(snapshot, tmp_pat
     plain = {"optimizer": "sgd", "momentum": 0, "weight_decay": 0, "learning_rate": rate, "schedule": "constant"}
     config = parse_config({**TINY, **plain, "warmup_steps": 0, "epochs": 3, "clip_gradient_norm": largest})
     lengths = []
-    step = Run.train_step
+    step = loop.train_step
 
     def measured(run, batches, epoch):
-        before = weights_of(run.model)
+        before = weights_of(run.learner.model)
         step(run, batches, epoch)
-        lengths.append((epoch, float((weights_of(run.model) - before).norm())))
+        lengths.append((epoch, float((weights_of(run.learner.model) - before).norm())))
 
-    monkeypatch.setattr(Run, "train_step", measured)
+    monkeypatch.setattr(loop, "train_step", measured)
 
     def check(folder):
         lengths.clear()
@@ -330,13 +330,13 @@ def test_11_deterministic_and_benchmark_modes_are_never_both_on(snapshot, tmp_pa
     for name in ("deterministic", "benchmark"):
         monkeypatch.setattr(cudnn, name, getattr(cudnn, name))  # put back afterwards
     modes = []
-    step = Run.train_step
+    step = loop.train_step
 
     def watched(run, batches, epoch):
         modes.append((cudnn.deterministic, cudnn.benchmark))
         step(run, batches, epoch)
 
-    monkeypatch.setattr(Run, "train_step", watched)
+    monkeypatch.setattr(loop, "train_step", watched)
 
     def check(folder):
         modes.clear()
@@ -345,12 +345,12 @@ def test_11_deterministic_and_benchmark_modes_are_never_both_on(snapshot, tmp_pa
         assert (True, True) not in modes
 
     check("right")
-    choose = loop.choose_machine
+    choose = run.choose_machine
 
     def seeded(*args):
         cudnn.deterministic = cudnn.benchmark = True
         return choose(*args)
 
-    monkeypatch.setattr(loop, "choose_machine", seeded)
+    monkeypatch.setattr(run, "choose_machine", seeded)
     with seen_by_the_check():
         check("faulty")

@@ -20,7 +20,8 @@ from app.pipeline.predict import images_at_once
 from app.pipeline.preflight.memory import PeakMemory, room_bytes
 from app.pipeline.preflight.verdict import Fix, Verdict, smaller_models, trouble, working_fix
 from app.pipeline.train.loader import DatasetError, Item, boxes_in_resized_frame, make_batch
-from app.pipeline.train.loop import Run
+from app.pipeline.train.loop import train_step
+from app.pipeline.train.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class BatchTrial:
                 peaks[batch_size] = max(self._peak(batch_size), self._peak_of_predicting(batch_size))
             except torch.OutOfMemoryError as error:
                 logger.info("a batch of %d does not fit: %s", batch_size, error)
-                self._run.updater.forget()
+                self._run.learner.undo_step()
                 torch.cuda.empty_cache()
                 break
         need = peaks.get(wanted) or (_extrapolate(0, peaks, wanted) if peaks else room + 1)
@@ -114,7 +115,7 @@ class BatchTrial:
             canvas = tuple(-(-side // 2 // STRIDE) * STRIDE for side in canvas)
         began = time.perf_counter()
         with PeakMemory(self._run.machine) as memory:
-            self._run.train_step([make_batch([item] * batch_size, canvas)], 1)
+            train_step(self._run, [make_batch([item] * batch_size, canvas)], 1)
         self._image_s = (time.perf_counter() - began) / batch_size
         return memory.num_bytes
 

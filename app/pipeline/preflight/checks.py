@@ -23,7 +23,8 @@ from app.pipeline.preflight.rehearsal import judge_disk, judge_time, rehearse
 from app.pipeline.preflight.verdict import Fix, Verdict, trouble, working_fix
 from app.pipeline.train.checkpoint import CheckpointError
 from app.pipeline.train.loader import DatasetError
-from app.pipeline.train.loop import Run
+from app.pipeline.train.loop import begin_epoch
+from app.pipeline.train.run import Run
 from app.pipeline.types import Event, Log, Progress, RunContext
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def _try_out(
     if is_on_gpu and config.processes > max(1, num_gpus):
         text = f"{config.processes} processes need as many GPUs, and there are {num_gpus} here."
         yield trouble("start", "red", text, working_fix(config, processes=0), "check_again")
-    run.begin_epoch(1)
+    begin_epoch(run, 1)
     context.emit(Progress(3, NUM_CHECKS, TITLES["memory"]))
     fits: list[BatchFit] = []
 

@@ -17,7 +17,8 @@ from app.pipeline.preflight.verdict import LEVELS, Fix, Level, Verdict, smaller_
 from app.pipeline.train.checkpoint import NUM_BEST
 from app.pipeline.train.estimate import RunSeconds, estimate_run
 from app.pipeline.train.files import LAST_NAME
-from app.pipeline.train.loop import Run
+from app.pipeline.train.loop import stop, train_step
+from app.pipeline.train.run import Run
 from app.pipeline.types import RunContext
 
 MAX_STEPS, MAX_STEPS_S = 12, 8.0  # of training; two are done at least
@@ -47,9 +48,9 @@ def rehearse(run: Run, snapshot: Snapshot, folder: Path, context: RunContext, im
         batch_s = _seconds_of_a_batch(run, context)
     predict_s = _seconds_of_an_image(run, snapshot, context)
     began = time.perf_counter()
-    run.stop(1)
+    stop(run, 1)
     save_s = time.perf_counter() - began
-    best_bytes = sum(value.numel() * value.element_size() for value in run.kept_model.state_dict().values())
+    best_bytes = sum(value.numel() * value.element_size() for value in run.learner.kept_model.state_dict().values())
     return Measured(batch_s, predict_s, save_s, (folder / LAST_NAME).stat().st_size, best_bytes)
 
 
@@ -57,10 +58,10 @@ def _seconds_of_a_batch(run: Run, context: RunContext) -> float:
     """The mean over the batches after the first, which waits for the loader's start."""
     with run.loader as loader:
         batches = (batch for epoch in count(1) for batch in loader.epoch(epoch))
-        run.train_step([next(batches)], 1)
+        train_step(run, [next(batches)], 1)
         began, num_done = time.perf_counter(), 0
         for batch in islice(batches, MAX_STEPS):
-            run.train_step([batch], 1)
+            train_step(run, [batch], 1)
             num_done += 1
             if time.perf_counter() - began > MAX_STEPS_S or context.should_stop():
                 break

@@ -1,4 +1,4 @@
-"""What a run that meets trouble does about it, so that a night of training is not lost.
+"""What a run may do otherwise than its config says when it meets trouble, so that a night of training is not lost.
 
 A remedy never patches up a run in the middle: the run begins again from a saved state, as if it had been killed, and
 does one thing otherwise from there on. What it does otherwise is saved with its state and told in its log.
@@ -67,7 +67,7 @@ class SkippedSteps:
         return self._scale <= before * self._scaler.get_backoff_factor() ** MAX_SKIPPED_STEPS
 
 
-def relieve_memory(remedies: Remedies, config: RunConfig, epoch: int, step: int) -> tuple[Remedies, str]:
+def halve_batch(remedies: Remedies, config: RunConfig, epoch: int, step: int) -> tuple[Remedies, str]:
     """The remedies with the batch halved, and the sentence for the log; raises OutOfMemory when that is not to be.
 
     ``epoch`` and ``step`` are those finished. Only in the first epoch: what is later compared with other runs must not
@@ -84,7 +84,7 @@ def relieve_memory(remedies: Remedies, config: RunConfig, epoch: int, step: int)
     )
 
 
-def relieve_validation(at_once: int, config: RunConfig, epoch: int) -> tuple[int, str]:
+def halve_predicted(at_once: int, config: RunConfig, epoch: int) -> tuple[int, str]:
     """How many images to predict at a time instead of ``at_once``, and the sentence for the log.
 
     In whatever epoch: weights do not depend on it. Raises OutOfMemory when that is not to be.

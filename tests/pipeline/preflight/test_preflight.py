@@ -20,7 +20,7 @@ from app.pipeline.preflight.overfit import check_overfit, choose_two, judge_lear
 from app.pipeline.preflight.rehearsal import Measured, judge_time
 from app.pipeline.train.checkpoint import CheckpointError
 from app.pipeline.train.loader import DatasetError
-from app.pipeline.train.loop import Run
+from app.pipeline.train.run import Run
 from app.pipeline.types import Progress, RunContext
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 

@@ -15,7 +15,7 @@ import torch
 from app.pipeline.config import load_config
 from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.models import build
-from app.pipeline.train import loop
+from app.pipeline.train import learner, loop, run
 from app.pipeline.types import Log, Metrics, RunContext
 from tests.pipeline.train.broken import Broken
 from tests.pipeline.train.tiny_dataset import construct_tiny, construct_tiny_with_batch_norm
@@ -26,7 +26,7 @@ MODELS = {"plain": construct_tiny, "batch norm": construct_tiny_with_batch_norm}
 def main(folder: Path, model: str, fault: str) -> None:
     torch.set_num_threads(1)
     build.construct = MODELS[model]
-    loop.SAVE_EVERY_S = 0.0
+    run.SAVE_EVERY_S = 0.0
     rank = int(os.environ["RANK"])
     events = (folder / "events").open("a")
 
@@ -34,7 +34,7 @@ def main(folder: Path, model: str, fault: str) -> None:
         if isinstance(event, Log) or (isinstance(event, Metrics) and event.split != "system"):
             print(event, file=events, flush=True)
 
-    compute = loop.compute_losses
+    compute = learner.compute_losses
     num_calls = 0
 
     def count(*args):
@@ -50,7 +50,7 @@ def main(folder: Path, model: str, fault: str) -> None:
                 return {name: value * float("nan") for name, value in compute(*args).items()}
         return compute(*args)
 
-    loop.compute_losses = count
+    learner.compute_losses = count
     should_stop = (lambda: num_calls >= 3) if fault == "stopped" else (lambda: False)
     snapshot = load_snapshot(folder / "dataset.json")
     try:

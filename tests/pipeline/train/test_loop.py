@@ -10,11 +10,13 @@ from app.pipeline.config import parse_config
 from app.pipeline.models import build, proposals
 from app.pipeline.models.build import build_model
 from app.pipeline.timeline import PARTS
-from app.pipeline.train import loop
+from app.pipeline.train import learner
 from app.pipeline.train.checkpoint import load_checkpoint
 from app.pipeline.train.loader import DatasetError
-from app.pipeline.train.loop import train
+from app.pipeline.train.loop import train, train_step
 from app.pipeline.train.optim import NonFiniteLoss
+from app.pipeline.train.run import Run
+from app.pipeline.train.validation import Judge
 from app.pipeline.types import CheckpointSaved, Log, Metrics, PredictionsReady, Progress, RunContext
 from benchmarks.step_calls import as_on_a_gpu, count_calls
 from tests.pipeline.train.test_resume import final_state
@@ -140,8 +142,8 @@ def test_stop_is_obeyed_after_the_step_and_saves_where_the_run_stands(snapshot, 
 
 def test_stop_during_validation_keeps_no_half_judged_checkpoint(snapshot, tmp_path, monkeypatch):
     asked = []
-    judge = loop.Judge.judge
-    monkeypatch.setattr(loop.Judge, "judge", lambda *given: asked.append(1) or judge(*given))
+    judge = Judge.judge
+    monkeypatch.setattr(Judge, "judge", lambda *given: asked.append(1) or judge(*given))
     events = []
     config = parse_config({**TINY, "epochs": 3})
     result = train(config, snapshot, tmp_path / "run", RunContext(events.append, lambda: bool(asked)))
@@ -152,14 +154,14 @@ def test_stop_during_validation_keeps_no_half_judged_checkpoint(snapshot, tmp_pa
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_loss_that_is_not_finite_is_seen_before_the_weights_change(snapshot, tmp_path, monkeypatch, value):
-    compute = loop.compute_losses
+    compute = learner.compute_losses
     models = []
 
     def broken(model, *others):
         models.append({name: tensor.clone() for name, tensor in model.named_parameters()} | {"": model})
         return {**compute(model, *others), "loss_box_reg": torch.tensor(value, requires_grad=True)}
 
-    monkeypatch.setattr(loop, "compute_losses", broken)
+    monkeypatch.setattr(learner, "compute_losses", broken)
     with pytest.raises(NonFiniteLoss, match=r"loss_box_reg became (nan|inf) .*train_\d\.png, train_\d\.png"):
         train(parse_config(TINY), snapshot, tmp_path / "run")
     model = models[0].pop("")
@@ -169,10 +171,10 @@ def test_loss_that_is_not_finite_is_seen_before_the_weights_change(snapshot, tmp
 def test_a_step_waits_for_the_device_once(snapshot, tmp_path):
     """For its losses, with which all else that is asked of the device comes along."""
     with as_on_a_gpu():
-        run = loop.Run.start(parse_config(TINY), snapshot, tmp_path / "run", RunContext())
+        run = Run.start(parse_config(TINY), snapshot, tmp_path / "run", RunContext())
         with run.loader:
             batches = next(run.loader.steps(1))
-            counter = count_calls(lambda: run.train_step(batches, 1))
+            counter = count_calls(lambda: train_step(run, batches, 1))
     assert run.step == 2
     assert counter.waits == ["tolist"]
 
@@ -186,8 +188,8 @@ def test_step_whose_nms_was_not_settled_is_done_again_to_the_same_bits(snapshot,
         return model
 
     monkeypatch.setattr(build, "construct", with_norm)
-    computed, compute = [], loop.compute_losses
-    monkeypatch.setattr(loop, "compute_losses", lambda *others: computed.append(others[-1]) or compute(*others))
+    computed, compute = [], learner.compute_losses
+    monkeypatch.setattr(learner, "compute_losses", lambda *others: computed.append(others[-1]) or compute(*others))
     states = []
     for rounds in (proposals.ROUNDS_AT_ONCE, 1):
         monkeypatch.setattr(proposals, "ROUNDS_AT_ONCE", rounds)

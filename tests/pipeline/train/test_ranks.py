@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from app.pipeline.config import ConfigError, parse_config
+from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.machine import MachineError
 from app.pipeline.models import build
-from app.pipeline.train import loop
 from app.pipeline.train.checkpoint import load_checkpoint
+from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.loop import train
 from app.pipeline.train.ranks import Ranks
 from app.pipeline.types import Log, Metrics, RunContext
@@ -172,8 +173,8 @@ def test_ranks_share_the_batches_of_every_step(tmp_path, count):
     samples = tiny_snapshot(tmp_path, num_train=7).split("train")
 
     def steps(rank, of):
-        images = loop.ResizedImages(64)
-        with loop.TrainLoader(samples, 2, config, images, RunContext(), ranks=Ranks(rank, of)) as loader:
+        images = ResizedImages(64)
+        with TrainLoader(samples, 2, config, images, RunContext(), ranks=Ranks(rank, of)) as loader:
             return [[batch.names for batch in step] for number in (1, 2) for step in loader.steps(number)]
 
     whole = steps(0, 1)

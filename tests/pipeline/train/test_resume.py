@@ -20,9 +20,10 @@ from app.pipeline.config import parse_config
 from app.pipeline.machine import Machine
 from app.pipeline.models import build
 from app.pipeline.predict import Detector
-from app.pipeline.train import checkpoint, loop, resume
+from app.pipeline.train import checkpoint, resume, run
 from app.pipeline.train.checkpoint import CheckpointError, load_checkpoint
 from app.pipeline.train.loop import train
+from app.pipeline.train.validation import Judge
 from app.pipeline.train.write_behind import WriteBehind
 from app.pipeline.types import CheckpointDue, CheckpointSaved, Log, Metrics, RunBegun, RunContext
 from tests.pipeline.train.test_staged import STAGED, with_batch_norm
@@ -47,7 +48,7 @@ def compute_in_float16(monkeypatch):
     """With loss scaling, on the CPU; the scale grows every second step."""
     scaler = partial(torch.amp.GradScaler, init_scale=FIRST_SCALE, growth_interval=2)
     monkeypatch.setattr(torch.amp, "GradScaler", scaler)
-    monkeypatch.setattr(loop, "choose_machine", lambda *_: Machine(torch.device("cpu"), torch.float16))
+    monkeypatch.setattr(run, "choose_machine", lambda *_: Machine(torch.device("cpu"), torch.float16))
 
 
 def save_state(run_dir, contents, is_in_place=False):
@@ -69,8 +70,8 @@ def tiny_model(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def saves_after_every_step(monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr(loop, "MAX_SAVE_SHARE", float("inf"))
+    monkeypatch.setattr(run, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(run, "MAX_SAVE_SHARE", float("inf"))
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(snapshot, tmp_path
 def test_same_seed_twice_and_saving_in_between_change_nothing(snapshot, tmp_path, monkeypatch):
     config = parse_config(BASE)
     first, _ = undisturbed(config, snapshot, tmp_path / "first")
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 1e9)
+    monkeypatch.setattr(run, "SAVE_EVERY_S", 1e9)
     assert undisturbed(config, snapshot, tmp_path / "second")[0] == first
 
 
@@ -322,8 +323,8 @@ def test_stop_between_accumulated_batches_is_as_if_the_step_had_not_begun(snapsh
 def test_stopped_validation_is_made_up_for(snapshot, tmp_path, monkeypatch, evaluate_every):
     config = parse_config({**BASE, "evaluate_every": evaluate_every})
     expected, whole = undisturbed(config, snapshot, tmp_path / "whole")
-    judging, judge = [], loop.Judge.judge
-    monkeypatch.setattr(loop.Judge, "judge", lambda *given: judging.append(1) or judge(*given))
+    judging, judge = [], Judge.judge
+    monkeypatch.setattr(Judge, "judge", lambda *given: judging.append(1) or judge(*given))
     store, folder = Store(), tmp_path / "run"
     first = train(config, snapshot, folder, RunContext(store.emit, lambda: len(judging) == 1))
     assert (first.state, first.best) == ("stopped", {})
@@ -373,12 +374,12 @@ def test_weights_that_the_run_began_with_are_not_needed_to_go_on(snapshot, tmp_p
 
 
 def test_saving_is_rarer_where_it_is_dear(snapshot, tmp_path, monkeypatch):
-    run = loop.Run.start(parse_config(BASE), snapshot, tmp_path / "run", RunContext())
+    started = run.Run.start(parse_config(BASE), snapshot, tmp_path / "run", RunContext())
     clock = iter([100.0, 104.0])
-    monkeypatch.setattr(loop, "MAX_SAVE_SHARE", 0.02)
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock, 104.0))
-    run._save()
-    assert run.save_every_s == pytest.approx(200)
+    monkeypatch.setattr(run, "MAX_SAVE_SHARE", 0.02)
+    monkeypatch.setattr(run.time, "monotonic", lambda: next(clock, 104.0))
+    started.save()
+    assert started.save_every_s == pytest.approx(200)
 
 
 def test_state_keeps_two_files_and_only_whole_ones(tmp_path):
@@ -427,14 +428,15 @@ from pathlib import Path
 from app.pipeline.config import parse_config
 from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.models import build
-from app.pipeline.train import loop
+from app.pipeline.train import run
+from app.pipeline.train.loop import train
 from app.pipeline.types import Metrics, RunContext
 from tests.pipeline.train.test_staged import with_batch_norm
 from tests.pipeline.train.test_resume import BASE
 build.construct = with_batch_norm
-loop.SAVE_EVERY_S, loop.MAX_SAVE_SHARE = 0.0, float("inf")
+run.SAVE_EVERY_S, run.MAX_SAVE_SHARE = 0.0, float("inf")
 told = lambda event: isinstance(event, Metrics) and print(event.step, flush=True)
-loop.train(parse_config(BASE), load_snapshot(Path(sys.argv[1])), Path(sys.argv[2]), RunContext(told))
+train(parse_config(BASE), load_snapshot(Path(sys.argv[1])), Path(sys.argv[2]), RunContext(told))
 """
 
 

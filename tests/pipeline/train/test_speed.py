@@ -2,8 +2,10 @@
 
 from app.pipeline.config import parse_config
 from app.pipeline.models import build
-from app.pipeline.train import loop, speed
+from app.pipeline.train import speed
 from app.pipeline.train.loop import train
+from app.pipeline.train.resume import load_state
+from app.pipeline.train.run import Run
 from app.pipeline.train.speed import SpeedWatch
 from app.pipeline.types import Log, RunContext
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
@@ -47,7 +49,7 @@ def test_hint_can_be_switched_off(tmp_path, monkeypatch):
     snapshot, found = tiny_snapshot(tmp_path), []
     for is_hinting in (True, False):
         config = parse_config({**TINY, "hint_when_slow": is_hinting})
-        run = loop.Run.start(config, snapshot, tmp_path / str(is_hinting), RunContext())
+        run = Run.start(config, snapshot, tmp_path / str(is_hinting), RunContext())
         found.append(len(fed(run.speed, [10] * 100 + [4] * 100)))
     assert found == [1, 0]
 
@@ -77,5 +79,5 @@ def test_run_that_is_too_slow_is_done_with_its_last_state_saved(tmp_path, monkey
     config = parse_config({**TINY, "epochs": 50, "min_images_per_s": 1e6})
     result = train(config, tiny_snapshot(tmp_path), tmp_path / "run", RunContext(note))
     assert (result.state, result.epochs) == ("done", 1)
-    assert loop.load_state(tmp_path / "run")[0]["step"] == 3
+    assert load_state(tmp_path / "run")[0]["step"] == 3
     assert "min_images_per_s" in logs[-1]

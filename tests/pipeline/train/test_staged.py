@@ -5,10 +5,11 @@ import torch
 
 from app.pipeline.config import parse_config
 from app.pipeline.models import build
-from app.pipeline.train import loop, phases
+from app.pipeline.train import learner, loop, phases
 from app.pipeline.train.checkpoint import Scores, load_checkpoint
-from app.pipeline.train.loop import Run, train
-from app.pipeline.train.validation import Judgement, Patience
+from app.pipeline.train.loop import train
+from app.pipeline.train.run import Run
+from app.pipeline.train.validation import Judge, Judgement, Patience
 from app.pipeline.types import CheckpointSaved, Log, Metrics, Progress, RunContext
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 
@@ -41,15 +42,15 @@ def snapshot(tmp_path):
 def follow(monkeypatch):
     """Note the state dict before the first step and after each, with the part that learned."""
     seen = []
-    step = Run.train_step
+    step = loop.train_step
 
     def note(run, batches, epoch):
         if not seen:
-            seen.append(("start", copy_of(run.model)))
+            seen.append(("start", copy_of(run.learner.model)))
         step(run, batches, epoch)
-        seen.append((run.phases.part, copy_of(run.model)))
+        seen.append((run.learner.phases.part, copy_of(run.learner.model)))
 
-    monkeypatch.setattr(Run, "train_step", note)
+    monkeypatch.setattr(loop, "train_step", note)
     return seen
 
 
@@ -87,13 +88,13 @@ def test_the_check_sees_batch_norm_that_goes_on_counting(snapshot, tmp_path, mon
 
 def test_only_the_losses_of_the_phase_are_computed(snapshot, tmp_path, monkeypatch):
     events, ran = [], []
-    phases_of = loop.Phases
+    phases_of = learner.Phases
 
     def watched(model, config):
         model.roi_heads.register_forward_hook(lambda module, *rest: ran.append(module.training))
         return phases_of(model, config)
 
-    monkeypatch.setattr(loop, "Phases", watched)
+    monkeypatch.setattr(learner, "Phases", watched)
     values = {**TINY, "epochs": 3, "phases": STAGED, "evaluate_every": 3}
     train(parse_config(values), snapshot, tmp_path / "run", RunContext(events.append))
     losses = [
@@ -134,9 +135,9 @@ def test_stop_between_accumulated_batches_leaves_the_weights_of_the_last_step(sn
 
 def test_averaged_weights_are_judged_kept_and_exported(snapshot, tmp_path, monkeypatch):
     judged, averages = [], []
-    judge, start = loop.Judge.judge, Run.start.__func__
+    judge, start = Judge.judge, Run.start.__func__
     monkeypatch.setattr(
-        loop.Judge,
+        Judge,
         "judge",
         lambda self, detector, *rest: judged.append(copy_of(detector.model)) or judge(self, detector, *rest),
     )
@@ -145,13 +146,13 @@ def test_averaged_weights_are_judged_kept_and_exported(snapshot, tmp_path, monke
     )
     train(parse_config({**TINY, "ema_decay": 0.9}), snapshot, tmp_path / "run")
     (run,) = averages
-    expected = run.average.model.state_dict()
-    assert changed(expected, run.model.state_dict())
+    expected = run.learner.average.model.state_dict()
+    assert changed(expected, run.learner.model.state_dict())
     (best,) = (tmp_path / "run").glob("epoch_*.pt")
     for found in (judged[0], load_checkpoint(best).tensors, load_checkpoint(tmp_path / "run" / "last.pt").tensors):
         assert not changed(expected, found)
     document = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
-    assert not changed(run.model.state_dict(), document["trained_model"])
+    assert not changed(run.learner.model.state_dict(), document["trained_model"])
     assert document["ema"] == {"num_updates": 2, "decay": 0.9}
 
 
@@ -163,7 +164,7 @@ def judged_as(monkeypatch, figures):
         map50, f1 = next(given)
         return Judgement(Scores(map50 / 2, map50, 1 - map50, f1, self._metric), {})
 
-    monkeypatch.setattr(loop.Judge, "judge", judge)
+    monkeypatch.setattr(Judge, "judge", judge)
 
 
 def test_run_ends_early_after_validations_in_vain_and_says_so(snapshot, tmp_path, monkeypatch):

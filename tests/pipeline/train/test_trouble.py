@@ -15,11 +15,12 @@ from app.pipeline.data import pixels
 from app.pipeline.data.pixels import UnreadableImage
 from app.pipeline.models import build
 from app.pipeline.predict import Detector
-from app.pipeline.train import checkpoint, guards, loop
+from app.pipeline.train import checkpoint, guards, learner, loop, run, trouble
 from app.pipeline.train.checkpoint import CheckpointError, load_checkpoint
 from app.pipeline.train.guards import OutOfMemory, Remedies
 from app.pipeline.train.loop import train
 from app.pipeline.train.optim import NonFiniteLoss, Updater
+from app.pipeline.train.run import Run
 from app.pipeline.train.unreadable import DatasetError
 from app.pipeline.types import CheckpointSaved, Metrics, PredictionsReady, RunContext, RunPaused
 from tests.pipeline.train.test_resume import Killed, Store, compute_in_float16, final_state
@@ -37,8 +38,8 @@ def tiny_model(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def saves_after_every_step(monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr(loop, "MAX_SAVE_SHARE", float("inf"))
+    monkeypatch.setattr(run, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(run, "MAX_SAVE_SHARE", float("inf"))
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ class Memory:
 
     def __init__(self, monkeypatch, most, first_step=0):
         self.sizes, self.step = [], 0
-        compute, train_step = loop.compute_losses, loop.Run.train_step
+        compute, train_step = learner.compute_losses, loop.train_step
 
         def limited(model, batch, *rest):
             losses = compute(model, batch, *rest)  # dice are thrown and statistics counted before memory runs out
@@ -80,8 +81,8 @@ class Memory:
             self.step = run.step
             return train_step(run, *rest)
 
-        monkeypatch.setattr(loop, "compute_losses", limited)
-        monkeypatch.setattr(loop.Run, "train_step", counted)
+        monkeypatch.setattr(learner, "compute_losses", limited)
+        monkeypatch.setattr(loop, "train_step", counted)
 
 
 class TestOutOfMemory:
@@ -132,8 +133,7 @@ class TestOutOfMemory:
         steps = []
         note = lambda event: steps.append(1) if isinstance(event, Metrics) and event.split == "train" else None  # noqa: E731
         train(parse_config(CONFIG), snapshot, tmp_path / "by_hand", RunContext(note, lambda: len(steps) == 1))
-        run = loop.Run.start(parse_config(CONFIG), snapshot, tmp_path / "by_hand", RunContext(), Remedies(2))
-        loop._train(run)
+        loop.go_through(Run.start(parse_config(CONFIG), snapshot, tmp_path / "by_hand", RunContext(), Remedies(2)))
         assert final_state(tmp_path / "injected") == final_state(tmp_path / "by_hand")
 
     def test_later_than_the_first_epoch_it_ends_with_advice_and_the_last_state(self, snapshot, tmp_path, monkeypatch):
@@ -186,7 +186,7 @@ class Loss:
     """A loss that is NaN at the optimizer steps ``steps`` (finished before), while the rate was halved fewer times."""
 
     def __init__(self, monkeypatch, steps, halvings=1):
-        compute, train_step, save = loop.compute_losses, loop.Run.train_step, loop.Run._save
+        compute, train_step, save = learner.compute_losses, loop.train_step, Run.save
         self.is_bad = False
         self.saved_at = []
 
@@ -202,10 +202,10 @@ class Loss:
             save(run, **how)
             self.saved_at.append(run.step)
 
-        monkeypatch.setattr(loop, "compute_losses", spoiled)
-        monkeypatch.setattr(loop.Run, "train_step", noted)
-        monkeypatch.setattr(loop.Run, "_save", saved)
-        monkeypatch.setattr(loop.Run, "_is_save_due", lambda run: run.step % 2 == 0)
+        monkeypatch.setattr(learner, "compute_losses", spoiled)
+        monkeypatch.setattr(loop, "train_step", noted)
+        monkeypatch.setattr(Run, "save", saved)
+        monkeypatch.setattr(Run, "is_save_due", lambda run: run.step % 2 == 0)
 
 
 def rates(store):
@@ -266,7 +266,7 @@ class TestNotFinite:
     def test_gradient_that_is_read_late_ends_as_one_that_is_read_at_once(self, snapshot, tmp_path, monkeypatch, at):
         """A GPU is not asked before the losses of the next step, or before something is saved or judged."""
         Loss(monkeypatch, set())
-        train_step, apply, step_of = loop.Run.train_step, Updater.apply, {}
+        train_step, apply, step_of = loop.train_step, Updater.apply, {}
 
         def noted(run, *rest):
             step_of["bad"] = run.step == at and not run.remedies.rate_halvings
@@ -277,7 +277,7 @@ class TestNotFinite:
                 updater._parameters[-1].grad.fill_(float("nan"))
             apply(updater, names)
 
-        monkeypatch.setattr(loop.Run, "train_step", noted)
+        monkeypatch.setattr(loop, "train_step", noted)
         monkeypatch.setattr(Updater, "apply", spoil)
         ends = []
         for reads_late in (False, True):
@@ -392,10 +392,10 @@ class TestSkippedSteps:
     def inject(self, monkeypatch, is_bad):
         """Gradients are NaN in updates number ``is_bad`` of a run whose rate was not halved."""
         compute_in_float16(monkeypatch)
-        for module in (guards, loop):
+        for module in (guards, learner, trouble):
             monkeypatch.setattr(module, "MAX_SKIPPED_STEPS", 4)
-        monkeypatch.setattr(loop.Run, "_is_save_due", lambda run: run.step % 5 == 0)
-        apply, train_step = Updater.apply, loop.Run.train_step
+        monkeypatch.setattr(Run, "is_save_due", lambda run: run.step % 5 == 0)
+        apply, train_step = Updater.apply, loop.train_step
         spoils = []
 
         def noted(run, *rest):
@@ -407,7 +407,7 @@ class TestSkippedSteps:
                 updater._parameters[-1].grad.fill_(float("nan"))
             apply(updater, names)
 
-        monkeypatch.setattr(loop.Run, "train_step", noted)
+        monkeypatch.setattr(loop, "train_step", noted)
         monkeypatch.setattr(Updater, "apply", spoil)
 
     @pytest.mark.parametrize("clip_gradient_norm", [0.0, 10.0])
