@@ -66,6 +66,14 @@ class SkippedSteps:
         before, self._scale = self._scale, self._scaler.get_scale()
         return self._scale <= before * self._scaler.get_backoff_factor() ** MAX_SKIPPED_STEPS
 
+    def state_dict(self) -> dict[str, float]:
+        """Plain values to go on from, beside the scaler's."""
+        return {"num_steps": self._num_steps, "scale": self._scale}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._num_steps, self._scale = int(state["num_steps"]), state["scale"]
+
 
 def halve_batch(remedies: Remedies, config: RunConfig, epoch: int, step: int) -> tuple[Remedies, str]:
     """The remedies with the batch halved, and the sentence for the log; raises OutOfMemory when that is not to be.

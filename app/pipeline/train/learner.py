@@ -103,7 +103,8 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values to go on from, besides the weights of ``kept_model``, the step and the phase."""
         behind = {"ema": self.average.state_dict(), "trained_model": tensors_of(self.model)} if self.average else {}
-        return {**behind, **self.updater.state_dict(), "random_states": random_states(self._machine)}
+        rest = {"skipped_steps": self._skipped.state_dict(), "random_states": random_states(self._machine)}
+        return {**behind, **self.updater.state_dict(), **rest}
 
     def load_state_dict(self, state: dict[str, Any], phase: int | None) -> None:
         """Go on from :meth:`state_dict`, with "model" and "step" beside it, in a ``phase`` (see :class:`Phases`)."""
@@ -113,6 +114,8 @@ class Learner:
         self.phases.resume(phase)
         self.updater.start_over(self.model)  # over what learns in that phase
         self.updater.load_state_dict(state)
+        if "skipped_steps" in state:  # runs of earlier versions go on without
+            self._skipped.load_state_dict(state["skipped_steps"])
         self.step = state["step"]
         restore_random_states(self._machine, state["random_states"])
 

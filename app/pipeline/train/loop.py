@@ -172,18 +172,20 @@ def stop(run: Run, epoch: int) -> TrainResult:
 def _finish(run: Run) -> TrainResult:
     _report_pace(run, run.epoch, num_steps=run.step)
     run.save(is_awaited=True)
-    if run.speed.too_slow:
-        run.context.emit(Log(run.speed.too_slow, "warning"))
-    elif run.epoch < run.config.epochs:
+    if run.ranks.is_first:  # the others do not know what is best
         _explain_early_end(run)
     return TrainResult("done", run.epoch, run.keeper.best, run.remedies)
 
 
 def _explain_early_end(run: Run) -> None:
-    metric, best = TITLES[run.config.selection_metric], run.keeper.best
-    end = f"Ended early after epoch {run.epoch} of {run.config.epochs}"
-    why = f"{run.patience.num_in_vain} validations without a better {metric}"
-    run.context.emit(Log(f"{end}: {why} than {best['score']:.3f} of epoch {best['epoch']:.0f}."))
+    """Tell why not all epochs were done, where it is so."""
+    if run.speed.too_slow:
+        run.context.emit(Log(run.speed.too_slow, "warning"))
+    elif run.epoch < run.config.epochs:
+        metric, best = TITLES[run.config.selection_metric], run.keeper.best
+        end = f"Ended early after epoch {run.epoch} of {run.config.epochs}"
+        why = f"{run.patience.num_in_vain} validations without a better {metric}"
+        run.context.emit(Log(f"{end}: {why} than {best['score']:.3f} of epoch {best['epoch']:.0f}."))
 
 
 def _report_pace(run: Run, epoch: int, num_steps: int | None = None) -> None:

@@ -1,8 +1,9 @@
 """One of several processes that train the tiny detector; started by torch.distributed.run.
 
-    rank_process.py FOLDER MODEL [what goes wrong]
+    rank_process.py FOLDER MODEL [what goes wrong] [RANK:BATCH ...]
 
-Rank 0 writes the events that it emits, one a line, to FOLDER/events.
+Rank 0 writes the events that it emits, one a line, to FOLDER/events. In each attempt the RANK named for it is killed in
+the middle of a step, when the batch of that number has come to it.
 """
 
 import os
@@ -23,11 +24,11 @@ from tests.pipeline.train.tiny_dataset import construct_tiny, construct_tiny_wit
 MODELS = {"plain": construct_tiny, "batch norm": construct_tiny_with_batch_norm}
 
 
-def main(folder: Path, model: str, fault: str) -> None:
+def main(folder: Path, model: str, fault: str, deaths: list[str]) -> None:
     torch.set_num_threads(1)
     build.construct = MODELS[model]
-    run.SAVE_EVERY_S = 0.0
-    rank = int(os.environ["RANK"])
+    run.SAVE_EVERY_S, run.MAX_SAVE_SHARE = 0.0, float("inf")
+    rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     events = (folder / "events").open("a")
 
     def emit(event):
@@ -40,10 +41,9 @@ def main(folder: Path, model: str, fault: str) -> None:
     def count(*args):
         nonlocal num_calls
         num_calls += 1
+        if deaths[attempt:][:1] == [f"{rank}:{num_calls}"]:
+            os.kill(os.getpid(), signal.SIGKILL)
         if rank == 1 and num_calls == 3:
-            if fault == "killed" and not (folder / "killed").exists():
-                (folder / "killed").touch()
-                os.kill(os.getpid(), signal.SIGKILL)
             if fault == "broken":
                 return {name: Broken.apply(value) for name, value in compute(*args).items()}
             if fault == "not finite":
@@ -61,4 +61,4 @@ def main(folder: Path, model: str, fault: str) -> None:
         (folder / f"ended {rank}").write_text(f"{type(error).__name__}: {error}")
 
 
-main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

@@ -1,6 +1,8 @@
 """Two processes train one model: the same weights to the bit as one process that adds up the same batches."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,8 @@ from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.loop import train
 from app.pipeline.train.ranks import Ranks
 from app.pipeline.types import Log, Metrics, RunContext
+from tests.pipeline.train.test_resume import digest_of
+from tests.pipeline.train.test_staged import STAGED
 from tests.pipeline.train.tiny_dataset import (
     TINY,
     construct_tiny,
@@ -36,11 +40,20 @@ CONFIG = {
     "augmentation": [{"name": "HorizontalFlip"}, {"name": "MixUp", "probability": 0.5}],
     "ema_decay": 0.9,
 }
+# Ends early: scores stay at nothing.
+HARD = {
+    **CONFIG,
+    "epochs": 6,
+    "phases": [{**STAGED[0], "epochs": 1}, {**STAGED[1], "epochs": 1}, {**STAGED[2], "epochs": 4}],
+    "progressive_sizes": [96, 64],
+    "patience": 1,
+    "optimizer": "sgd",
+}
 NUM_TRAIN = 5  # the last step of an epoch has one batch: rank 1 has none
 NUM_VALID = 5
 
 
-def train_alone(folder: Path, construct) -> tuple[dict[str, torch.Tensor], list[str]]:
+def train_alone(folder: Path, construct, config=CONFIG) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Weights and events of one process."""
     snapshot = tiny_snapshot(folder, num_train=NUM_TRAIN, num_valid=NUM_VALID)
     events, threads = [], torch.get_num_threads()
@@ -48,7 +61,7 @@ def train_alone(folder: Path, construct) -> tuple[dict[str, torch.Tensor], list[
         patch.setattr(build, "construct", construct)
         torch.set_num_threads(1)
         try:
-            train(parse_config(CONFIG), snapshot, folder / "run", RunContext(events.append))
+            train(parse_config(config), snapshot, folder / "run", RunContext(events.append))
         finally:
             torch.set_num_threads(threads)
     shown = [str(event) for event in events if isinstance(event, Metrics) and event.split != "system"]
@@ -57,14 +70,16 @@ def train_alone(folder: Path, construct) -> tuple[dict[str, torch.Tensor], list[
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return train_alone(tmp_path_factory.mktemp("alone"), construct_tiny)
+    folder = tmp_path_factory.mktemp("alone")
+    _, events = train_alone(folder, construct_tiny, HARD)
+    return folder, events
 
 
-def start(folder: Path, fault: str = "", restarts: int = 0, model: str = "plain", processes: int = 2) -> dict[str, str]:
-    """Train in two processes; returns how each ended."""
+def start(folder: Path, fault: str = "", deaths: tuple = (), model: str = "plain", **changes: object) -> dict[str, str]:
+    """Train in two processes, begun again after each of the ``deaths``; returns how each ended."""
     write_tiny_dataset(folder, num_train=NUM_TRAIN, num_valid=NUM_VALID)
-    (folder / "config.json").write_text(parse_config({**CONFIG, "processes": processes}).model_dump_json())
-    run_in_two_processes("rank_process.py", str(folder), model, fault, restarts=restarts)
+    (folder / "config.json").write_text(parse_config({**CONFIG, "processes": 2, **changes}).model_dump_json())
+    run_in_two_processes("rank_process.py", str(folder), model, fault, *deaths, restarts=len(deaths))
     return {path.name: path.read_text() for path in folder.glob("ended *")}
 
 
@@ -80,17 +95,25 @@ def shown_by(folder: Path) -> list[str]:
     return [line for line in (folder / "events").read_text().splitlines() if line.startswith("Metrics")]
 
 
-def assert_same_weights(folder: Path, weights: dict) -> None:
-    tensors = load_checkpoint(folder / "run" / "last.pt").tensors
-    assert tensors.keys() == weights.keys()
-    for name, value in weights.items():
-        assert torch.equal(tensors[name], value), name
+def state_of(folder: Path) -> dict[str, str]:
+    """Digests of all that a run has come to, apart from seconds, the last dice, and how many processes it had."""
+    state = torch.load(folder / "run" / "last.pt", weights_only=True)
+    progress = json.loads(state.pop("progress_json"))
+    for name in ("config_json", "random_states"):
+        del state[name]
+    for name in ("judge", "elapsed_s", "arithmetic", "dataset_sha256"):
+        del progress[name]
+    del state["kept_sha256"]  # of files with the number of processes in them
+    best = {path.name: load_checkpoint(path).tensors for path in (folder / "run").glob("epoch_*.pt")}
+    return {name: digest_of(value) for name, value in {**state, **progress, **best}.items()}
 
 
 def test_two_processes_equal_the_accumulation_of_their_batches_to_the_bit(alone, tmp_path):
-    weights, events = alone
-    assert start(tmp_path) == {"ended 0": "done", "ended 1": "done"}
-    assert_same_weights(tmp_path, weights)
+    """With phases, sizes, averaged weights, and an early end."""
+    folder, events = alone
+    assert start(tmp_path, **HARD) == {"ended 0": "done", "ended 1": "done"}
+    assert state_of(tmp_path) == state_of(folder)
+    assert load_checkpoint(tmp_path / "run" / "last.pt").epoch < HARD["epochs"]
     assert shown_by(tmp_path) == events  # losses, and what all validation images together score; each only once
 
 
@@ -110,11 +133,13 @@ def test_batch_norm_differs_in_its_running_statistics_only(tmp_path):
     ]
 
 
-def test_killed_process_takes_the_others_along_and_all_go_on_to_the_same_weights(alone, tmp_path):
-    assert start(tmp_path, "killed", restarts=1) == {"ended 0": "done", "ended 1": "done"}
-    assert (tmp_path / "killed").exists()
-    assert "Going on after step" in (tmp_path / "events").read_text()
-    assert_same_weights(tmp_path, alone[0])
+def test_killed_process_takes_the_others_along_and_all_go_on_to_the_same_state(alone, tmp_path):
+    """First one, then the other, between two batches of a step, one of which the other has seen."""
+    assert start(tmp_path, deaths=("1:4", "0:7"), **HARD) == {"ended 0": "done", "ended 1": "done"}
+    steps = [int(step) for step in re.findall(r"Going on after step (\d+)", (tmp_path / "events").read_text())]
+    assert steps[0] in (3, 4) and steps[1] in (9, 10)  # the newest may not have been in place
+    assert len(steps) == 2
+    assert state_of(tmp_path) == state_of(alone[0])
 
 
 def test_error_of_one_process_ends_all_with_its_words(tmp_path):

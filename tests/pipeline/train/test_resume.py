@@ -20,7 +20,7 @@ from app.pipeline.config import parse_config
 from app.pipeline.machine import Machine
 from app.pipeline.models import build
 from app.pipeline.predict import Detector
-from app.pipeline.train import checkpoint, resume, run
+from app.pipeline.train import checkpoint, learner, resume, run
 from app.pipeline.train.checkpoint import CheckpointError, load_checkpoint
 from app.pipeline.train.loop import train
 from app.pipeline.train.validation import Judge
@@ -122,6 +122,13 @@ def final_state(folder):
     return digest.hexdigest()
 
 
+def digest_of(value):
+    """Of tensors and plain values, in dicts and lists."""
+    digest = hashlib.sha256()
+    _feed(digest, value)
+    return digest.hexdigest()
+
+
 def _feed(digest, value):
     if isinstance(value, torch.Tensor):
         digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -169,6 +176,40 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(snapshot, tmp_path
     assert not list(folder.glob(".*"))
     scaler = torch.load(folder / "last.pt", weights_only=True)["scaler"]
     assert scaler.get("scale") != FIRST_SCALE  # it has a past that going on must not lose
+
+
+def test_killed_between_the_batches_of_a_step_it_ends_in_the_same_state(tmp_path, monkeypatch):
+    """All at once: accumulation, loss scaling, averaged weights, phases, sizes, rare images again, an early end."""
+    compute_in_float16(monkeypatch)
+    snapshot = tiny_snapshot(tmp_path, num_train=7)  # steps of 3, 3 and 1 batches
+    phases = [*STAGED[:2], {**STAGED[2], "epochs": 4}]
+    hard = {"batch_size": 1, "accumulate_batches": 3, "epochs": 6, "phases": phases, "patience": 1, "ema_decay": 0.9}
+    hard |= {"progressive_sizes": [96, 64], "optimizer": "sgd", "sampling": "repeat_factor"}
+    config = parse_config({**BASE, **VARIANTS["float16, scaled"], **hard})
+    expected, whole = undisturbed(config, snapshot, tmp_path / "whole")
+    assert any("Ended early" in text for text in whole.logs)
+    store, folder, num_kills = Store(), tmp_path / "killed", 0
+    compute, calls = learner.compute_losses, []
+
+    def dying(*args):
+        calls.append(1)
+        if len(calls) == 5 + num_kills % 3:
+            raise Killed
+        return compute(*args)
+
+    monkeypatch.setattr(learner, "compute_losses", dying)
+    while True:
+        calls.clear()
+        try:
+            train(config, snapshot, folder, RunContext(store.emit))
+            break
+        except Killed:
+            num_kills += 1
+            assert num_kills < 60
+    assert num_kills >= 5
+    assert final_state(folder) == expected
+    assert store.rows == whole.rows
+    assert set(store.files) == files_of(folder) == set(whole.files)
 
 
 def test_same_seed_twice_and_saving_in_between_change_nothing(snapshot, tmp_path, monkeypatch):

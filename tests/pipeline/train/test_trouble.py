@@ -6,6 +6,7 @@ Deaths and the comparison of final states are those of test_resume.
 import errno
 import json
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -422,6 +423,23 @@ class TestSkippedSteps:
         assert [event.step for event in store.begun] == [0, 5]
         (told,) = [text for text in store.logs if "going back" in text]
         assert told.startswith("After step 13 the gradient was not finite in 4 steps in a row, the last on a batch of")
+
+    def test_killed_among_them_the_run_ends_the_same(self, snapshot, tmp_path, monkeypatch):
+        self.inject(monkeypatch, lambda step: step >= 7)
+        config, ends = parse_config(self.CONFIG), []
+        for is_killed in (False, True):
+            store, folder = Store(), tmp_path / str(is_killed)
+
+            def emit(event, store=store, is_killed=is_killed):
+                store.emit(event)
+                if is_killed and len(store.begun) == 1 and isinstance(event, Metrics) and event.step == 12:
+                    raise Killed
+
+            with pytest.raises(Killed) if is_killed else nullcontext():
+                train(config, snapshot, folder, RunContext(emit))
+            train(config, snapshot, folder, RunContext(emit))
+            ends.append((final_state(folder), [text for text in store.logs if "going back" in text]))
+        assert ends[0] == ends[1]
 
     def test_a_few_are_ordinary(self, snapshot, tmp_path, monkeypatch):
         self.inject(monkeypatch, lambda step: step % 4)
