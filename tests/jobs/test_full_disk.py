@@ -14,11 +14,13 @@ from app.jobs import main
 from app.jobs.context import JobContext
 from app.pipeline import faults
 from app.pipeline.config import parse_config
+from app.pipeline.models import build
 from app.pipeline.train import checkpoint
 from app.pipeline.train.checkpoint import CheckpointError, check_free_space
 from app.pipeline.types import Metrics, RunPaused
 from app.store import jobs, runs
 from app.store.database import sqlite3
+from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, write_tiny_dataset
 
 torch_loop = pytest.importorskip("app.pipeline.train.loop")
 FULL = sqlite3.OperationalError("database or disk is full")
@@ -26,24 +28,45 @@ HANDLERS = {"train": "app.jobs.handlers:train"}
 
 
 @pytest.fixture
-def run_with(lab, monkeypatch):
-    """Run the job of a run whose training is ``work(context)``; returns the job's row."""
+def queued(lab, monkeypatch):
+    """Queue the job of a run; returns it with its folder, which has no dataset yet."""
+    monkeypatch.setattr(main, "_log_to", lambda path: None)
+    monkeypatch.setattr(main.signal, "signal", lambda *rest: None)
+    monkeypatch.setattr(JobContext, "_watch_worker", lambda self: None)
 
-    def run(work, **options):
+    def queue(**options):
         with lab.database.write() as db:
             job = jobs.enqueue(db, "train", {})
             jobs.set_payload(db, job.id, {"run_id": runs.create_run(db, job.id, "", {})})
         folder = lab.files.run(1)
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(parse_config(options).model_dump_json())
-        (folder / "dataset.json").write_text('{"images": [], "annotations": [], "categories": []}')
-        monkeypatch.setattr(torch_loop, "train", lambda config, snapshot, run_dir, context, *rest: work(context))
-        monkeypatch.setattr(main, "_log_to", lambda path: None)
-        monkeypatch.setattr(main.signal, "signal", lambda *rest: None)
-        monkeypatch.setattr(JobContext, "_watch_worker", lambda self: None)
+        return job, folder
+
+    return queue
+
+
+@pytest.fixture
+def carry_out(lab):
+    """Do a queued job in this process; returns its exit status and the job's row."""
+
+    def run(job):
         claimed = jobs.claim(lab.database, job.id)
         code = main.run_job(lab.workspace, "demo", job.id, claimed.attempt, HANDLERS)
         return code, jobs.get_job(lab.database, job.id)
+
+    return run
+
+
+@pytest.fixture
+def run_with(queued, carry_out, monkeypatch):
+    """Do the job of a run whose training is ``work(context)``."""
+
+    def run(work, **options):
+        job, folder = queued(**options)
+        (folder / "dataset.json").write_text('{"images": [], "annotations": [], "categories": []}')
+        monkeypatch.setattr(torch_loop, "train", lambda config, snapshot, run_dir, context, *rest: work(context))
+        return carry_out(job)
 
     return run
 
@@ -152,6 +175,33 @@ def test_run_with_too_little_room_to_begin_is_paused_though_some_is_free(run_wit
     code, job = run_with(work)
     assert (code, job.state) == (0, "paused")
     assert job.error.startswith("The disk is full: a run of this model needs ")
+
+
+def test_run_paused_before_its_first_checkpoint_is_paused_again_until_there_is_room(
+    lab, queued, carry_out, monkeypatch
+):
+    monkeypatch.setattr(build, "construct", construct_tiny)
+    job, folder = queued(**TINY)
+    write_tiny_dataset(folder)
+    sentences = []
+    for is_started in (True, False):  # the disk fills up under the first attempt; the next one finds too little room
+        with monkeypatch.context() as patch:
+            if is_started:
+                patch.setattr(checkpoint.os, "fsync", lambda descriptor: fail_with(errno.ENOSPC))
+            else:
+                patch.setattr(checkpoint.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+            code, found = carry_out(job)
+        assert (code, found.state) == (0, "paused")
+        assert not list(folder.glob("*.pt"))
+        sentences.append(found.error)
+        jobs.start_again(lab.database, job.id, ["paused"])
+    assert "could not be written to" in sentences[0]
+    assert sentences[1].startswith("The disk is full: a run of this model needs ")
+    assert [carry_out(job)[1].state, (folder / "last.pt").is_file()] == ["done", True]
+
+
+def fail_with(number):
+    raise OSError(number, "No space left on device")
 
 
 def test_switched_off_it_fails(run_with):
