@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.pipeline.machine import Machine, choose_machine
-from app.pipeline.models import proposals
-from app.pipeline.models.heads import LossyRoIHeads
+from app.pipeline.models import heads, proposals
 from app.pipeline.train.optim import Updater
 from benchmarks.step_loops import as_loaded, build_both, config_of, random_batch, step_of
 
@@ -81,7 +80,7 @@ def as_on_a_gpu() -> Iterator[None]:
     """Let a model on the CPU choose as it does on a GPU: waiting is not free, many small operations are not either."""
     with (
         patch.object(proposals, "suppress", proposals.suppress_together),
-        patch.object(LossyRoIHeads, "_drops_empty_places", lambda self, device: False),
+        patch.object(heads, "asking_is_free", lambda device: False),
         patch.object(Updater, "reads_late", True),
         patch.object(Machine, "waits_are_free", False),
     ):

@@ -5,8 +5,7 @@ B images, H x W the padded size; boxes are xyxy pixels of the resized image.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -78,9 +77,9 @@ def compute_losses(
 
     For a ``part`` only its two: for the RPN the box head is not run, for the heads what comes before has no gradients.
     Unless it ``waits`` a GPU is asked for nothing; the head's losses are NaN then where its proposals took longer to
-    find than is usual. A head with batch norm always waits: it would count regions that are none.
+    find than is usual, and in a head with batch norm where there were fewer of them than places.
     """
-    waits = waits or any(isinstance(module, _BatchNorm) for module in model.roi_heads.modules())
+    waits = waits or model.roi_heads.must_ask
     targets = pad_targets(batch.targets, machine.device)
     images = _to_images(model, batch, machine)
     with machine.autocast():
@@ -98,28 +97,35 @@ def settled(
 ) -> tuple[Tensor, dict[str, float]]:
     """The sum of a batch's losses, to go back from, and their numbers; on a GPU with one wait, as a rule.
 
-    ``losses_of`` makes them, waiting or not (see :func:`compute_losses`). Where its numbers tell that NMS was not
-    settled, all is done once more, waiting.
+    ``losses_of`` makes them, waiting or not (see :func:`compute_losses`). Where its numbers tell that it should have
+    waited, all is done once more, and batch norm counts what it sees then in place of what it saw before.
     """
-    loss, values = losses_of(machine.waits_are_free)
-    if machine.waits_are_free or all(map(math.isfinite, values.values())):
+    if machine.waits_are_free:
+        return losses_of(True)
+    statistics = _Statistics(model)
+    loss, values = losses_of(False)
+    if all(map(math.isfinite, values.values())):
         return loss, values
     del loss  # and with it what it keeps for the backward pass
-    with statistics_kept(model):
-        return losses_of(True)
+    statistics.restore()
+    return losses_of(True)
 
 
-@contextmanager
-def statistics_kept(model: nn.Module) -> Iterator[None]:
-    """A batch that is seen a second time: batch norm takes it as it did, and does not count it again."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
+class _Statistics:
+    """Running statistics of batch norm as they are now, copied by two operations."""
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+        self._moments = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
+        self._counts = [norm.num_batches_tracked for norm in norms]
+        if norms:
+            self._kept = torch.cat(self._moments), torch.stack(self._counts)
+
+    def restore(self) -> None:
+        if self._counts:
+            moments, counts = self._kept
+            torch._foreach_copy_(self._moments, moments.split([len(one) for one in self._moments]))
+            torch._foreach_copy_(self._counts, counts.unbind())
 
 
 def detect(model: FasterRCNN, batch: Batch, machine: Machine) -> list[dict[str, Tensor]]:

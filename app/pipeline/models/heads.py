@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
@@ -29,6 +30,8 @@ from app.pipeline.models.box_coder import BatchedBoxCoder
 from app.pipeline.models.matching import PaddedTargets, match, pick, sample, upload
 from app.pipeline.models.proposals import Limits, Proposals, select_proposals
 from app.pipeline.models.roi_pool import BagRoIAlign
+
+WARY_BATCHES = 100  # a head with batch norm asks in so many batches after one with empty places
 
 
 class LossyRPN(RegionProposalNetwork):
@@ -118,6 +121,13 @@ class LossyRoIHeads(RoIHeads):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.box_coder = BatchedBoxCoder(self.box_coder.weights)
         self.box_roi_pool = BagRoIAlign(self.box_roi_pool)
+        self._has_batch_norm = any(isinstance(layer, _BatchNorm) for layer in self.box_head.modules())
+        self._wary_batches = 0
+
+    @property
+    def must_ask(self) -> bool:
+        """Whether to wait for proposals and their number, as places without a region are likely to spoil batch norm."""
+        return self._wary_batches > 0
 
     def forward(
         self,
@@ -128,7 +138,7 @@ class LossyRoIHeads(RoIHeads):
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """Detections (boxes, labels, scores) of each image in eval mode, the two losses in training.
 
-        Losses of proposals that are not settled are NaN.
+        Losses are NaN where proposals are not settled, or where batch norm has counted empty places as regions.
         """
         if self.training:
             if targets is None:
@@ -151,18 +161,18 @@ class LossyRoIHeads(RoIHeads):
         boxes, labels, truth = (part.flatten(0, 1) for part in self._choose_samples(proposals, targets))
         num_images = len(targets.boxes)
         images = torch.arange(num_images, device=boxes.device)[:, None].expand(-1, len(boxes) // num_images).flatten()
-        if self._drops_empty_places(boxes.device):
-            used = torch.where(labels != IGNORED)[0]
+        is_used, is_right = labels != IGNORED, proposals.is_settled
+        if asking_is_free(boxes.device) or (self._has_batch_norm and is_right is None):
+            used = torch.where(is_used)[0]
+            self._wary_batches = WARY_BATCHES if len(used) < len(boxes) else max(0, self._wary_batches - 1)
             boxes, labels, truth, images = boxes[used], labels[used], truth[used], images[used]
+        elif self._has_batch_norm:
+            is_right = is_right & is_used.all()
         logits, offsets = self._predict(features, boxes, images, proposals.canvas)
         losses = self._losses(logits, offsets, boxes, labels, truth)
-        if proposals.is_settled is None:
+        if is_right is None:
             return losses
-        return {name: torch.where(proposals.is_settled, loss, torch.nan) for name, loss in losses.items()}
-
-    def _drops_empty_places(self, device: torch.device) -> bool:
-        """Whether to ask how many regions there are: free on a CPU; batch norm would count empty places as regions."""
-        return device.type == "cpu" or any(isinstance(layer, nn.BatchNorm2d) for layer in self.box_head.modules())
+        return {name: torch.where(is_right, loss, torch.nan) for name, loss in losses.items()}
 
     def _choose_samples(self, proposals: Proposals, targets: PaddedTargets) -> tuple[Tensor, Tensor, Tensor]:
         """Regions [B, S, 4], their labels [B, S] (IGNORED where there are not as many) and their objects [B, S, 4].
@@ -188,6 +198,11 @@ class LossyRoIHeads(RoIHeads):
         num = (labels != IGNORED).sum().clamp(min=1)
         loss_classes = self.class_loss(logits, labels, self.class_weights)
         return {"loss_classifier": loss_classes, "loss_box_reg": loss_boxes / num}
+
+
+def asking_is_free(device: torch.device) -> bool:
+    """Whether the host knows at once how many of something there are."""
+    return device.type == "cpu"
 
 
 def use_losses(model: FasterRCNN, config: RunConfig, class_counts: Sequence[int] = ()) -> FasterRCNN:

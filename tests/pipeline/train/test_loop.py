@@ -4,16 +4,18 @@ import json
 
 import pytest
 import torch
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from app.pipeline.augment.chain import Chain
 from app.pipeline.config import parse_config
-from app.pipeline.models import build, proposals
+from app.pipeline.losses import IGNORED
+from app.pipeline.models import build, heads, proposals
 from app.pipeline.models.build import build_model
 from app.pipeline.timeline import PARTS
-from app.pipeline.train import learner
+from app.pipeline.train import learner, loop
 from app.pipeline.train.checkpoint import load_checkpoint
 from app.pipeline.train.loader import DatasetError
-from app.pipeline.train.loop import train, train_step
+from app.pipeline.train.loop import train
 from app.pipeline.train.optim import NonFiniteLoss
 from app.pipeline.train.run import Run
 from app.pipeline.train.validation import Judge
@@ -168,13 +170,22 @@ def test_loss_that_is_not_finite_is_seen_before_the_weights_change(snapshot, tmp
     assert all(torch.equal(models[0][name], tensor) for name, tensor in model.named_parameters())
 
 
-def test_a_step_waits_for_the_device_once(snapshot, tmp_path):
+def with_norm_in_the_head(name, arguments):
+    """As the v2 models have it: there each region counts in the statistics."""
+    model = construct_tiny(name, arguments)
+    model.roi_heads.box_head = FastRCNNConvFCHead((16, 7, 7), [8], [32], norm_layer=torch.nn.BatchNorm2d)
+    return model
+
+
+@pytest.mark.parametrize("construct", [construct_tiny, with_norm_in_the_head])
+def test_a_step_waits_for_the_device_once(snapshot, tmp_path, monkeypatch, construct):
     """For its losses, with which all else that is asked of the device comes along."""
+    monkeypatch.setattr(build, "construct", construct)
     with as_on_a_gpu():
         run = Run.start(parse_config(TINY), snapshot, tmp_path / "run", RunContext())
         with run.loader:
             batches = next(run.loader.steps(1))
-            counter = count_calls(lambda: train_step(run, batches, 1))
+            counter = count_calls(lambda: loop.train_step(run, batches, 1))
     assert run.step == 2
     assert counter.waits == ["tolist"]
 
@@ -198,6 +209,31 @@ def test_step_whose_nms_was_not_settled_is_done_again_to_the_same_bits(snapshot,
         states.append(final_state(tmp_path / str(rounds)))
     assert computed == [False] * 2 + [False, True] * 2
     assert states[0] == states[1]
+
+
+def test_batch_norm_in_the_head_never_counts_a_place_without_a_region(snapshot, tmp_path, monkeypatch):
+    """A step with empty places is done again, with what is there; for a while after it the host waits at once."""
+    monkeypatch.setattr(build, "construct", with_norm_in_the_head)
+    monkeypatch.setattr(heads, "WARY_BATCHES", 2)
+    compute, choose, step = learner.compute_losses, heads.LossyRoIHeads._choose_samples, loop.train_step
+    steps, computed = [], []
+
+    def choose_fewer(*of):
+        boxes, labels, truth = choose(*of)
+        if steps[-1] in (1, 2, 5):
+            labels[:, -3:] = IGNORED
+        return boxes, labels, truth
+
+    monkeypatch.setattr(heads.LossyRoIHeads, "_choose_samples", choose_fewer)
+    monkeypatch.setattr(loop, "train_step", lambda run, *of: steps.append(run.step) or step(run, *of))
+    monkeypatch.setattr(learner, "compute_losses", lambda *of: computed.append(steps[-1]) or compute(*of))
+    for name in ("waits if it must", "always waits"):
+        if name == "always waits":
+            monkeypatch.setattr(heads.LossyRoIHeads, "must_ask", True)
+        with as_on_a_gpu():
+            train(parse_config({**TINY, "epochs": 4, "evaluate_every": 4}), snapshot, tmp_path / name)
+    assert computed == [0, 1, 1, 2, 3, 4, 5, 5, 6, 7, *range(8)]
+    assert final_state(tmp_path / "waits if it must") == final_state(tmp_path / "always waits")
 
 
 def test_gradients_are_clipped_in_every_step_of_every_epoch(snapshot, tmp_path, monkeypatch):
