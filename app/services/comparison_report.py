@@ -105,8 +105,7 @@ def compose(comparison: dict[str, Any], project: str) -> list[Block]:
         *_budgets(comparison, names),
         Heading(2, "Notes"),
     ]
-    notes_of = {item["run"]: (name, item) for name, item in zip(names, comparison["runs"], strict=True)}
-    for name, item in notes_of.values():
+    for name, item in _by_run(comparison, names):
         blocks.append(Heading(3, name))
         blocks += [Paragraph(f"{part.capitalize()}: {item['notes'][part] or '–'}") for part in PARTS]
     return blocks
@@ -119,6 +118,14 @@ def _names(sides: list[dict[str, Any]]) -> tuple[str, ...]:
         return names
     key = "run" if len({item["run"] for item in sides}) == len(names) else "set"
     return tuple(f"{item['name']} ({key} {item[key]})" for item in sides)
+
+
+def _by_run(comparison: dict[str, Any], names: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """What belongs to runs, with whose it is: of two sides of one run it is the run's, once."""
+    first, second = comparison["runs"]
+    if first["run"] == second["run"]:
+        return [(f"Run {first['run']}, of both", first)]
+    return [(names[0], first), (names[1], second)]
 
 
 def _with_minus(text: str) -> str:
@@ -232,19 +239,19 @@ def _options(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
 
 
 def _value(value: Any) -> str:  # noqa: ANN401 (any JSON value)
-    return value or "–" if isinstance(value, str) else orjson.dumps(value).decode()
+    if value in (None, "", []):
+        return "–"
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
-    of_run: dict[int, tuple[str, dict[str, Any]]] = {}  # both sides may be of one run, which has one curve
-    for name, item in zip(names, comparison["runs"], strict=True):
-        of_run.setdefault(item["run"], (name, item["curves"]))
-    if not all(curves["best"] for _, curves in of_run.values()):
+    of_run = [(name, item["curves"]) for name, item in _by_run(comparison, names)]
+    if not all(curves["best"] for _, curves in of_run):
         return [Paragraph("At least one of the runs was never validated.")]
     blocks: list[Block] = []
     for x_name, title, scale in (("epoch", "epochs", 1.0), ("elapsed_s", "minutes of training", 1 / 60)):
         series = []
-        for name, each in of_run.values():
+        for name, each in of_run:
             points = [
                 (x * scale, y)
                 for x, y in zip(each[x_name], each["map50"], strict=True)
@@ -252,6 +259,8 @@ def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
             ]
             series.append((name, [x for x, _ in points], [y for _, y in points]))
         blocks.append(Figure(f"mAP50 by {title}", draw_lines(f"By {title}", title, TITLES["map50"], series)))
+    if comparison["truth"]["relabeled"]:
+        blocks.append(Paragraph("Each curve was judged while its run trained, on the labels of that time."))
     reached = comparison["reached"]
     if reached:
         both = " and ".join(

@@ -138,6 +138,8 @@ def test_only_images_that_both_have_are_compared_on_the_newer_labels(project):
     )
     assert comparison["truth"]["words"][0] in comparison_report.render(comparison, "Cells", ".html")
     assert comparison["truth"]["words"][0] in cli_text.comparison_as_text({"project": "Cells", **comparison})
+    comparison["runs"][0]["curves"] = comparison["runs"][1]["curves"]  # the fixture's first run was never validated
+    assert "on the labels of that time" in comparison_report.render(comparison, "Cells", ".html")
     assert turned["truth"] == comparison["truth"]  # the newer labels, whichever side they stand on
     figures = comparison["differences"]["map"], turned["differences"]["map"]
     assert (figures[0]["first"], figures[0]["second"]) == (figures[1]["second"], figures[1]["first"])
@@ -348,6 +350,23 @@ def test_curves_are_drawn_where_both_runs_were_validated(project, second, tmp_pa
     html = comparison_report.to_html(comparison_report.compose(comparison, "Blood cells"))
     assert html.count("<polyline") == 4
     assert "0.3" in html and "minutes of training" in html
+
+
+def test_sides_of_one_run_have_one_curve_and_one_sheet_of_notes(project, second):
+    database = project.services.database(project.slug)
+    (record,) = predictions.list_sets(database, run_id=second)
+    with database.write() as db:
+        ensemble = predictions.store_predictions(
+            db, run_id=second, split="valid", detections=predictions.read_detections(database, project.set_ids[1]),
+            snapshot_sha256="a" * 64, members=[record.id], options={"iou_threshold": 0.55, "weights": []},
+        )  # fmt: skip
+    sides = (Side("run", second), Side("set", ensemble))
+    compared = comparing.compare(project.services, project.slug, *sides)
+    assert compared["reached"] is None and compared["runs"][0]["curves"]["best"]
+    html = comparison_report.render(compared, "Blood cells", ".html")
+    assert html.count("<polyline") == 2 and html.count("Hypothesis") == 1
+    assert f"<h3>Run {second}, of both</h3>" in html
+    assert "null" not in html and "[]" not in html
 
 
 def test_a_report_says_what_is_within_the_noise(project):

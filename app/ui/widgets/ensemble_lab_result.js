@@ -144,7 +144,7 @@ function contributions(lab) {
 }
 
 function wordFor({ score, noise }) {
-  if (Math.abs(score) < 0.0005) return "makes no difference";
+  if (noise ? noise.detectable === 0 : Math.abs(score) < 0.0005) return "makes no difference";
   if (noise && !noise.is_clear) return noise.words.toLowerCase();
   return score > 0 ? "helps" : "does harm";
 }
