@@ -7,7 +7,7 @@ import orjson
 
 from app.cli_table import MAX_TEXT, NONE, WIDTH, number, shorten, table
 from app.pipeline.config import parse_config
-from app.pipeline.evaluate.difference import class_words
+from app.pipeline.evaluate.difference import words_of_sides
 from app.pipeline.evaluate.error_words import KIND_TITLES, SUSPECT_TITLES, TOTAL_TITLES, count_suspects
 from app.pipeline.evaluate.selection import TITLES
 from app.services import ensemble_lab, lab_members
@@ -235,7 +235,7 @@ def comparison_as_text(result: Result) -> str:
     lines += result["truth"]["words"]
     rows = [_difference_cells(TITLES[figure], item) for figure, item in result["differences"].items()]
     rows = [
-        [*cells, f"{100 * item['share_better']:.1f} %", f"{item['detectable']:.3f}", _clear_words(item)]
+        [*cells, f"{100 * item['share_better']:.1f} %", f"{item['detectable']:.3f}", words_of_sides(item, "AB")]
         for cells, item in zip(rows, result["differences"].values(), strict=True)
     ]
     heads = ("", "A", "B", "B - A", "95 % interval", "B better", "detectable", "difference")
@@ -244,7 +244,7 @@ def comparison_as_text(result: Result) -> str:
         [
             *_difference_cells(row["name"], row["difference"]),
             str(row["num_truth"]),
-            class_words(row["difference"]).lower(),
+            words_of_sides(row["difference"], "AB"),
         ]
         for row in result["per_class"]
     ]
@@ -278,10 +278,6 @@ def _difference_cells(name: str, item: Result) -> list[str]:
         return [name, NONE, NONE, NONE, NONE]
     both = (number(item["first"]), number(item["second"]), f"{item['difference']:+.3f}")
     return [name, *both, f"{item['low']:+.3f} to {item['high']:+.3f}"]
-
-
-def _clear_words(item: Result) -> str:
-    return "beyond chance" if item["is_clear"] else item["words"].lower()
 
 
 def audit_as_text(result: Result) -> str:

@@ -102,7 +102,7 @@ def test_compare_tells_the_difference_and_writes_the_report(run, project, tmp_pa
     code, text = run("compare", "--run", project.run_id, "--run", second)
     assert code == 0 and result["verdict"] in text and "epochs" in text
     red = next(line for line in text.splitlines() if line.startswith("Red cell"))
-    assert red.endswith("  worse") and " to -0." in red
+    assert red.endswith("  A is better") and " to -0." in red
 
 
 def test_audit_lists_suspects(run, project):

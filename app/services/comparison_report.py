@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from app.errors import BadRequest
-from app.pipeline.evaluate.difference import OUTCOMES, class_words
+from app.pipeline.evaluate.difference import OUTCOMES, words_of_sides
 from app.pipeline.evaluate.error_words import KIND_TITLES
 from app.pipeline.evaluate.selection import TITLES
 from app.services.report_figures import draw_bars, draw_intervals, draw_lines
@@ -214,7 +214,7 @@ def _figures_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
                 f"{item['first']:.3f} ({item['first_low']:.3f} to {item['first_high']:.3f})",
                 f"{item['second']:.3f} ({item['second_low']:.3f} to {item['second_high']:.3f})",
                 f"{item['difference']:+.3f} ({item['low']:+.3f} to {item['high']:+.3f}), "
-                + ("beyond chance" if item["is_clear"] else item["words"].lower()),
+                + words_of_sides(item, names),
                 f"{100 * item['share_better']:.1f} %",
                 f"{item['detectable']:.3f}",
             )
@@ -277,7 +277,7 @@ def _classes_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
         first, second, difference = item["first"]["ap50"], item["second"]["ap50"], item["difference"]
         told = f"{difference['difference']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
         values = (f"{first:.3f}", f"{second:.3f}", told) if first >= 0 else ("–", "–", "–")
-        rows.append((item["name"], str(item["num_truth"]), *values, class_words(difference)))
+        rows.append((item["name"], str(item["num_truth"]), *values, words_of_sides(difference, names)))
     return Table(("AP50", "Objects", *names, "Difference", "In words"), tuple(rows))
 
 

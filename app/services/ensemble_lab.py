@@ -349,7 +349,8 @@ def _judge_best(result: dict[str, Any]) -> dict[str, Any]:
     alone_views = f", {VIEW_TITLES[best['views']]}" if has_several else ""
     text = (
         f"{row['judged']['score']:.3f} with {NAMES[row['method']]}{with_views}, "
-        f"{best['judged']['score']:.3f} for the best member ({result['members'][best['member']]['name']}{alone_views}),"
+        f"{best['judged']['score']:.3f} for the member that was best in tuning "
+        f"({result['members'][best['member']]['name']}{alone_views}),"
         f" by {result['metric_title']} on {result['num_judging_images']} images that tuning did not see{enough}"
     )
     verdict = explain_outcome(text, result["noise"]) + (f" {moved}." if moved else "")

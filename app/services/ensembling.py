@@ -252,7 +252,10 @@ def comparison(services: Services, slug: str, set_id: int) -> dict[str, Any]:
     names = (*FIGURES, "score")
     gain = {name: ensemble[name] - max(row[name] for row in rows) for name in names} if rows else {}
     best = max(range(len(rows)), key=lambda place: rows[place]["score"], default=None)
-    noise = None if best is None else _kept_noise(services, slug, rows[best]["set"], record, metric)
+    noise = None
+    if best is not None:
+        member = predictions.get_set(database, rows[best]["set"])
+        noise = pair_figures.find_noise(services, slug, member, record, metric)
     return {
         "set": set_id,
         "run": record.run_id,
@@ -307,13 +310,6 @@ def _best_and_ensemble(services: Services, slug: str, set_id: int) -> tuple[Pred
         return None
     best = predictions.get_set(services.database(slug), table["rows"][table["best"]]["set"])
     return best, _ensemble(services, slug, set_id)
-
-
-def _kept_noise(
-    services: Services, slug: str, best_id: int, record: PredictionSet, metric: str
-) -> dict[str, Any] | None:
-    kept = pair_figures.find_pair(services, slug, predictions.get_set(services.database(slug), best_id), record)
-    return kept and {"figure": metric, **kept["differences"][metric]}
 
 
 def _row(services: Services, slug: str, set_id: int, truth_of: int, metric: str) -> dict[str, Any]:

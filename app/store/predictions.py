@@ -102,27 +102,21 @@ def find_set(
     database: ProjectDatabase, checkpoint_id: int, split: str, test_time_augmentation: str = "off"
 ) -> PredictionSet | None:
     """The set of a checkpoint on a split, predicted with that augmentation, or None."""
-    with database.read() as db:
-        row = row_of(
-            db,
-            "SELECT * FROM prediction_set WHERE checkpoint_id = ? AND split = ? "
-            "AND coalesce(json_extract(options, '$.test_time_augmentation'), 'off') = ?",
-            [checkpoint_id, split, test_time_augmentation],
-        )
-    return _set(row) if row else None
+    where = "checkpoint_id = ? AND split = ? AND coalesce(json_extract(options, '$.test_time_augmentation'), 'off') = ?"
+    return _find(database, where, [checkpoint_id, split, test_time_augmentation])
 
 
 def find_ensemble(
     database: ProjectDatabase, run_id: int, split: str, members: Sequence[int], options: dict[str, Any]
 ) -> PredictionSet | None:
     """The ensemble of just these sets, fused with these options, or None."""
+    where = "kind = 'ensemble' AND run_id = ? AND split = ? AND members = ? AND options = ?"
+    return _find(database, where, [run_id, split, json.dumps(list(members)), json.dumps(options, sort_keys=True)])
+
+
+def _find(database: ProjectDatabase, where: str, values: list[Any]) -> PredictionSet | None:
     with database.read() as db:
-        row = row_of(
-            db,
-            "SELECT * FROM prediction_set WHERE kind = 'ensemble' AND run_id = ? AND split = ? AND members = ? "
-            "AND options = ?",
-            [run_id, split, json.dumps(list(members)), json.dumps(options, sort_keys=True)],
-        )
+        row = row_of(db, f"SELECT * FROM prediction_set WHERE {where}", values)  # noqa: S608 - values are bound
     return _set(row) if row else None
 
 

@@ -116,7 +116,7 @@ def test_verdict_compares_with_the_best_member_on_images_that_tuning_did_not_see
     assert noise["low"] <= noise["difference"] <= noise["high"] and noise["detectable"] > 0
     assert result["outcome"] == noise["outcome"] and result["is_gain"] == (noise["low"] > 0)
     assert result["verdict"].startswith(f"{noise['words']}: ")
-    assert f"{best:.3f} for the best member" in result["verdict"]
+    assert f"{best:.3f} for the member that was best in tuning" in result["verdict"]
 
 
 def test_labs_are_read_again_by_number_newest_first(project, result):

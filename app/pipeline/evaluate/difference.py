@@ -1,6 +1,6 @@
 """Whether a difference between two sets of predictions is more than chance, and how that is told. Imports no numba."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -93,9 +93,11 @@ def interval_text(difference: Mapping[str, Any], title: str = "") -> str:
     )
 
 
-def class_words(difference: Mapping[str, Any]) -> str:
-    """The outcome of AP50 of a class, with the reason where a single image cannot tell."""
-    return difference["words"] + (" (one image)" if difference["num_images"] == 1 else "")
+def words_of_sides(difference: Mapping[str, Any], names: Sequence[str]) -> str:
+    """ "A is better", of two sides with these names, or what it is if neither; a single image cannot tell."""
+    if difference["is_clear"]:
+        return f"{names[difference['difference'] > 0]} is better"
+    return difference["words"].lower() + (" (one image)" if difference["num_images"] == 1 else "")
 
 
 def explain_noise(difference: Mapping[str, Any], title: str) -> str:

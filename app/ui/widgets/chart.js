@@ -15,13 +15,13 @@ function themed(node, name) {
   return getComputedStyle(node).getPropertyValue(name).trim();
 }
 
-/** A number for people: four significant digits, small ones as 1.2e-5. */
-export function shortNumber(value) {
+/** A number for people: three significant digits, small ones as 1.2e-5; with ``keepsZeros`` 0.91 is 0.910. */
+export function shortNumber(value, { keepsZeros = false } = {}) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(1).replace("e+", "e");
   if (size >= 1000) return value.toFixed(0);
-  return String(Number(value.toPrecision(3)));
+  return keepsZeros ? value.toPrecision(3) : String(Number(value.toPrecision(3)));
 }
 
 /** Exponential mean of a noisy series, corrected for its beginning as in Adam (arXiv:1412.6980, section 3). */
@@ -146,8 +146,8 @@ export class LineChart {
       cursor: { points: { size: 6 }, drag: { x: true, y: false } },
       scales: { x: { time: false, range: (plot, low, high) => this.seenX(plot, low, high) }, y: this.options.range ? { range: this.options.range } : {} },
       axes: [
-        { ...axis, size: 30, gap: 8, space: 60, incrs: this.options.stepsX, values: (_, ticks) => ticks.map(this.options.formatX), ...(this.options.ticksX && { splits: this.options.ticksX }) },
-        { ...axis, size: 46, gap: 4, space: 32, values: (_, ticks) => ticks.map(shortNumber) },
+        { ...axis, size: 30, gap: 8, space: 60, incrs: this.options.stepsX, values: (_, ticks) => ticks.map((tick) => this.options.formatX(tick)), ...(this.options.ticksX && { splits: this.options.ticksX }) },
+        { ...axis, size: 46, gap: 4, space: 32, values: (_, ticks) => ticks.map((tick) => shortNumber(tick)) },
       ],
       series: [{}, ...this.lines.map((line) => this.seriesOf(line))],
       hooks: {
@@ -228,7 +228,7 @@ export class LineChart {
     this.lines.forEach((line, position) => {
       if (!isNamed(line)) return;
       const hovered = index === null || index === undefined ? undefined : this.plot.data[position + 1]?.[index];
-      const text = shortNumber(hovered ?? line.y.at(-1));
+      const text = shortNumber(hovered ?? line.y.at(-1), { keepsZeros: true });
       if (entries[entry]) entries[entry].lastChild.textContent = text;
       entry += 1;
     });

@@ -21,7 +21,7 @@ const NAMES = "map50,map,f1,loss";
 const LIVE_MS = 3000;
 
 export class CurveCharts {
-  constructor({ answer }) {
+  constructor({ answer, figures }) {
     this.answer = answer;
     this.axis = getParam("axis") in AXES ? getParam("axis") : "epoch";
     this.series = new Map(); // run id -> "split/name" -> columns
@@ -30,11 +30,13 @@ export class CurveCharts {
     const toggles = Object.entries(AXES).map(([name, { title }]) => element("button", { type: "button", class: "a-button small", "data-axis": name, "aria-pressed": String(name === this.axis), onclick: () => this._setAxis(name) }, title));
     this.toggles = toggles;
     this.reached = element("p", { class: "note", role: "status" });
+    const isRelabeled = this.runs.length > 1 && figures?.truth.relabeled.length > 0;
     this.charts = CHARTS.map((chart) => ({ ...chart, host: element("div", { class: "chart-host", "data-chart": chart.name }) }));
     this.root = element(
       "div",
       { class: "curves", "data-loaded": "false" },
       element("div", { class: "a-toolbar" }, element("span", { class: "switch", role: "group", "aria-label": "Horizontal axis" }, ...toggles), this.reached),
+      isRelabeled ? element("p", { class: "note" }, "Each curve was judged while its run trained, on the labels of that time.") : null,
       element("div", { class: "charts" }, ...this.charts.map((chart) => element("div", { class: "a-card chart" }, chart.host))),
     );
     const { formatX, stepsX } = AXES[this.axis];

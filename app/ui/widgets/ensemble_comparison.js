@@ -59,7 +59,9 @@ export function comparisonCard(table, noise = null) {
   if (kept !== undefined) notes.push(`Made from a lab's row: Review opens it at the lab's score threshold, ${kept.toFixed(2)}. Its options were tuned on half of these images, so the lab's own figures are the fairer ones.`);
   else if (!thresholds.slice(0, -1).includes(thresholds.at(-1))) notes.push("The best threshold differs from the members': fusing changes what a score means.");
   if (table.num_missing_members) notes.push(`${table.num_missing_members} of its members were replaced since and are not listed.`);
-  notes.push(costNote(table.rows.at(-1).devices));
+  const costs = table.rows.map((row) => row.cost_ms);
+  if (costs.at(-1) !== null) notes.push(costNote(table.rows.at(-1).devices));
+  else if (costs.some((cost) => cost !== null)) notes.push("ms/image is not known of what an earlier version predicted, and so not of the ensemble.");
   const name = METHODS.find(([value]) => value === table.options.method)[1];
   const how = [name, optionsText(table.options), `on ${table.split}`].filter(Boolean).join(", ");
   return element(

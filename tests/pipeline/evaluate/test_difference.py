@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.pipeline.evaluate.difference import Difference, class_words, explain_noise, explain_outcome, turn_around
+from app.pipeline.evaluate.difference import Difference, explain_noise, explain_outcome, turn_around, words_of_sides
 
 
 def make_difference(difference, low, high, detectable=0.02, first=0.6):
@@ -43,8 +43,21 @@ def test_outcome_goes_by_whether_the_interval_holds_0(given, outcome, expected):
 def test_one_image_tells_nothing_of_chance():
     given = make_difference(0.3, 0.3, 0.3)
     told = replace(given, num_images=1).to_json()
-    assert (told["outcome"], class_words(told)) == ("noise", "Within the noise (one image)")
-    assert class_words(given.to_json()) == class_words(replace(given, num_images=2).to_json()) == "Gain"
+    assert (told["outcome"], words_of_sides(told, "AB")) == ("noise", "within the noise (one image)")
+    assert words_of_sides(given.to_json(), "AB") == words_of_sides(replace(given, num_images=2).to_json(), "AB")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((0.3, 0.2, 0.4), "B is better"),
+        ((-0.3, -0.4, -0.2), "A is better"),
+        ((0.3, -0.2, 0.4), "within the noise"),
+        ((0.0004, 0.0001, 0.0009), "too small to show"),
+    ],
+)
+def test_of_two_sides_the_better_one_is_named(given, words):
+    assert words_of_sides(make_difference(*given).to_json(), "AB") == words
 
 
 def test_a_difference_turned_around_is_that_of_the_other():
