@@ -316,7 +316,8 @@ def _fail(message: str, hint: str, is_json: bool, is_bad_use: bool) -> int:
     if is_json:
         _write(orjson.dumps({"error": message, "hint": hint}).decode())
     else:
-        sys.stderr.write(f"error: {message} {hint}".rstrip() + "\n")
+        end = "." if hint and message[-1:] not in (".", "!", "?", ":") else ""
+        sys.stderr.write(f"error: {message}{end} {hint}".rstrip() + "\n")
     return BAD_USE if is_bad_use else FAILED
 
 

@@ -213,6 +213,12 @@ def test_options_that_cannot_be_trained_with_are_bad_use(run, dataset, words, er
     assert code == 2 and error in result["error"]
 
 
+def test_refusal_and_advice_are_two_sentences(run, dataset):
+    run("import", dataset, "--project", "x")
+    text = run("train", "--project", "x", "--set", "optimizer=adams")[2]
+    assert text.endswith("got 'adams'. The user guide lists every option.\n")
+
+
 def test_configuration_that_is_not_utf8_is_bad_use(run, dataset, tmp_path):
     run("import", dataset, "--project", "x")
     (tmp_path / "c.json").write_bytes(b'{"name": "K\xe4se"}')
