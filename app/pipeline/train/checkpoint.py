@@ -96,11 +96,11 @@ def save_checkpoint(path: Path, contents: dict[str, Any], before_placing: Callab
         temporary.replace(path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        what, free = f"{path.name} could not be written to {path.parent}", shutil.disk_usage(path.parent).free / 1e6
-        if is_disk_full(error, path.parent):  # how torch puts it helps nobody
-            raise DiskFull(f"{what}: {free:.0f} MB are free there. Make room, then let the run go on") from error
-        raise CheckpointError(
-            f"{what} ({error}); {free:.0f} MB are free there. Check the disk, then retry the run"
+        is_full = is_disk_full(error, path.parent)
+        why = "" if is_full else f" ({error})"  # how torch puts it that the disk is full helps nobody
+        raise (DiskFull if is_full else CheckpointError)(
+            f"{path.name} could not be written to {path.parent}{why}: "
+            f"{shutil.disk_usage(path.parent).free / 1e6:.0f} MB are free there. Make room, then let the run go on"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -343,10 +343,8 @@ class TestDiskFull:
         store = Store()
         with monkeypatch.context() as patch:
             self.fill(patch, at_save)
-            with pytest.raises(
-                RunPaused,
-                match=r"the disk is full: .* could not be written to \S+: \d+ MB are free there\. Make room, then let the run go on$",
-            ):
+            advice = r"to \S+: \d+ MB are free there\. Make room, then let the run go on$"
+            with pytest.raises(RunPaused, match=f"the disk is full: .* could not be written {advice}"):
                 train(config, snapshot, folder, RunContext(store.emit))
         assert not list(folder.glob(".*"))
         train(config, snapshot, folder, RunContext(store.emit))
