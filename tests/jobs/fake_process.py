@@ -101,7 +101,8 @@ HANDLERS["train"] = "fake_process:counting"
 
 def main(role: str, root: str, *rest: str) -> int:
     workspace = Workspace(Path(root))
-    hangs.HUNG_AFTER_S = float(os.environ.get("TEST_HUNG_AFTER_S", hangs.HUNG_AFTER_S))
+    if "TEST_HUNG_AFTER_S" in os.environ:  # whatever the gaps between heartbeats are on this machine now
+        hangs.HUNG_AFTER_S, hangs.HUNG_AFTER_BEATS = float(os.environ["TEST_HUNG_AFTER_S"]), 0
     if role == "job":
         slug, job_id, attempt = rest
         return run_job(workspace, slug, int(job_id), int(attempt), HANDLERS)
