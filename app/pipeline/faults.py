@@ -50,4 +50,4 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
     while one is not None and one not in found:
         found.append(one)
         yield one
-        one = one.__cause__ or one.__context__
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)

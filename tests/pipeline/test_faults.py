@@ -60,3 +60,12 @@ def test_chain_of_errors_that_goes_in_circles_has_an_end():
     one, other = ValueError("one"), ValueError("other")
     one.__context__, other.__context__ = other, one
     assert not is_out_of_memory(one)
+
+
+def test_what_an_error_was_said_to_have_nothing_to_do_with_does_not_count():
+    with pytest.raises(ValueError, match="another") as raised:
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise ValueError("another") from None
+    assert not is_out_of_memory(raised.value)

@@ -25,6 +25,7 @@ class GradientSum:
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
         self._model = model
+        self._ranks = ranks
         self._is_alone = ranks.count == 1
         self._parallel: DistributedDataParallel | None = None
         self._learning: list[int] = []
@@ -64,12 +65,13 @@ class GradientSum:
         learning = [id(parameter) for parameter in self._model.parameters() if parameter.requires_grad]
         if self._parallel is None or learning != self._learning:
             self._parallel = None  # its hooks go with it
-            self._parallel = DistributedDataParallel(
-                _Losses(self._model),
-                init_sync=False,  # the weights follow from one seed, or from one file
-                find_unused_parameters=True,
-                gradient_as_bucket_view=True,
-            )
+            with self._ranks.together():  # it allocates: whom it fails, the others must not wait for
+                self._parallel = DistributedDataParallel(
+                    _Losses(self._model),
+                    init_sync=False,  # the weights follow from one seed, or from one file
+                    find_unused_parameters=True,
+                    gradient_as_bucket_view=True,
+                )
             self._parallel.broadcast_buffers = False  # statistics of batch norm become their mean after the step
             self._parallel.register_comm_hook(None, self._send)
             self._learning = learning

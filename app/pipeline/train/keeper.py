@@ -41,10 +41,7 @@ class CheckpointKeeper:
         name = f"epoch_{epoch:04d}_map50_{scores.map50:.3f}_f1_{scores.f1:.3f}.pt"
         saved = CheckpointSaved(name, "", epoch, step, scores.map50, scores.f1, scores.score, is_last=False)
         ranked = sorted([*self.kept, saved], key=lambda kept: (-kept.score, kept.epoch))
-        self.kept, beaten = ranked[:NUM_BEST], ranked[NUM_BEST:]
-        if self.kept[0] is saved:
-            self.best = {**scores.to_dict(), "epoch": epoch}
-        removed = tuple(old.file_name for old in beaten)
+        removed = tuple(old.file_name for old in ranked[NUM_BEST:])
 
         def tell(digest: str) -> None:
             self._digests[name] = digest
@@ -55,6 +52,9 @@ class CheckpointKeeper:
                 then(name)
 
         self._writing.write(self._run_dir / name, self.contents(model, scores, epoch, step), tell)
+        self.kept = ranked[:NUM_BEST]  # only now: the next saved state waits for the files it names
+        if self.kept[0] is saved:
+            self.best = {**scores.to_dict(), "epoch": epoch}
 
     def contents(self, model: torch.nn.Module, scores: Scores | None, epoch: int, step: int) -> dict[str, Any]:
         """What every checkpoint holds: ``model`` (tensors by name) and what it is, as text and numbers."""

@@ -6,6 +6,7 @@ Until a step changes weights it can be undone, dice and statistics of batch norm
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -80,13 +81,14 @@ class Learner:
         """
         self.updater.set_learning_rate(learning_rate)
         parts = list(self._parts_of(batches, remedies))
-        num_images = sum(self._ranks.gather("images", sum(len(batch) for _, batch in parts)))
+        names = list(chain(*self._ranks.gather("images", [name for _, batch in parts for name in batch.names])))
+        num_images = len(names)
         if not num_images:
             return None
         losses = self._add_up_gradients(parts, num_images, should_stop)
         if losses is None:
             return None
-        self._update([name for _, batch in parts for name in batch.names])
+        self._update(names)
         return Learned(num_images, losses)
 
     def undo_step(self) -> None:
@@ -185,9 +187,10 @@ class Learner:
         self._step_start.forget()
         self.is_updating = True
         self.image_names = image_names
-        self.updater.apply(image_names)
-        if self.average:
-            self.average.update()
+        with self._ranks.together():  # the first one allocates what the optimizer remembers
+            self.updater.apply(image_names)
+            if self.average:
+                self.average.update()
         self._timeline.enter("other")
         self.step += 1
         self.is_updating = False

@@ -87,7 +87,7 @@ class TrainLoader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         if self._workers is not None:
-            self._workers.close()
+            self._workers.close(wait=not isinstance(error, TimeoutError))  # blocked threads never come back
             self._workers = None
             self._ahead.clear()
 

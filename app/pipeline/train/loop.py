@@ -46,7 +46,8 @@ def train(
 
     Goes on from where the run in ``run_dir`` was saved last, if one has begun there. ``pixels_dir`` is a folder that
     keeps resized images for this run and later ones. Raises WeightsError, MachineError, DatasetError, CheckpointError,
-    NonFiniteLoss, OutOfMemory or RunPaused, each with a message for people.
+    NonFiniteLoss, OutOfMemory, WorkersBlocked or RunPaused, each with a message for people; of several processes,
+    PeerLost when one of them has died.
     """
     with Ranks.joined(config.processes) as ranks:
         start = partial(Run.start, config, snapshot, run_dir, ranks.context_for(context or RunContext()))
@@ -55,7 +56,7 @@ def train(
             run = ranks.in_turn(partial(start, remedies, pixels_dir, ranks))
             with run.writing:
                 try:
-                    with run.loader:
+                    with run.loader, ranks.together():
                         return go_through(run)
                 except Exception as error:
                     remedies = find_remedy(run, error)
@@ -179,13 +180,14 @@ def _finish(run: Run) -> TrainResult:
 
 def _explain_early_end(run: Run) -> None:
     """Tell why not all epochs were done, where it is so."""
-    if run.speed.too_slow:
+    if run.is_too_slow:
         run.context.emit(Log(run.speed.too_slow, "warning"))
     elif run.epoch < run.config.epochs:
         metric, best = TITLES[run.config.selection_metric], run.keeper.best
         end = f"Ended early after epoch {run.epoch} of {run.config.epochs}"
         why = f"{run.patience.num_in_vain} validations without a better {metric}"
-        run.context.emit(Log(f"{end}: {why} than {best['score']:.3f} of epoch {best['epoch']:.0f}."))
+        than = f" than {best['score']:.3f} of epoch {best['epoch']:.0f}" if best else ""
+        run.context.emit(Log(f"{end}: {why}{than}."))
 
 
 def _report_pace(run: Run, epoch: int, num_steps: int | None = None) -> None:

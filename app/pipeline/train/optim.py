@@ -22,6 +22,9 @@ class NonFiniteLoss(RuntimeError):
         self.what = what
         self.is_late = is_late
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what, self.is_late)
+
 
 class Updater:
     """Turns losses into new weights: :meth:`add` each batch of a step, then :meth:`apply`.

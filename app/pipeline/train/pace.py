@@ -19,7 +19,7 @@ class Pace:
         self, num_steps: int, clock: Callable[[], float] = time.monotonic, mark: Callable[[], Mark] = HostMark
     ) -> None:
         self.timeline = Timeline(mark)
-        self._num_steps = num_steps
+        self.num_steps = num_steps
         self._clock = clock
         self._started = clock()
         self._reported = float("-inf")
@@ -57,7 +57,7 @@ class Pace:
 
     def eta_s(self, step: int) -> float | None:
         """Seconds left at the pace of the whole run so far, validation included; None before the first step."""
-        return self.elapsed_s / step * (self._num_steps - step) if step else None
+        return self.elapsed_s / step * (self.num_steps - step) if step else None
 
     def restart(self) -> None:
         """Begin a new window for ``images_per_s``."""

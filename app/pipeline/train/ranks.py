@@ -7,6 +7,7 @@ rank 0, which alone emits events and writes files. With one process nothing of t
 
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -35,7 +36,10 @@ class Ranks:
         self.count = count
         self._context = RunContext()  # rank 0: whoever started the run
         self._is_stopping = False
-        self._logs: list[Log] = []
+        self._logs: list[Log] = []  # since they last met
+        self._told: set[Log] = set()  # rank 0: warnings; several may find out the same
+        self._failure: Exception | None = None  # of telling; raised in all when they meet
+        self._thread = threading.get_ident()
 
     @classmethod
     @contextmanager
@@ -139,22 +143,37 @@ class Ranks:
 
     def _agree_on_end(self, error: Exception | None) -> None:
         logs, self._logs = self._logs, []
+        error, self._failure = error or self._failure, None
         is_asked = self.is_first and self._context.should_stop()
         ends = self.gather("end", (_portable(error), is_asked, logs))
         self._is_stopping = self._is_stopping or ends[0][1]
         if self.is_first:
-            for log in dict.fromkeys(log for end in ends for log in end[2]):
-                if log not in logs:
-                    self._context.emit(log)
-        for raised in (error, *(end[0] for end in ends)):
+            for log in (log for end in ends[1:] for log in end[2]):
+                self._tell(log)
+        for rank, (raised, *_) in enumerate(ends):  # the first of them in all: each looks for the same remedy
+            if raised is not None and rank == self.rank:
+                raise error
             if raised is not None:
-                raise raised
+                raise raised from None  # it has nothing to do with what went wrong here
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, Log) and event.level != "info":  # what rank 0 may not have found out by itself
             self._logs.append(event)
         if self.is_first:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """What whoever started the run fails at, is heard of by all at their next meeting: they may wait there."""
+        if isinstance(event, Log) and event.level != "info":
+            if event in self._told:
+                return
+            self._told.add(event)
+        try:
             self._context.emit(event)
+        except Exception as error:
+            if threading.get_ident() != self._thread:  # it gets to those who wait for that thread
+                raise
+            self._failure = self._failure or error
 
 
 def _take_own_gpu() -> None:

@@ -159,11 +159,12 @@ def _copy(values: list[torch.Tensor], targets: list[torch.Tensor]) -> None:
         torch._foreach_copy_(targets, values)
 
 
-def describe_arithmetic(machine: Machine) -> str:
+def describe_arithmetic(machine: Machine, num_processes: int) -> str:
     """What the last bits of a result depend on, besides the seed."""
+    processes = f"{num_processes} processes, " if num_processes > 1 else ""
     capability = torch.backends.cpu.get_cpu_capability()
     return (
-        f"{machine.describe()}, {torch.get_num_threads()} threads, {platform.machine()} {capability}, "
+        f"{machine.describe()}, {processes}{torch.get_num_threads()} threads, {platform.machine()} {capability}, "
         f"torch {torch.__version__}"
     )
 

@@ -160,7 +160,8 @@ class Run:
 
     @property
     def num_steps(self) -> int:
-        return self.config.epochs * steps_per_epoch(self.loader.batches_per_epoch, self.config)
+        """Those of the whole run."""
+        return self.pace.num_steps
 
     @property
     def is_over(self) -> bool:
@@ -214,7 +215,7 @@ class Run:
             "judge": self.judge.state_dict(),
             "elapsed_s": self.pace.elapsed_s,
             "remedies": asdict(self.remedies),
-            "arithmetic": describe_arithmetic(self.machine),
+            "arithmetic": describe_arithmetic(self.machine, self.ranks.count),
             "dataset_sha256": self.snapshot_sha256,
         }
         return {**self.learner.state_dict(), "progress_json": json.dumps(progress)}
@@ -239,7 +240,7 @@ class Run:
         checkpoints = (*self.keeper.kept, self._last_saved(digest))
         self.context.emit(RunBegun(self.step, self.epoch, self.judged_step, progress["elapsed_s"], checkpoints))
         self.context.emit(Log(f"Going on after step {self.step}, with {self.epoch} epochs finished."))
-        now = describe_arithmetic(self.machine)
+        now = describe_arithmetic(self.machine, self.ranks.count)
         if now != progress["arithmetic"]:
             text = f"It was saved on {progress['arithmetic']} and goes on with {now}"
             self.context.emit(Log(f"{text}: the weights will not be the same to the last bit.", "warning"))

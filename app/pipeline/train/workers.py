@@ -12,6 +12,10 @@ from app.pipeline.types import Log, RunContext
 BLOCKED_AFTER_S = 120.0
 
 
+class WorkersBlocked(TimeoutError):
+    """Threads that prepare images have given nothing for too long; the message says what to do."""
+
+
 class Workers:
     """Runs work in ``num`` threads; without threads, at once where it is submitted.
 
@@ -34,9 +38,14 @@ class Workers:
     def shrink(self, error: Exception) -> None:
         """Give up what is under way and go on with half the threads, or without any when work is blocked.
 
-        Raises ``error`` when fewer threads would not help against it.
+        Raises ``error`` when fewer threads would not help against it, as WorkersBlocked when it is a TimeoutError.
         """
         is_blocked = isinstance(error, TimeoutError)
+        if is_blocked and not self._may_shrink:
+            raise WorkersBlocked(
+                f"the threads that prepare images gave nothing for {BLOCKED_AFTER_S:.0f} s: look whether the disk with "
+                "the images answers, then retry the run, or switch fewer_workers_when_reading_fails on"
+            ) from error
         if not self._may_shrink or not self.num or not (is_blocked or is_short_of_resources(error)):
             raise error
         before = self.num
@@ -95,7 +104,8 @@ class _Threads(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         while cancel_futures:
             try:
-                self._tasks.get_nowait()[0].cancel()
+                if (task := self._tasks.get_nowait()) is not None:  # None: a thread was told to leave
+                    task[0].cancel()
             except Empty:
                 break
         for _ in self._threads:

@@ -46,6 +46,19 @@ def test_best_three_are_kept_and_removed_ones_are_told(tmp_path):
     assert keeper.best["epoch"] == 2
 
 
+def test_what_could_not_be_taken_down_is_not_among_the_best(tmp_path, monkeypatch):
+    """Memory may run out in copying the weights: a state that names a file which never came cannot be gone on from."""
+    events, model = [], torch.nn.Linear(1, 1)
+    with keeper_in(tmp_path, events) as keeper:
+        keeper.offer(model, scores(0.2, 0.2), 1, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(CheckpointKeeper, "contents", lambda *_: (_ for _ in ()).throw(MemoryError()))
+            with pytest.raises(MemoryError):
+                keeper.offer(model, scores(0.5, 0.5), 2, 2)
+        assert [one.epoch for one in keeper.kept] == [1]
+        assert keeper.best["epoch"] == 1
+
+
 def test_name_holds_map_and_f1_in_the_right_order(tmp_path):
     events = []
     with keeper_in(tmp_path, events) as keeper:

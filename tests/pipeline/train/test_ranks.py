@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from torch import nn
 
 from app.pipeline.config import ConfigError, parse_config
 from app.pipeline.data.pixels import ResizedImages
-from app.pipeline.machine import MachineError
+from app.pipeline.machine import MachineError, choose_machine
 from app.pipeline.models import build
 from app.pipeline.train.checkpoint import load_checkpoint
 from app.pipeline.train.loader import TrainLoader
 from app.pipeline.train.loop import train
 from app.pipeline.train.ranks import Ranks
+from app.pipeline.train.resume import describe_arithmetic
 from app.pipeline.types import Log, Metrics, RunContext
 from tests.pipeline.train.test_resume import digest_of
 from tests.pipeline.train.test_staged import STAGED
@@ -154,6 +156,31 @@ def test_trouble_of_one_process_is_mended_in_all(tmp_path):
     assert "0.5 of the learning rate" in told[0]
 
 
+def test_memory_that_one_process_lacks_outside_its_batches_is_relieved_in_all(tmp_path):
+    """In setting up the exchange of gradients, and in the optimizer's step: the others wait for it, or are ahead."""
+    assert start(tmp_path, "memory", batch_size=4) == {"ended 0": "done", "ended 1": "done"}
+    told = re.findall(r"Out of memory.*?from here on \w+ images", (tmp_path / "events").read_text())
+    assert len(told) == 2
+
+
+def test_different_trouble_of_two_processes_has_one_remedy(tmp_path):
+    assert start(tmp_path, "two at once") == {"ended 0": "done", "ended 1": "done"}
+    assert len(warnings_in(tmp_path)) == 1
+    assert "0.5 of the learning rate" in warnings_in(tmp_path)[0]
+
+
+def test_what_comes_of_a_gradient_names_all_images_once_and_rank_0_failing_alone_ends_all(tmp_path):
+    """Spoiled in a step of which rank 1 has no batch; later the events find the disk full, outside of any meeting."""
+    full = "OSError: [Errno 28] No space left on device"
+    assert start(tmp_path, "gradient") == {"ended 0": full, "ended 1": full}
+    assert len(warnings_in(tmp_path)) == 1
+    assert re.search(r"gradient became nan on a batch of \S+\.\w+: going back", warnings_in(tmp_path)[0])
+
+
+def warnings_in(folder: Path) -> list[str]:
+    return [line for line in (folder / "events").read_text().splitlines() if "'warning'" in line]
+
+
 def test_stop_is_agreed_upon_and_saved(tmp_path):
     assert start(tmp_path, "stopped") == {"ended 0": "stopped", "ended 1": "stopped"}
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == 3
@@ -218,6 +245,41 @@ def test_lines_about_images_that_another_process_skips_reach_the_log():
     with first.together():
         pass
     assert told == [both, alone]
+
+
+def test_what_another_process_told_is_not_told_again():
+    told, log = [], Log("Skipped: image 3", "warning")
+    first = Ranks(0, 2)
+    context = first.context_for(RunContext(told.append))
+    first.gather = lambda what, own: [own, (None, False, [log])]
+    with first.together():
+        pass
+    context.emit(log)
+    assert told == [log]
+
+
+def test_failing_to_tell_is_heard_of_at_the_next_meeting_or_where_another_thread_is_waited_for():
+    def fail(event):
+        raise OSError("full")
+
+    ranks = Ranks(0, 2)
+    ranks.gather = lambda what, own: [own, (None, False, [])]
+    context = ranks.context_for(RunContext(fail))
+    context.emit(Log("one"))
+    with pytest.raises(OSError, match="full"), ranks.together():
+        pass
+    with ranks.together():
+        pass
+    with ThreadPoolExecutor(1) as thread, pytest.raises(OSError, match="full"):
+        thread.submit(context.emit, Log("two")).result()
+    with ranks.together():
+        pass
+
+
+def test_other_number_of_processes_is_said():
+    machine = choose_machine("cpu", "float32")
+    one, two = (describe_arithmetic(machine, count) for count in (1, 2))
+    assert two == one.replace("float32, ", "float32, 2 processes, ")
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

@@ -81,3 +81,17 @@ def test_run_that_is_too_slow_is_done_with_its_last_state_saved(tmp_path, monkey
     assert (result.state, result.epochs) == ("done", 1)
     assert load_state(tmp_path / "run")[0]["step"] == 3
     assert "min_images_per_s" in logs[-1]
+
+
+def test_run_that_did_all_its_epochs_did_not_end_because_it_is_slow(tmp_path, monkeypatch):
+    """Its last report may be the one that knows."""
+    monkeypatch.setattr(build, "construct", construct_tiny)
+    monkeypatch.setattr(speed, "WARM_UP_STEPS", 1)
+    monkeypatch.setattr(speed, "TRIAL_STEPS", 2)
+    logs = []
+    note = lambda event: logs.append(event.text) if isinstance(event, Log) else None  # noqa: E731
+    config = parse_config({**TINY, "epochs": 2, "min_images_per_s": 1e6})
+    due = iter([True])
+    monkeypatch.setattr("app.pipeline.train.pace.Pace.is_due", lambda pace: next(due, False))
+    assert train(config, tiny_snapshot(tmp_path), tmp_path / "run", RunContext(note)).epochs == 2
+    assert not [text for text in logs if "slow" in text]

@@ -180,6 +180,17 @@ def test_run_ends_early_after_validations_in_vain_and_says_so(snapshot, tmp_path
     assert load_checkpoint(tmp_path / "run" / "last.pt").epoch == 4
 
 
+def test_run_that_ended_early_says_so_again_without_its_best_files(snapshot, tmp_path, monkeypatch):
+    judged_as(monkeypatch, [(0.5, 0.5), (0.4, 0.4)])
+    config, folder, texts = parse_config({**TINY, "epochs": 9, "patience": 1}), tmp_path / "run", []
+    train(config, snapshot, folder)
+    for path in folder.glob("epoch_*.pt"):
+        path.unlink()
+    emit = lambda event: texts.append(event.text) if isinstance(event, Log) else None  # noqa: E731
+    assert train(config, snapshot, folder, RunContext(emit)).state == "done"
+    assert texts[-1].endswith("1 validations without a better 0.5 mAP50 + 0.5 F1.")
+
+
 def test_patience_waits_for_the_last_phase(snapshot, tmp_path, monkeypatch):
     """While the RPN learns alone no figure gets better: that is no reason to end."""
     judged_as(monkeypatch, [(0.0, 0.0)] * 3 + [(0.1, 0.1)] * 3)

@@ -12,6 +12,7 @@ from app.pipeline.data import pixels
 from app.pipeline.data.pixels import ResizedImages
 from app.pipeline.train import loader
 from app.pipeline.train.loader import TrainLoader
+from app.pipeline.train.workers import Workers, WorkersBlocked
 from app.pipeline.types import RunContext
 from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
 
@@ -112,6 +113,25 @@ def test_blocked_threads_are_left_behind(snapshot, monkeypatch):
     assert_same(made, expected)
     assert len(made.logs) == 1
     assert "the training's own thread prepares them" in made.logs[0]
+
+
+def test_blocked_threads_end_the_run_in_words_where_fewer_are_not_wanted(snapshot, monkeypatch):
+    monkeypatch.setattr(loader, "BLOCKED_AFTER_S", 0.2)
+    release = threading.Event()
+    monkeypatch.setattr(ResizedImages, "prepare", lambda self, image: release.wait(60))
+    try:
+        with pytest.raises(WorkersBlocked, match=r"gave nothing for 120 s: look whether the disk .* answers"):
+            make(snapshot, fewer_workers_when_reading_fails=False)
+        assert [thread for thread in threading.enumerate() if thread.name.startswith("loader")]  # nobody waited
+    finally:
+        release.set()
+
+
+def test_threads_can_be_closed_twice():
+    workers = Workers(2, RunContext())
+    workers.close(wait=False)
+    workers.close()
+    assert workers.submit(lambda: 1).cancel()  # nobody is left to do it
 
 
 def test_system_without_threads_to_give(snapshot, monkeypatch):
