@@ -343,7 +343,8 @@ def _judge_best(result: dict[str, Any]) -> dict[str, Any]:
         if is_gain and len(smallest) < len(result["members"])
         else ""
     )
-    moved = explain_moves(result["metric"], best["judged"], row["judged"])
+    names = "that member by itself", NAMES[row["method"]]
+    moved = explain_moves(result["metric"], best["judged"], row["judged"], *names)
     has_several = len(result["views"]) > 1
     with_views = f" ({VIEW_TITLES[row['views']]})" if has_several else ""
     alone_views = f", {VIEW_TITLES[best['views']]}" if has_several else ""
@@ -353,6 +354,6 @@ def _judge_best(result: dict[str, Any]) -> dict[str, Any]:
         f"({result['members'][best['member']]['name']}{alone_views}),"
         f" by {result['metric_title']} on {result['num_judging_images']} images that tuning did not see{enough}"
     )
-    verdict = explain_outcome(text, result["noise"]) + (f" {moved}." if moved else "")
+    verdict = explain_outcome(text, result["noise"]) + moved
     gain = row["judged"]["score"] - best["judged"]["score"]
     return {"verdict": verdict, "outcome": outcome, "is_gain": is_gain, "gain": gain}

@@ -341,9 +341,8 @@ def _verdict(best: dict[str, Any] | None, ensemble: dict[str, Any], metric: str,
         f"{ensemble['score']:.3f} as an ensemble, {best['score']:.3f} for its best member ({best['name']}), "
         f"by the run's selection metric, {TITLES[metric]}"
     )
-    moved = explain_moves(metric, best, ensemble)
     told = explain_outcome(text, noise) if noise else f"{text}."
-    return f"{told} {moved}." if moved else told
+    return told + explain_moves(metric, best, ensemble, "its best member", "the ensemble")
 
 
 def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> list[dict[str, Any]]:
