@@ -7,10 +7,11 @@ import orjson
 
 from app.cli_table import MAX_TEXT, NONE, WIDTH, number, shorten, table
 from app.pipeline.config import parse_config
+from app.pipeline.ensemble import SHORT_NAMES, options_in_effect
 from app.pipeline.evaluate.difference import words_of_sides
 from app.pipeline.evaluate.error_words import KIND_TITLES, SUSPECT_TITLES, TOTAL_TITLES, count_suspects
 from app.pipeline.evaluate.selection import TITLES
-from app.services import ensemble_lab, lab_members
+from app.services import lab_members
 
 Result = dict[str, Any]
 FIGURES = ("map", "map50", "map75", "f1")
@@ -209,7 +210,7 @@ def _left_out(names: list[str], shown: list[str], what: str) -> list[str]:
 
 def ensemble_as_text(result: Result) -> str:
     """The members with the ensemble below them, the verdict, and the figures of each class."""
-    method = ensemble_lab.NAMES[result["method"]]
+    method = SHORT_NAMES[result["method"]]
     heads = ("", "mAP", "mAP50", "mAP75", "F1", "threshold", "score", "ms/image", "set")
     whole = {**result, "name": f"Ensemble, {method}", "threshold": result["f1_threshold"]}
     rows = [
@@ -338,7 +339,7 @@ def lab_as_text(result: Result) -> str:
     rows = [(members[row["member"]]["name"], _cost(row["cost_ms"]), "", row) for row in result["alone"]]
     rows += [
         (
-            ensemble_lab.NAMES[row["method"]],
+            row["name"],
             _cost(row["cost_ms"], f"+{row['fuse_ms']:.2f}"),
             _fusion_as_text(row["options"]),
             row,
@@ -383,6 +384,6 @@ def _cost_note(how: str | None, devices: list[str]) -> list[str]:
 
 
 def _fusion_as_text(options: Result) -> str:
-    iou = "" if options["method"] == "soft_nms" else f"IoU {options['iou_threshold']:g}, "
+    iou = f"IoU {options['iou_threshold']:g}, " if "iou_threshold" in options_in_effect(options) else ""
     weights = " ".join(f"{weight:g}" for weight in options["weights"])
     return f"{iou}skip below {options['skip_threshold']:g}, weights {weights}"

@@ -17,7 +17,7 @@ from sqlite_utils import Database
 from app.errors import BadRequest, Cancelled, UserError
 from app.jobs.compile_kernels import FUSING
 from app.pipeline.data.snapshot import Sample
-from app.pipeline.ensemble import FusionOptions, fuse_columns
+from app.pipeline.ensemble import SHORT_NAMES, FusionOptions, fuse_columns
 from app.pipeline.evaluate.difference import explain_outcome
 from app.pipeline.evaluate.selection import TITLES, explain_moves, selection_score
 from app.pipeline.expectation import explain_error
@@ -173,7 +173,7 @@ def carry_out(
                 **given,
                 detections=_read_pieces(pieces),
                 snapshot_sha256=snapshot.sha256,
-                name=f"{options.method.upper().replace('_', '-')} of {len(members)}{payload.get('note', '')}",
+                name=f"{SHORT_NAMES[options.method]} of {len(members)}{payload.get('note', '')}",
                 took=_time_fusing(columns, options),
             )
     return comparison(services, slug, set_id)

@@ -105,6 +105,16 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     page.locator("[data-use='1']").click()
     title = page.locator("anchorage-ensemble > .ensemble .ensemble-row td").first
     expect(title).to_have_text("Ensemble: NMS of 3, tuned", timeout=JOB_MS)
+    page.reload()  # the options are those of the ensemble that is open
+    method, hint = page.locator("[data-pick=method]"), page.locator("anchorage-ensemble > .ensemble .go + .note")
+    expect(hint).to_have_text("The checkpoints with the best scores, by non-maximum suppression.")
+    page.get_by_text("Other members, method and thresholds").click()
+    expect(method).to_have_value("nms")
+    iou = page.get_by_role("slider", name="Boxes overlapping more are one object")
+    expect(page.locator("[data-method=nms] .note")).to_contain_text(f"IoU {float(iou.input_value()):g}")
+    method.select_option("soft_nms")
+    expect(iou).to_be_hidden()
+    expect(hint).to_contain_text("by soft-NMS.")
     threshold = float(page.locator("[data-method=nms] td").nth(7).inner_text())
     page.get_by_role("link", name="Review the ensemble").click()
     page.wait_for_selector("anchorage-review[data-state=ready]")

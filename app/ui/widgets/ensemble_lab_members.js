@@ -164,5 +164,5 @@ function viewsOf(set) {
 }
 
 function storedName(run, set) {
-  return set.kind === "ensemble" ? `Ensemble ${set.name}` : setTitle(set, run);
+  return set.kind === "ensemble" ? `Ensemble ${setTitle(set, run)}` : setTitle(set, run);
 }

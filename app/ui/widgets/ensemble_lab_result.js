@@ -2,7 +2,7 @@
 
 import { pageURL } from "./api.js";
 import { element } from "./element.js";
-import { costNote, FIGURES, METHODS, optionsText, truthNote, verdictLine } from "./ensemble_comparison.js";
+import { costNote, FIGURES, optionsText, truthNote, verdictLine } from "./ensemble_comparison.js";
 import { VIEWS } from "./ensemble_lab_members.js";
 import { formatFigure, imageCost, signed } from "./number_words.js";
 
@@ -68,7 +68,7 @@ function aloneRow(lab, views, hasViews) {
 
 function methodRow(lab, row, index, hasViews, onUse) {
   const isBest = index === lab.best;
-  const name = METHODS.find(([value]) => value === row.method)[2];
+  const { name } = row;
   const title = element("span", { class: "lab-name" }, name, isBest ? element("span", { class: "a-chip", title: "Best on the tuning half" }, "Best") : null);
   const use = element("button", { type: "button", class: "a-button small", "data-use": index, "aria-label": `Use ${name}${hasViews ? `, ${viewsName(row.views)}` : ""}`, onclick: () => onUse(index) }, "Use this");
   return element(
@@ -132,7 +132,7 @@ function contributions(lab) {
       element("td", { class: "a-muted" }, wordFor(row)),
     );
   });
-  const name = METHODS.find(([value]) => value === best.method)[2];
+  const { name } = best;
   const head = ["Member", "", "Score", "mAP", ""].map((text, index) => element("th", { class: index === 2 || index === 3 ? "a-number" : null }, text));
   return element(
     "section",
