@@ -11,7 +11,7 @@ from app.pipeline.ensemble import SHORT_NAMES, options_in_effect
 from app.pipeline.evaluate.difference import words_of_sides
 from app.pipeline.evaluate.error_words import KIND_TITLES, SUSPECT_TITLES, TOTAL_TITLES, count_suspects
 from app.pipeline.evaluate.selection import TITLES
-from app.services import lab_members
+from app.services import comparing, lab_members
 
 Result = dict[str, Any]
 FIGURES = ("map", "map50", "map75", "f1")
@@ -259,12 +259,10 @@ def comparison_as_text(result: Result) -> str:
         "",
         "Options that differ:" if result["config"] else "The options are equal.",
     ]
-    options = [[item["option"], *(_value(item[side]) for side in ("first", "second"))] for item in result["config"]]
+    options = [[item["option"], *map(_value, item["values"])] for item in result["config"]]
     lines += table(("option", "A", "B"), options, "llf", indent=2) if options else []
-    reached = result["reached"]
-    if reached:
-        each = (f"epoch {reached[s]['epoch']}, {reached[s]['elapsed_s'] / 60:.1f} min" for s in ("first", "second"))
-        lines += ["", f"mAP50 {reached['map50']:.3f} was first reached in {' (A) and in '.join(each)} (B)."]
+    if result["reached"]:
+        lines += ["", comparing.explain_reached(result["reached"])]
     return "\n".join(lines + ([f"report: {result['report']}"] if "report" in result else []))
 
 

@@ -172,8 +172,8 @@ def lab(services: Services, slug: str, job_id: int) -> dict[str, Any]:
     """What a lab found: :func:`run_lab`'s tables with ``members`` (name, run, checkpoint_id), ``sets`` (ids of the
     members' predictions by views), ``truth`` (on whose labels it was judged: what :func:`truths.note_common` tells,
     with ``words``), ``outcome``, ``verdict``, ``is_gain`` and ``gain``. A lab of a version that did not measure the
-    noise has None for ``noise`` and ``outcome``, one that knew one dataset only None for ``truth``. ``name``, of rows of
-    ``methods``: the short one of the method.
+    noise has None for ``noise`` and ``outcome``, one that knew one dataset only None for ``truth``. Rows of ``methods``
+    have the method's short ``name``.
 
     cost_ms, of rows of ``alone`` and ``methods``: an image through the members and the fusing. ``costs`` says how that
     was measured: ``how`` is predicting (while the members' predictions were made, on ``devices``), alone (their models

@@ -1,7 +1,7 @@
 """Figures of a report as SVG text that stands on its own: no script, no font, no address of anywhere else.
 
-Colors are those of the screen's light theme; the first of two is blue, the second orange and dashed, so that they
-differ without color too. What is within the noise is gray.
+Colors are those of the screen's light theme; the first is blue, the second orange and dashed, all with dashes of their
+own, so that they differ without color too. What is within the noise is gray.
 """
 
 import math
@@ -13,16 +13,17 @@ WIDTH_PX, HEIGHT_PX = 640, 280
 ROW_PX = 34
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 44
 _NAMES = 160  # pixels at the left where rows have names
-_LEGEND = 20  # pixels below the title where two are told apart
-_COLORS = ("#0072b2", "#d55e00", "#7b8794")
-_NOISE = 2  # the place of gray
+_LEGEND = 20  # pixels below the title where they are told apart
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#44aa99", "#7b8794")
+_DASHES = ("", "6 4", "2 3", "10 4", "8 3 2 3", "4 2")
+_NOISE = 6  # the place of gray
 _TEXT, _GRID = "#1a232e", "#d9dee4"
 
 Series = tuple[str, Sequence[float], Sequence[float]]  # name, x, y
 
 
 def draw_lines(title: str, x_title: str, y_title: str, series: Sequence[Series]) -> str:
-    """Two curves over a common x; y from 0 to 1."""
+    """Up to six curves over a common x; y from 0 to 1."""
     right = max((x for _, xs, _ in series for x in xs), default=1.0) or 1.0
 
     def place(x: float, y: float) -> str:
@@ -36,7 +37,7 @@ def draw_lines(title: str, x_title: str, y_title: str, series: Sequence[Series])
         parts.append(_text(_across(x, 0, right), HEIGHT_PX - _BOTTOM + 18, f"{x:g}", "middle"))
     for number, (_, xs, ys) in enumerate(series):
         points = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
-        dash = ' stroke-dasharray="6 4"' if number else ""
+        dash = f' stroke-dasharray="{_DASHES[number]}"' if number else ""
         parts.append(f'<polyline points="{points}" fill="none" stroke="{_COLORS[number]}" stroke-width="2"{dash}/>')
         parts += [_dot(place(x, y), number) for x, y in zip(xs, ys, strict=True)] if len(xs) < 60 else []
     parts.append(_text(WIDTH_PX / 2, HEIGHT_PX - 8, x_title, "middle"))
@@ -96,7 +97,7 @@ def _down(value: float) -> float:
 
 def _legend(names: Sequence[str], sample: Callable[[float, int], str]) -> list[str]:
     """A line below the title; ``sample`` draws what a name stands for, 22 pixels from x on."""
-    parts, room = [], (WIDTH_PX - 8 - _RIGHT) / 2
+    parts, room = [], (WIDTH_PX - 8 - _RIGHT) / max(2, len(names))
     for number, name in enumerate(names):
         x = 8 + room * number
         parts += [sample(x, number), _text(x + 28, 40, name, "start", room - 40)]
@@ -104,7 +105,7 @@ def _legend(names: Sequence[str], sample: Callable[[float, int], str]) -> list[s
 
 
 def _line_sample(x: float, number: int) -> str:
-    return _line(x, 36, x + 22, 36, _COLORS[number], 3, "6 4" if number else "")
+    return _line(x, 36, x + 22, 36, _COLORS[number], 3, _DASHES[number])
 
 
 def _bar_sample(x: float, number: int) -> str:
