@@ -191,10 +191,13 @@ def _diagnosis_as_text(result: Result) -> list[str]:
     lines += table(("kind of error", "AP50", "count", "what helps"), rows, "lrrw", indent=2)
     threshold = f"score {confusion['score_threshold']:.2f}, IoU {confusion['iou_threshold']:.2f}"
     lines += ["", f"Labeled (rows) and predicted (columns) at {threshold}:"]
-    shown = confusion["labels"][: _columns_beside(confusion["labels"], indent=2)]
-    rows = [[name, *map(str, counts[: len(shown)])] for name, counts in zip(shown, confusion["counts"], strict=False)]
-    lines += table(("", *(shorten(name, MAX_HEAD) for name in shown)), rows, "f" + "r" * len(shown), indent=2)
-    return lines + _left_out(confusion["labels"], shown, "classes")
+    names = confusion["labels"]
+    room = _columns_beside(names, indent=2)
+    shown = [*range(1, len(names))[: max(1, room - 1)], 0]  # the background last, as on the screen
+    rows = [[names[row], *(str(confusion["counts"][row][column]) for column in shown)] for row in shown]
+    heads = ("", *(shorten(names[place], MAX_HEAD) for place in shown))
+    lines += table(heads, rows, "f" + "r" * len(shown), indent=2)
+    return lines + _left_out(len(names) - len(shown), "class", "classes")
 
 
 def _columns_beside(names: list[str], indent: int = 0) -> int:
@@ -203,9 +206,9 @@ def _columns_beside(names: list[str], indent: int = 0) -> int:
     return max(1, (WIDTH - indent - first) // NAMED_COLUMN)
 
 
-def _left_out(names: list[str], shown: list[str], what: str) -> list[str]:
-    count = len(names) - len(shown)
-    return [f"  {count} more {what} are in --json only."] if count else []
+def _left_out(count: int, one: str, several: str) -> list[str]:
+    what = f"{one} is" if count == 1 else f"{several} are"
+    return [f"  {count} more {what} in --json only."] if count else []
 
 
 def ensemble_as_text(result: Result) -> str:
@@ -324,7 +327,11 @@ def sweep_as_text(result: Result) -> str:
     shown = result["rows"][: _columns_beside(classes)]
     rows = [[name, *(number(row["per_class"][place]["ap50"]) for row in shown)] for place, name in enumerate(classes)]
     heads = ("AP50", *(shorten(row["name"], MAX_HEAD) for row in shown))
-    lines += ["", *table(heads, rows, "f" + "r" * len(shown)), *_left_out(result["rows"], shown, "checkpoints")]
+    lines += [
+        "",
+        *table(heads, rows, "f" + "r" * len(shown)),
+        *_left_out(len(result["rows"]) - len(shown), "checkpoint", "checkpoints"),
+    ]
     return "\n".join([*lines, "", result["verdict"]])
 
 

@@ -69,6 +69,8 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     assert re.search(rf"sides=checkpoint-\d+%2Cset-{shown}&split=valid$", link)
     assert page.get_attribute("anchorage-sweep", "data-run") == str(project.run_id)
 
+    # The newest run comes last: what will be fused is in sight.
+    assert page.locator(".lab-list [data-run]").first.get_attribute("data-run") == str(project.run_id)
     foreign = page.locator(".lab [data-run] .reason")  # of one run only: other labels are no hindrance
     expect(foreign).to_have_text(
         "Other classes, or other images of valid, than the chosen ones have: their predictions cannot be fused."
@@ -149,7 +151,16 @@ def read_the_lab(page):
     halves = page.get_attribute(".lab [data-halves]", "data-halves").split("/")
     assert sum(map(int, halves)) == 24
     assert page.locator("[data-contribution]").count() == 3
-    assert page.locator(".smallest").inner_text() != ""
+    smallest = """async (outcome) => {
+      const number = document.querySelector(".lab").dataset.lab;
+      const { labResult } = await import("/widgets/ensemble_lab_result.js");
+      const { getJSON, projectURL } = await import("/widgets/api.js");
+      const { lab } = await getJSON(projectURL(`/ensemble-labs/${number}`));
+      const found = { ...lab, outcome, smallest: { ...lab.smallest, members: [0, 1, 2] } };
+      return labResult(found, {}).querySelector(".smallest").textContent;
+    }"""
+    assert page.evaluate(smallest, "gain").startswith("All 3 members are needed: ")
+    assert page.evaluate(smallest, "noise").startswith("To fuse all the same, all 3 members are needed: ")
     assert "while predicting on a small machine." in page.locator(".lab-result").inner_text()
     assert page.locator(".lab [data-action=measure]").count() == 0
 

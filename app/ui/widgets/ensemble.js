@@ -80,6 +80,7 @@ class AnchorageEnsemble extends HTMLElement {
     this.best = bestOf(run);
     this.chosen = new Set(this.best);
     setParam("run", run.id);
+    this.lab.openRun(run.id);
     this._build();
     this._showOfAddress();
   }

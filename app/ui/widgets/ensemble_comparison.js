@@ -64,7 +64,7 @@ export function comparisonCard(table, noise = null) {
   if (table.num_missing_members) notes.push(`${table.num_missing_members} of its members were replaced since and are not listed.`);
   const costs = table.rows.map((row) => row.cost_ms);
   if (costs.at(-1) !== null) notes.push(costNote(table.rows.at(-1).devices));
-  else if (costs.some((cost) => cost !== null)) notes.push("ms/image is not known of what an earlier version predicted, and so not of the ensemble.");
+  else if (costs.some((cost) => cost !== null)) notes.push("ms/image is not known of the ensemble: some of its members were predicted by an older version of Anchorage, which did not time it.");
   const name = METHODS.find(([value]) => value === table.options.method)[1];
   const how = [name, optionsText(table.options), `on ${table.split}`].filter(Boolean).join(", ");
   return element(

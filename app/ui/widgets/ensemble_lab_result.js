@@ -108,7 +108,7 @@ function tableNote(lab, onMeasure) {
   if (lab.costs.how === "alone") note.append(" ms/image: through all members and the fusing; each model was measured alone on this machine.");
   if (lab.methods.every((row) => row.cost_ms !== null || row.num_passes === null)) return note;
   const button = element("button", { type: "button", class: "a-button small", "data-action": "measure", onclick: onMeasure }, "Measure it");
-  note.append(" Milliseconds are not known: an earlier version predicted with these members, and measured nothing. ", button);
+  note.append(" How many milliseconds an image takes is not known: these predictions were made by an older version of Anchorage, which did not time them. ", button);
   return note;
 }
 
@@ -154,7 +154,7 @@ function smallest(lab) {
   const names = members.map((index) => lab.members[index].name);
   const all = members.length === lab.members.length;
   const text = all
-    ? `All ${members.length} members are needed: with fewer, mAP on the tuning half falls by more than ${100 * lab.near_best} points of 100.`
+    ? `${lab.outcome === "gain" ? "All" : "To fuse all the same, all"} ${members.length} members are needed: with fewer, mAP on the tuning half falls by more than ${100 * lab.near_best} points of 100.`
     : `${names.join(" + ")} ${members.length === 1 ? "is" : "are"} enough: mAP on the tuning half is within ${100 * lab.near_best} points of 100 of the best of ${tried} subsets. Judged: mAP ${formatFigure(judged.map)}, score ${formatFigure(judged.score)}.`;
   return element("section", {}, element("h3", {}, "Fewest members"), element("p", { class: "smallest", "data-members": members.length }, text));
 }
