@@ -15,7 +15,7 @@ from app.errors import BadRequest
 from app.pipeline.evaluate.difference import OUTCOMES, words_of_sides
 from app.pipeline.evaluate.error_words import KIND_TITLES
 from app.pipeline.evaluate.selection import TITLES
-from app.services.comparing import explain_reached
+from app.services.comparing import LETTERS, explain_reached
 from app.services.report_figures import draw_bars, draw_intervals, draw_lines
 from app.services.run_notes import PARTS
 from app.store.files import replacing
@@ -107,7 +107,7 @@ def compose(comparison: dict[str, Any], project: str) -> list[Block]:
         Heading(2, "Classes"),
         _classes_table(comparison, of_pair, letters),
         Heading(2, "What keeps AP50 down"),
-        *_budgets([sides[first], sides[second]], of_pair),
+        *_budgets(comparison, _heads(of_pair, letters)),
         Heading(2, "Notes"),
     ]
     for name, item in _by_run(comparison, names):
@@ -254,7 +254,7 @@ def _draw_differences(comparison: dict[str, Any], letters: tuple[str, str]) -> s
         (TITLES[figure], item["difference"], item["low"], item["high"])
         for figure, item in comparison["differences"].items()
     ]
-    return draw_intervals(f"{_difference(letters)}, with 95 % intervals", rows)
+    return draw_intervals(f"{_difference(letters)}, with 95 % intervals", rows, comparison["pair"])
 
 
 def _options(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
@@ -265,9 +265,10 @@ def _options(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
 
 
 def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
-    every_run = [(name, item["curves"]) for name, item in _by_run(comparison, names)]
-    of_run = [(name, curves) for name, curves in every_run if curves["best"]]
-    missing = [name for name, curves in every_run if not curves["best"]]
+    every_run = _by_run(comparison, names)
+    of_run = [(name, item["curves"]) for name, item in every_run if item["curves"]["best"]]
+    places = [LETTERS.index(item["letter"]) for _, item in every_run if item["curves"]["best"]]
+    missing = [name for name, item in every_run if not item["curves"]["best"]]
     blocks: list[Block] = [Paragraph(f"Never validated: {', '.join(missing)}.")] if missing else []
     if not of_run:
         return blocks
@@ -280,7 +281,7 @@ def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
                 if x is not None and y is not None
             ]
             series.append((name, [x for x, _ in points], [y for _, y in points]))
-        blocks.append(Figure(f"mAP50 by {title}", draw_lines(f"By {title}", title, TITLES["map50"], series)))
+        blocks.append(Figure(f"mAP50 by {title}", draw_lines(f"By {title}", title, TITLES["map50"], series, places)))
     if comparison["truth"]["relabeled"]:
         blocks.append(Paragraph("Each curve was judged while its run trained, on the labels of that time."))
     if comparison["reached"]:
@@ -298,13 +299,13 @@ def _classes_table(comparison: dict[str, Any], names: tuple[str, str], letters: 
     return Table(("AP50", "Objects", *_heads(names, letters), _difference(letters), "In words"), tuple(rows))
 
 
-def _budgets(pair: list[dict[str, Any]], names: tuple[str, str]) -> list[Block]:
-    budgets = [item["error_budget"] for item in pair]
+def _budgets(comparison: dict[str, Any], heads: list[str]) -> list[Block]:
+    budgets = [comparison["runs"][place]["error_budget"] for place in comparison["pair"]]
     kinds = [
         (KIND_TITLES[first["kind"]], first["d_ap50"], second["d_ap50"])
         for first, second in zip(*(each["kinds"] for each in budgets), strict=True)
     ]
     title = "AP50 that mending it alone would bring"
     advice = tuple((KIND_TITLES[row["kind"]], row["advice"]) for row in budgets[0]["kinds"])
-    figure = Figure(title, draw_bars(title, tuple(_heads(names, [item["letter"] for item in pair])), kinds))
+    figure = Figure(title, draw_bars(title, heads, kinds, comparison["pair"]))
     return [figure, Table(("Kind of error", "What helps"), advice)]

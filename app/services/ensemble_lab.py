@@ -251,6 +251,7 @@ def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:
         "noise": None,
         "outcome": None,
         **result,
+        **(_judge_best(result) if result.get("noise") else {}),  # in today's words
         "truth": truth and {**truth, "words": truths.explain(services, slug, truth, result["split"])},
         "costs": {
             "how": "predicting" if predicted else "alone" if is_measured else None,

@@ -315,8 +315,9 @@ def _best_and_ensemble(services: Services, slug: str, set_id: int) -> tuple[Pred
 def _row(services: Services, slug: str, set_id: int, truth_of: int, metric: str) -> dict[str, Any]:
     judged = review.judge(services, slug, set_id, truth_of)
     record, figures = judged.record, judged.evaluation
-    name = record.name or f"Set {set_id}"
-    if record.checkpoint_id is not None:
+    if record.checkpoint_id is None:
+        name = review.ensemble_name(record)
+    else:
         name = review.set_name(record, runs.get_checkpoint(services.database(slug), record.checkpoint_id))
     named = {figure: getattr(figures, figure) for figure in FIGURES}
     return {

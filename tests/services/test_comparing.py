@@ -370,7 +370,9 @@ def test_a_report_holds_every_side_that_is_shown_by_the_letters_of_the_page(proj
     row = next(line for line in text.splitlines() if re.match(r"(<tr><td>|\| )Epochs", line))
     assert re.findall(r"\d+", row) == ["4", "3", "5"]
     if suffix == ".html":
-        assert text.count("<polyline") == 4
+        colors = re.findall(r"<polyline[^>]*stroke=\"(.*?)\"", text)
+        assert colors == ["#d55e00", "#009e73"] * 2  # those of B and C on the page
+        assert 'height="11" fill="#009e73"' in text and 'height="11" fill="#d55e00"' not in text
     with pytest.raises(BadRequest, match="run-1 is compared"):
         comparing.compare(project.services, project.slug, *shown[:2], shown=shown[1:])
 

@@ -144,7 +144,7 @@ export class LabMembers {
     stored.sort((a, b) => place(a) - place(b) || a.id - b.id); // ensembles first
     const figures = (item) => [item.map50, item.f1].map(formatFigure);
     const rows = run.checkpoints.map((item) => this.row("checkpoints", item.id, item.name, figures(item), isForeign));
-    rows.push(...stored.map((set) => this.row("sets", set.id, storedName(run, set), ["", ""], isForeign)));
+    rows.push(...stored.map((set) => this.row("sets", set.id, storedName(run, set), [], isForeign)));
     const head = [run.name, "mAP50", "F1"].map((text, index) => element("th", { class: index ? "a-number" : null, title: index ? null : text }, text));
     const reason = `Other classes, or other images of ${this.split}, than the chosen ones have: their predictions cannot be fused.`;
     if (isForeign) rows.unshift(element("tr", { class: "reason" }, element("td", { colspan: head.length }, reason)));
@@ -158,7 +158,7 @@ export class LabMembers {
     return element(
       "tr",
       { class: isForeign ? "foreign" : null },
-      element("td", {}, element("label", { class: "member" }, box, name)),
+      element("td", { colspan: 3 - figures.length }, element("label", { class: "member" }, box, name)),
       ...figures.map((text) => element("td", { class: "a-number" }, text)),
     );
   }
