@@ -184,6 +184,9 @@ def test_an_ensemble_of_runs_with_other_labels_tells_whose_count(page, project):
     note = page.locator("anchorage-ensemble > .ensemble .truth")
     expect(note).to_have_text(told)
     assert note.get_attribute("data-labels-of") == "3"
+    page.wait_for_selector(".lab[data-lab]")  # its members are of the first run
+    runs_listed = page.locator(".lab-list [data-run]")
+    assert [item.get_attribute("data-run") for item in runs_listed.all()] == ["3", str(project.run_id), "2"]
     page.get_by_role("link", name="Compare with its best member").click()
     page.wait_for_selector("anchorage-compare[data-state=ready]", timeout=JOB_MS)
     expect(page.locator("anchorage-compare .figures")).to_contain_text(told)
