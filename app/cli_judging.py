@@ -81,6 +81,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> None:
 
     text = "compare two runs, checkpoints or stored sets, with the noise of the difference"
     command = add_command(commands, "compare", compare_sides, text)
+    command.description += " Give --run (or --checkpoint, --set) twice: the first is A, the second B."
     add_sides(command, SIDES)
     add_split(command, may_be_a_set=True)
     command.add_argument("--report", type=output_file, metavar="FILE", help="write a report: .html or .md")

@@ -7,10 +7,11 @@ import orjson
 
 from app.cli_table import MAX_TEXT, NONE, WIDTH, number, shorten, table
 from app.pipeline.config import parse_config
+from app.pipeline.ensemble import SHORT_NAMES, options_in_effect
 from app.pipeline.evaluate.difference import words_of_sides
 from app.pipeline.evaluate.error_words import KIND_TITLES, SUSPECT_TITLES, TOTAL_TITLES, count_suspects
 from app.pipeline.evaluate.selection import TITLES
-from app.services import ensemble_lab, lab_members
+from app.services import comparing, lab_members
 
 Result = dict[str, Any]
 FIGURES = ("map", "map50", "map75", "f1")
@@ -190,10 +191,13 @@ def _diagnosis_as_text(result: Result) -> list[str]:
     lines += table(("kind of error", "AP50", "count", "what helps"), rows, "lrrw", indent=2)
     threshold = f"score {confusion['score_threshold']:.2f}, IoU {confusion['iou_threshold']:.2f}"
     lines += ["", f"Labeled (rows) and predicted (columns) at {threshold}:"]
-    shown = confusion["labels"][: _columns_beside(confusion["labels"], indent=2)]
-    rows = [[name, *map(str, counts[: len(shown)])] for name, counts in zip(shown, confusion["counts"], strict=False)]
-    lines += table(("", *(shorten(name, MAX_HEAD) for name in shown)), rows, "f" + "r" * len(shown), indent=2)
-    return lines + _left_out(confusion["labels"], shown, "classes")
+    names = confusion["labels"]
+    room = _columns_beside(names, indent=2)
+    shown = [*range(1, len(names))[: max(1, room - 1)], 0]  # the background last, as on the screen
+    rows = [[names[row], *(str(confusion["counts"][row][column]) for column in shown)] for row in shown]
+    heads = ("", *(shorten(names[place], MAX_HEAD) for place in shown))
+    lines += table(heads, rows, "f" + "r" * len(shown), indent=2)
+    return lines + _left_out(len(names) - len(shown), "class", "classes")
 
 
 def _columns_beside(names: list[str], indent: int = 0) -> int:
@@ -202,14 +206,14 @@ def _columns_beside(names: list[str], indent: int = 0) -> int:
     return max(1, (WIDTH - indent - first) // NAMED_COLUMN)
 
 
-def _left_out(names: list[str], shown: list[str], what: str) -> list[str]:
-    count = len(names) - len(shown)
-    return [f"  {count} more {what} are in --json only."] if count else []
+def _left_out(count: int, one: str, several: str) -> list[str]:
+    what = f"{one} is" if count == 1 else f"{several} are"
+    return [f"  {count} more {what} in --json only."] if count else []
 
 
 def ensemble_as_text(result: Result) -> str:
     """The members with the ensemble below them, the verdict, and the figures of each class."""
-    method = ensemble_lab.NAMES[result["method"]]
+    method = SHORT_NAMES[result["method"]]
     heads = ("", "mAP", "mAP50", "mAP75", "F1", "threshold", "score", "ms/image", "set")
     whole = {**result, "name": f"Ensemble, {method}", "threshold": result["f1_threshold"]}
     rows = [
@@ -258,12 +262,10 @@ def comparison_as_text(result: Result) -> str:
         "",
         "Options that differ:" if result["config"] else "The options are equal.",
     ]
-    options = [[item["option"], *(_value(item[side]) for side in ("first", "second"))] for item in result["config"]]
+    options = [[item["option"], *map(_value, item["values"])] for item in result["config"]]
     lines += table(("option", "A", "B"), options, "llf", indent=2) if options else []
-    reached = result["reached"]
-    if reached:
-        each = (f"epoch {reached[s]['epoch']}, {reached[s]['elapsed_s'] / 60:.1f} min" for s in ("first", "second"))
-        lines += ["", f"mAP50 {reached['map50']:.3f} was first reached in {' (A) and in '.join(each)} (B)."]
+    if result["reached"]:
+        lines += ["", comparing.explain_reached(result["reached"])]
     return "\n".join(lines + ([f"report: {result['report']}"] if "report" in result else []))
 
 
@@ -325,7 +327,11 @@ def sweep_as_text(result: Result) -> str:
     shown = result["rows"][: _columns_beside(classes)]
     rows = [[name, *(number(row["per_class"][place]["ap50"]) for row in shown)] for place, name in enumerate(classes)]
     heads = ("AP50", *(shorten(row["name"], MAX_HEAD) for row in shown))
-    lines += ["", *table(heads, rows, "f" + "r" * len(shown)), *_left_out(result["rows"], shown, "checkpoints")]
+    lines += [
+        "",
+        *table(heads, rows, "f" + "r" * len(shown)),
+        *_left_out(len(result["rows"]) - len(shown), "checkpoint", "checkpoints"),
+    ]
     return "\n".join([*lines, "", result["verdict"]])
 
 
@@ -338,7 +344,7 @@ def lab_as_text(result: Result) -> str:
     rows = [(members[row["member"]]["name"], _cost(row["cost_ms"]), "", row) for row in result["alone"]]
     rows += [
         (
-            ensemble_lab.NAMES[row["method"]],
+            row["name"],
             _cost(row["cost_ms"], f"+{row['fuse_ms']:.2f}"),
             _fusion_as_text(row["options"]),
             row,
@@ -383,6 +389,6 @@ def _cost_note(how: str | None, devices: list[str]) -> list[str]:
 
 
 def _fusion_as_text(options: Result) -> str:
-    iou = "" if options["method"] == "soft_nms" else f"IoU {options['iou_threshold']:g}, "
+    iou = f"IoU {options['iou_threshold']:g}, " if "iou_threshold" in options_in_effect(options) else ""
     weights = " ".join(f"{weight:g}" for weight in options["weights"])
     return f"{iou}skip below {options['skip_threshold']:g}, weights {weights}"

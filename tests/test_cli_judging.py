@@ -58,7 +58,12 @@ def test_evaluate_has_what_it_had_and_the_diagnosis(run, project):
     assert lines[2].split()[:4] == ["class", "objects", "AP", "AP50"]
     assert [line.split("  ")[0] for line in lines[3:6]] == ["all classes", "Red cell", "White cell"]
     assert f"{result['per_class'][0]['ap']:.3f}" in lines[4]
-    assert "What keeps AP50" in text and "background" in text
+    assert "What keeps AP50" in text
+    head, *rows = text.split("IoU 0.50:\n")[1].splitlines()
+    counts = result["confusion"]["counts"]  # the background last in both directions, as on the screen
+    assert head.split() == ["Red", "cell", "White", "cell", "background"]
+    assert [row.split("  ")[1] for row in rows] == ["Red cell", "White cell", "background"]
+    assert [row.split()[-1] for row in rows] == [str(counts[1][0]), str(counts[2][0]), str(counts[0][0])]
     assert max(map(len, lines[:6])) <= 100
 
 
@@ -91,7 +96,7 @@ def add_ensemble(project):
         )
 
 
-def test_compare_tells_the_difference_and_writes_the_report(run, project, tmp_path):
+def test_compare_tells_the_difference_and_writes_the_report(run, project, tmp_path, capsys):
     second = add_run(project, {"epochs": 3}, project.set_ids[2], [0.1, 0.6])
     report = tmp_path / "out" / "report.html"
     code, result = run("compare", "--run", project.run_id, "--run", second, "--report", report, "--json")
@@ -101,6 +106,9 @@ def test_compare_tells_the_difference_and_writes_the_report(run, project, tmp_pa
     assert [row["difference"]["outcome"] for row in result["per_class"]] == ["worse", "worse"]
     code, text = run("compare", "--run", project.run_id, "--run", second)
     assert code == 0 and result["verdict"] in text and "epochs" in text
+    with pytest.raises(SystemExit):
+        run("compare", "--help")
+    assert "Give --run (or --checkpoint, --set) twice" in " ".join(capsys.readouterr().out.split())
     red = next(line for line in text.splitlines() if line.startswith("Red cell"))
     assert red.endswith("  A is better") and " to -0." in red
 
@@ -142,6 +150,9 @@ def test_sweep_shows_a_row_for_each_checkpoint(run, monkeypatch):
     code, text = run("sweep", "--run", 1)
     assert "Red cell    0.200" in text and "of a.pt, b.pt" in text
     assert "-0.010, -0.030 to +0.020: within the noise" in text and text.rstrip().endswith(swept["verdict"])
+    row["per_class"][0]["name"] = "A class with a long name"
+    swept["rows"] = [row] * 4 + [soup]
+    assert "  1 more checkpoint is in --json only." in run("sweep", "--run", 1)[1]
 
 
 def test_notes_are_written_and_shown(run, project):

@@ -10,9 +10,9 @@ so that duplicates keep full marks. Weights are relative: NMS and its kin count 
 largest weight. Frames: in and out xyxy pixels of the upright image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from app.pipeline.fusion.columns import Columns, MemberColumns
 from app.pipeline.types import Detections
 
-METHODS = ("wbf", "nms", "soft_nms", "nmw")  # in the order of the compiled constants
+SHORT_NAMES = {"wbf": "WBF", "nms": "NMS", "soft_nms": "Soft-NMS", "nmw": "NMW"}
+METHODS = tuple(SHORT_NAMES)  # in the order of the compiled constants
 CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 
 
@@ -45,6 +46,16 @@ class FusionOptions(BaseModel):
     conf_type: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"] = Field(
         "avg", description="How weighted boxes fusion makes one score of several; other methods ignore it."
     )
+
+
+def options_in_effect(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of an ensemble as they are stored, without those that its method ignores.
+
+    Soft-NMS lowers scores by any overlap, whatever the IoU.
+    """
+    method = options.get("method", METHODS[0])
+    ignored = {"iou_threshold": method == "soft_nms", "conf_type": method != "wbf"}
+    return {name: value for name, value in options.items() if not ignored.get(name)}
 
 
 @dataclass(frozen=True)

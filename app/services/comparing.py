@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.errors import BadRequest
-from app.pipeline.config import GROUPS, RunConfig, parse_config
+from app.pipeline.config import GROUPS, parse_config
+from app.pipeline.ensemble import options_in_effect
 from app.pipeline.evaluate.difference import NOTHING_TO_MEASURE, explain_noise, interval_text, turn_around
 from app.pipeline.evaluate.selection import TITLES
-from app.pipeline.models.catalogue import DETECTORS
 from app.records import Job, PredictionSet
-from app.services import comparison_sides, review, run_notes, truths
+from app.services import comparison_sides, option_words, review, run_notes, truths
 from app.services.comparison_sides import Chosen, Side
 from app.services.context import Services
 from app.services.judging_time import BUDGET_S, FIGURES_S, OnPart, guess_s, tell_nobody
@@ -17,7 +17,8 @@ from app.services.pair_figures import Report, ask_for_pair, judge_pair, stop_pai
 from app.store import runs
 
 CURVES = ("map50", "map", "f1")
-MAX_SIDES = 6
+LETTERS = "ABCDEF"  # what sides are called by their places, on the screen and in a report
+MAX_SIDES = len(LETTERS)
 _PAGE = 20_000
 
 
@@ -25,24 +26,22 @@ def describe(services: Services, slug: str, sides: Sequence[Side], wanted_split:
     """What is known of the sides at once, without judging.
 
     split; sides: side, name, detail, run, run_name, state, checkpoint, epoch, images, set (None while not predicted)
-    and job (that predicts them now, or None); config: option, help and the values of all sides where they differ;
-    models: name and title of the detectors that were trained.
+    and job (that predicts them now, or None); config: what :func:`list_differing_options` gives.
     Raises NotFound, BadRequest for too many sides, an empty split, or a set of another split.
     """
-    if not 1 <= len(sides) <= MAX_SIDES:
-        raise BadRequest(f"1 to {MAX_SIDES} sides are shown at a time, got {len(sides)}.")
+    _check_number(sides)
     split = comparison_sides.choose_split(services, slug, sides, wanted_split)
     chosen = [comparison_sides.choose(services, slug, side, split) for side in sides]
     return {
         "split": split,
         "sides": [_describe_side(services, slug, one, split) for one in chosen],
         "config": list_differing_options(chosen),
-        "models": [
-            {"name": detector.name, "title": detector.title}
-            for detector in DETECTORS
-            if detector.name in {one.run.config.get("model") for one in chosen}
-        ],
     }
+
+
+def _check_number(sides: Sequence[Side]) -> None:
+    if not 1 <= len(sides) <= MAX_SIDES:
+        raise BadRequest(f"1 to {MAX_SIDES} sides are shown at a time, got {len(sides)}.")
 
 
 def _describe_side(services: Services, slug: str, one: Chosen, split: str) -> dict[str, Any]:
@@ -110,17 +109,24 @@ def compare(
     on_change: Callable[[Job], None] | None = None,
     on_part: OnPart = tell_nobody,
     report: Report = lambda done, total, message: None,
+    shown: Sequence[Side] = (),
 ) -> dict[str, Any]:
     """Compare two sides on a split, predicting first where that was not done; blocks.
 
-    split, images, left_out; truth: as :func:`truths.note_common`, with words; runs: two of run, name, state,
-    checkpoint, epoch, set, error_budget, notes and curves; differences: figure -> what Difference.to_json gives;
-    per_class: label, name, num_truth, the figures of both as first and second, and difference, that of AP50 in the same
-    way; config: option, first and second where they differ; reached: when each run first reached the lower of their
-    best mAP50, None of two sides of one run; verdict: one sentence.
-    Raises NotFound, BadRequest when the sides cannot be compared, UserError when predicting failed.
+    ``shown``: all that stand beside each other, these two among them, whose options, curves and notes are told; just
+    the two by default.
+    split, images, left_out; truth: as :func:`truths.note_common`, with words; runs: of all that are shown letter, run,
+    name, state, checkpoint, epoch, set, notes and curves, of the two also error_budget; pair: their places in runs;
+    differences: figure -> what Difference.to_json gives; per_class: label, name, num_truth, the figures of both as
+    first and second, and difference, that of AP50 in the same way; config: what :func:`list_differing_options` gives;
+    reached: when each run first reached the lowest of their best mAP50, None of sides of one run; verdict: one
+    sentence. Raises NotFound, BadRequest when the sides cannot be compared, UserError when predicting failed.
     """
-    split = comparison_sides.choose_split(services, slug, (first, second), wanted_split)
+    shown = list(shown) or [first, second]
+    _check_number(shown)
+    if missing := [str(side) for side in (first, second) if side not in shown]:
+        raise BadRequest(f"{missing[0]} is compared, but is not among the sides.", "Name it among them.")
+    split = comparison_sides.choose_split(services, slug, shown, wanted_split)
     chosen = [comparison_sides.choose(services, slug, side, split) for side in (first, second)]
     comparison_sides.require_different(*chosen)
     for one in chosen:
@@ -130,26 +136,28 @@ def compare(
     work_s = sum(guess_s(services, slug, record.id, FIGURES_S + BUDGET_S) for record in records)
     on_part("Judging both", work_s)
     figures = judge_pair(services, slug, *records, report)
-    described = [
+    everyone = [comparison_sides.choose(services, slug, side, split) for side in shown]
+    described: list[dict[str, Any]] = [
         {
+            "letter": letter,
             **_name_side(one),
-            "error_budget": figures[place]["error_budget"],
             "notes": run_notes.get_notes(services, slug, one.run.id),
             "curves": _summarize_curves(services, slug, one.run.id),
         }
-        for one, place in zip(chosen, ("first", "second"), strict=True)
+        for letter, one in zip(LETTERS, everyone, strict=False)
     ]
+    pair = [shown.index(first), shown.index(second)]
+    for place, name in zip(pair, ("first", "second"), strict=True):
+        described[place]["error_budget"] = figures[name]["error_budget"]
     return {
         "split": split,
         **{name: figures[name] for name in ("images", "left_out", "differences")},
         "truth": {**figures["truth"], "words": truths.explain(services, slug, figures["truth"], split)},
         "runs": described,
+        "pair": pair,
         "per_class": _pair_classes(figures),
-        "config": [
-            {"option": row["option"], "first": row["values"][0], "second": row["values"][1]}
-            for row in list_differing_options(chosen)
-        ],
-        "reached": _when_reached(*(item["curves"] for item in described)) if chosen[0].run != chosen[1].run else None,
+        "config": list_differing_options(everyone),
+        "reached": _when_reached(described),
         "verdict": _verdict(chosen, figures["differences"]),
     }
 
@@ -174,26 +182,33 @@ def _pair_classes(figures: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def list_differing_options(chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
-    """option, help and values (one a side) of options that differ, as the form orders them; an ensemble's come last.
+    """option, title, help, values and texts (one a side) of options that differ, as the form orders them.
 
-    Runs of earlier versions have the defaults of what they do not name.
+    An ensemble's come last, but for those that its method ignores. Runs of earlier versions have the defaults of what
+    they do not name.
     """
     defaults = parse_config({}).model_dump(mode="json")
     in_form = [name for group in GROUPS for name in group.model_fields]
     values = [defaults | one.run.config | _fusing_options(one) for one in chosen]
     names = dict.fromkeys([*in_form, *(name for each in values for name in each)])
-    rows = [{"option": name, "help": _help_of(name), "values": [each.get(name) for each in values]} for name in names]
-    return [row for row in rows if any(value != row["values"][0] for value in row["values"])]
+    rows = [(name, [each.get(name) for each in values]) for name in names]
+    return [
+        {
+            "option": name,
+            "title": option_words.title_of(name),
+            "help": option_words.help_of(name),
+            "values": given,
+            "texts": option_words.texts_of(name, given),
+        }
+        for name, given in rows
+        if any(value != given[0] for value in given)
+    ]
 
 
 def _fusing_options(one: Chosen) -> dict[str, Any]:
-    is_ensemble = one.checkpoint is None
-    return {f"fusing: {name}": value for name, value in one.record.options.items()} if is_ensemble else {}
-
-
-def _help_of(name: str) -> str:
-    field = RunConfig.model_fields.get(name)
-    return field.description or "" if field else ""
+    if one.checkpoint is not None:
+        return {}
+    return {f"{option_words.FUSING}{name}": value for name, value in options_in_effect(one.record.options).items()}
 
 
 def _summarize_curves(services: Services, slug: str, run_id: int) -> dict[str, Any]:
@@ -217,12 +232,22 @@ def _summarize_curves(services: Services, slug: str, run_id: int) -> dict[str, A
     }
 
 
-def _when_reached(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any] | None:
-    """By epoch and by the clock; None without validations of both."""
-    if not (first["best"] and second["best"]) or "map50" not in first["best"] or "map50" not in second["best"]:
+def _when_reached(described: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """By epoch and by the clock, with the letter of each run's first side; None unless two runs were validated."""
+    first_of_run = {item["run"]: item for item in reversed(described)}
+    judged = [item for item in reversed(first_of_run.values()) if "map50" in (item["curves"]["best"] or {})]
+    if len(judged) < 2:
         return None
-    level = min(first["best"]["map50"], second["best"]["map50"])
-    return {"map50": level, "first": _reaches(first, level), "second": _reaches(second, level)}
+    level = min(item["curves"]["best"]["map50"] for item in judged)
+    return {"map50": level, "by": [{"letter": one["letter"], **_reaches(one["curves"], level)} for one in judged]}
+
+
+def explain_reached(reached: dict[str, Any]) -> str:
+    """ "mAP50 0.600 was first reached by A in epoch 2 after 0.3 minutes, by B in …"."""
+    each = (
+        f"by {one['letter']} in epoch {one['epoch']} after {one['elapsed_s'] / 60:.1f} minutes" for one in reached["by"]
+    )
+    return f"mAP50 {reached['map50']:.3f} was first reached {', '.join(each)}."
 
 
 def _reaches(curves: dict[str, Any], level: float) -> dict[str, float]:

@@ -1,21 +1,21 @@
-"""A comparison of two sides as one file to read or send: HTML or Markdown, figures inside, nothing loaded.
+"""A comparison as one file to read or send: HTML or Markdown, figures inside, nothing loaded.
 
 What the report says is made once, as blocks; each format writes the blocks in its own way.
 """
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from app.errors import BadRequest
 from app.pipeline.evaluate.difference import OUTCOMES, words_of_sides
 from app.pipeline.evaluate.error_words import KIND_TITLES
 from app.pipeline.evaluate.selection import TITLES
+from app.services.comparing import LETTERS, explain_reached
 from app.services.report_figures import draw_bars, draw_intervals, draw_lines
 from app.services.run_notes import PARTS
 from app.store.files import replacing
@@ -82,14 +82,19 @@ def render(comparison: dict[str, Any], project: str, suffix: str) -> str:
 
 def compose(comparison: dict[str, Any], project: str) -> list[Block]:
     """The report's blocks, from the verdict down to the notes."""
-    names = _names(comparison["runs"])
+    sides = comparison["runs"]
+    names = _names(sides)
+    first, second = comparison["pair"]
+    letters = sides[first]["letter"], sides[second]["letter"]
+    of_pair = names[first], names[second]
     blocks: list[Block] = [
-        Heading(1, f"{names[0]} and {names[1]}"),
+        Heading(1, " and ".join(of_pair)),
+        Paragraph("\n".join(_introduce(side, name, letters) for side, name in zip(sides, names, strict=True))),
         Paragraph(_with_minus(comparison["verdict"])),
         Paragraph(_about(comparison, project)),
         Heading(2, "Figures"),
-        _figures_table(comparison, names),
-        Figure("Differences with their 95 % intervals", _draw_differences(comparison)),
+        _figures_table(comparison, of_pair, letters),
+        Figure("Differences with their 95 % intervals", _draw_differences(comparison, letters)),
         Paragraph(
             "The intervals come from resampling the images (paired bootstrap): both are judged on the same draws. "
             f"An interval without 0 is a difference beyond chance; one with 0 is {OUTCOMES['noise'].lower()}. The "
@@ -100,9 +105,9 @@ def compose(comparison: dict[str, Any], project: str) -> list[Block]:
         Heading(2, "Curves"),
         *_curves(comparison, names),
         Heading(2, "Classes"),
-        _classes_table(comparison, names),
+        _classes_table(comparison, of_pair, letters),
         Heading(2, "What keeps AP50 down"),
-        *_budgets(comparison, names),
+        *_budgets(comparison, _heads(of_pair, letters)),
         Heading(2, "Notes"),
     ]
     for name, item in _by_run(comparison, names):
@@ -120,12 +125,25 @@ def _names(sides: list[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(f"{item['name']} ({key} {item[key]})" for item in sides)
 
 
+def _introduce(side: dict[str, Any], name: str, letters: tuple[str, str]) -> str:
+    more = "" if side["letter"] in letters else " (in options, curves and notes)"
+    return f"{side['letter']}: {name}{more}"
+
+
 def _by_run(comparison: dict[str, Any], names: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
-    """What belongs to runs, with whose it is: of two sides of one run it is the run's, once."""
-    first, second = comparison["runs"]
-    if first["run"] == second["run"]:
-        return [(f"Run {first['run']}, of both", first)]
-    return [(names[0], first), (names[1], second)]
+    """What belongs to runs, with whose it is: of sides of one run it is the run's, once."""
+    of_run: dict[int, list[tuple[str, dict[str, Any]]]] = {}
+    for name, side in zip(names, comparison["runs"], strict=True):
+        of_run.setdefault(side["run"], []).append((name, side))
+    return [
+        (
+            f"{each[0][1]['letter']} {each[0][0]}"
+            if len(each) == 1
+            else f"Run {run}, of {' and '.join(side['letter'] for _, side in each)}",
+            each[0][1],
+        )
+        for run, each in of_run.items()
+    ]
 
 
 def _with_minus(text: str) -> str:
@@ -205,7 +223,7 @@ def _about(comparison: dict[str, Any], project: str) -> str:
     return " ".join([text, *comparison["truth"]["words"]])
 
 
-def _figures_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
+def _figures_table(comparison: dict[str, Any], names: tuple[str, str], letters: tuple[str, str]) -> Table:
     rows = []
     for figure, item in comparison["differences"].items():
         rows.append(
@@ -214,41 +232,46 @@ def _figures_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
                 f"{item['first']:.3f} ({item['first_low']:.3f} to {item['first_high']:.3f})",
                 f"{item['second']:.3f} ({item['second_low']:.3f} to {item['second_high']:.3f})",
                 f"{item['difference']:+.3f} ({item['low']:+.3f} to {item['high']:+.3f}), "
-                + words_of_sides(item, names),
+                + words_of_sides(item, letters),
                 f"{100 * item['share_better']:.1f} %",
                 f"{item['detectable']:.3f}",
             )
         )
-    heads = ("", *names, "Difference", "Second better in", "Smallest detectable")
+    heads = ("", *_heads(names, letters), _difference(letters), f"{letters[1]} better in", "Smallest detectable")
     return Table(heads, tuple(rows))
 
 
-def _draw_differences(comparison: dict[str, Any]) -> str:
+def _heads(names: tuple[str, ...], letters: Sequence[str]) -> list[str]:
+    return [f"{letter} {name}" for letter, name in zip(letters, names, strict=True)]
+
+
+def _difference(letters: tuple[str, str]) -> str:
+    return f"{letters[1]} less {letters[0]}"
+
+
+def _draw_differences(comparison: dict[str, Any], letters: tuple[str, str]) -> str:
     rows = [
         (TITLES[figure], item["difference"], item["low"], item["high"])
         for figure, item in comparison["differences"].items()
     ]
-    return draw_intervals("Second less first, with 95 % intervals", rows)
+    return draw_intervals(f"{_difference(letters)}, with 95 % intervals", rows, comparison["pair"])
 
 
 def _options(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
     if not comparison["config"]:
-        return [Paragraph("None: both were set alike.")]
-    rows = [(item["option"], _value(item["first"]), _value(item["second"])) for item in comparison["config"]]
-    return [Table(("Option", *names), tuple(rows))]
-
-
-def _value(value: Any) -> str:  # noqa: ANN401 (any JSON value)
-    if value in (None, "", []):
-        return "–"
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+        return [Paragraph("None: all were set alike.")]
+    heads = _heads(names, [side["letter"] for side in comparison["runs"]])
+    return [Table(("Option", *heads), tuple((row["title"], *row["texts"]) for row in comparison["config"]))]
 
 
 def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
-    of_run = [(name, item["curves"]) for name, item in _by_run(comparison, names)]
-    if not all(curves["best"] for _, curves in of_run):
-        return [Paragraph("At least one of the runs was never validated.")]
-    blocks: list[Block] = []
+    every_run = _by_run(comparison, names)
+    of_run = [(name, item["curves"]) for name, item in every_run if item["curves"]["best"]]
+    places = [LETTERS.index(item["letter"]) for _, item in every_run if item["curves"]["best"]]
+    missing = [name for name, item in every_run if not item["curves"]["best"]]
+    blocks: list[Block] = [Paragraph(f"Never validated: {', '.join(missing)}.")] if missing else []
+    if not of_run:
+        return blocks
     for x_name, title, scale in (("epoch", "epochs", 1.0), ("elapsed_s", "minutes of training", 1 / 60)):
         series = []
         for name, each in of_run:
@@ -258,36 +281,31 @@ def _curves(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
                 if x is not None and y is not None
             ]
             series.append((name, [x for x, _ in points], [y for _, y in points]))
-        blocks.append(Figure(f"mAP50 by {title}", draw_lines(f"By {title}", title, TITLES["map50"], series)))
+        blocks.append(Figure(f"mAP50 by {title}", draw_lines(f"By {title}", title, TITLES["map50"], series, places)))
     if comparison["truth"]["relabeled"]:
         blocks.append(Paragraph("Each curve was judged while its run trained, on the labels of that time."))
-    reached = comparison["reached"]
-    if reached:
-        both = " and ".join(
-            f"epoch {reached[side]['epoch']} after {reached[side]['elapsed_s'] / 60:.1f} minutes"
-            for side in ("first", "second")
-        )
-        blocks.append(Paragraph(f"An mAP50 of {reached['map50']:.3f} was first reached in {both}, in this order."))
+    if comparison["reached"]:
+        blocks.append(Paragraph(explain_reached(comparison["reached"])))
     return blocks
 
 
-def _classes_table(comparison: dict[str, Any], names: tuple[str, ...]) -> Table:
+def _classes_table(comparison: dict[str, Any], names: tuple[str, str], letters: tuple[str, str]) -> Table:
     rows = []
     for item in comparison["per_class"]:
         first, second, difference = item["first"]["ap50"], item["second"]["ap50"], item["difference"]
         told = f"{difference['difference']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
         values = (f"{first:.3f}", f"{second:.3f}", told) if first >= 0 else ("–", "–", "–")
-        rows.append((item["name"], str(item["num_truth"]), *values, words_of_sides(difference, names)))
-    return Table(("AP50", "Objects", *names, "Difference", "In words"), tuple(rows))
+        rows.append((item["name"], str(item["num_truth"]), *values, words_of_sides(difference, letters)))
+    return Table(("AP50", "Objects", *_heads(names, letters), _difference(letters), "In words"), tuple(rows))
 
 
-def _budgets(comparison: dict[str, Any], names: tuple[str, ...]) -> list[Block]:
-    budgets = [item["error_budget"] for item in comparison["runs"]]
+def _budgets(comparison: dict[str, Any], heads: list[str]) -> list[Block]:
+    budgets = [comparison["runs"][place]["error_budget"] for place in comparison["pair"]]
     kinds = [
         (KIND_TITLES[first["kind"]], first["d_ap50"], second["d_ap50"])
         for first, second in zip(*(each["kinds"] for each in budgets), strict=True)
     ]
     title = "AP50 that mending it alone would bring"
     advice = tuple((KIND_TITLES[row["kind"]], row["advice"]) for row in budgets[0]["kinds"])
-    figure = Figure(title, draw_bars(title, (names[0], names[1]), kinds))
+    figure = Figure(title, draw_bars(title, heads, kinds, comparison["pair"]))
     return [figure, Table(("Kind of error", "What helps"), advice)]

@@ -127,7 +127,7 @@ def _stored(services: Services, slug: str, side: Side) -> Chosen:
         checkpoint = runs.get_checkpoint(database, record.checkpoint_id)
         detail = review.set_name(record, checkpoint)
         return Chosen(side, run, f"{run.name}, {detail}", detail, checkpoint, record)
-    detail = f"{record.name}, IoU {record.options['iou_threshold']:g}"
+    detail = review.ensemble_title(record)
     return Chosen(side, run, f"{run.name}, {detail}", detail, None, record)
 
 

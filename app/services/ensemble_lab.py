@@ -11,7 +11,7 @@ from typing import Any
 from app.errors import BadRequest, Cancelled, NotFound
 from app.jobs.compile_kernels import PARTS
 from app.pipeline.data.snapshot import Sample, Snapshot
-from app.pipeline.ensemble import METHODS
+from app.pipeline.ensemble import METHODS, SHORT_NAMES
 from app.pipeline.evaluate.difference import NUM_RESAMPLES, explain_outcome
 from app.pipeline.evaluate.selection import DEFAULT_METRIC, TITLES, explain_moves
 from app.pipeline.fusion.lab import MOST_FOR_ALL_SUBSETS, NEAR_BEST, Half, run_lab, split_in_halves
@@ -29,7 +29,6 @@ from app.store import predictions, runs
 
 KIND = "ensemble_lab"
 MAX_KEPT = 1000  # labs that are listed
-NAMES = {"wbf": "WBF", "nms": "NMS", "soft_nms": "Soft-NMS", "nmw": "NMW"}
 PREDICTING, TRYING, RESAMPLING = "predicting", "trying", "resampling"
 # Until the first of them are timed: seconds for an image in one view on a slow machine, for one of a trial, and for one
 # of a resample.
@@ -121,7 +120,7 @@ def carry_out(
         heed_stop()
         time_left.move_to(TRYING, num_tried)
         num_tried += 1
-        tell(f"Trying {NAMES[method]}{opened}")
+        tell(f"Trying {SHORT_NAMES[method]}{opened}")
 
     def resampled(done: int, total: int) -> None:
         heed_stop()
@@ -173,7 +172,8 @@ def lab(services: Services, slug: str, job_id: int) -> dict[str, Any]:
     """What a lab found: :func:`run_lab`'s tables with ``members`` (name, run, checkpoint_id), ``sets`` (ids of the
     members' predictions by views), ``truth`` (on whose labels it was judged: what :func:`truths.note_common` tells,
     with ``words``), ``outcome``, ``verdict``, ``is_gain`` and ``gain``. A lab of a version that did not measure the
-    noise has None for ``noise`` and ``outcome``, one that knew one dataset only None for ``truth``.
+    noise has None for ``noise`` and ``outcome``, one that knew one dataset only None for ``truth``. Rows of ``methods``
+    have the method's short ``name``.
 
     cost_ms, of rows of ``alone`` and ``methods``: an image through the members and the fusing. ``costs`` says how that
     was measured: ``how`` is predicting (while the members' predictions were made, on ``devices``), alone (their models
@@ -251,13 +251,17 @@ def _as_lab(services: Services, slug: str, job: Job) -> dict[str, Any]:
         "noise": None,
         "outcome": None,
         **result,
+        **(_judge_best(result) if result.get("noise") else {}),  # in today's words
         "truth": truth and {**truth, "words": truths.explain(services, slug, truth, result["split"])},
         "costs": {
             "how": "predicting" if predicted else "alone" if is_measured else None,
             "devices": list(predicted.devices) if predicted else [],
         },
         "alone": [{**row, **cost([row["member"]], row["views"])} for row in result["alone"]],
-        "methods": [{**row, **cost(everyone, row["views"], row["fuse_ms"])} for row in result["methods"]],
+        "methods": [
+            {**row, "name": SHORT_NAMES[row["method"]], **cost(everyone, row["views"], row["fuse_ms"])}
+            for row in result["methods"]
+        ],
     }
 
 
@@ -343,16 +347,17 @@ def _judge_best(result: dict[str, Any]) -> dict[str, Any]:
         if is_gain and len(smallest) < len(result["members"])
         else ""
     )
-    moved = explain_moves(result["metric"], best["judged"], row["judged"])
+    names = "that member by itself", SHORT_NAMES[row["method"]]
+    moved = explain_moves(result["metric"], best["judged"], row["judged"], *names)
     has_several = len(result["views"]) > 1
     with_views = f" ({VIEW_TITLES[row['views']]})" if has_several else ""
     alone_views = f", {VIEW_TITLES[best['views']]}" if has_several else ""
     text = (
-        f"{row['judged']['score']:.3f} with {NAMES[row['method']]}{with_views}, "
+        f"{row['judged']['score']:.3f} with {SHORT_NAMES[row['method']]}{with_views}, "
         f"{best['judged']['score']:.3f} for the member that was best in tuning "
         f"({result['members'][best['member']]['name']}{alone_views}),"
         f" by {result['metric_title']} on {result['num_judging_images']} images that tuning did not see{enough}"
     )
-    verdict = explain_outcome(text, result["noise"]) + (f" {moved}." if moved else "")
+    verdict = explain_outcome(text, result["noise"]) + moved
     gain = row["judged"]["score"] - best["judged"]["score"]
     return {"verdict": verdict, "outcome": outcome, "is_gain": is_gain, "gain": gain}

@@ -17,7 +17,7 @@ from sqlite_utils import Database
 from app.errors import BadRequest, Cancelled, UserError
 from app.jobs.compile_kernels import FUSING
 from app.pipeline.data.snapshot import Sample
-from app.pipeline.ensemble import FusionOptions, fuse_columns
+from app.pipeline.ensemble import SHORT_NAMES, FusionOptions, fuse_columns
 from app.pipeline.evaluate.difference import explain_outcome
 from app.pipeline.evaluate.selection import TITLES, explain_moves, selection_score
 from app.pipeline.expectation import explain_error
@@ -173,7 +173,7 @@ def carry_out(
                 **given,
                 detections=_read_pieces(pieces),
                 snapshot_sha256=snapshot.sha256,
-                name=f"{options.method.upper().replace('_', '-')} of {len(members)}{payload.get('note', '')}",
+                name=f"{SHORT_NAMES[options.method]} of {len(members)}{payload.get('note', '')}",
                 took=_time_fusing(columns, options),
             )
     return comparison(services, slug, set_id)
@@ -315,8 +315,9 @@ def _best_and_ensemble(services: Services, slug: str, set_id: int) -> tuple[Pred
 def _row(services: Services, slug: str, set_id: int, truth_of: int, metric: str) -> dict[str, Any]:
     judged = review.judge(services, slug, set_id, truth_of)
     record, figures = judged.record, judged.evaluation
-    name = record.name or f"Set {set_id}"
-    if record.checkpoint_id is not None:
+    if record.checkpoint_id is None:
+        name = review.ensemble_name(record)
+    else:
         name = review.set_name(record, runs.get_checkpoint(services.database(slug), record.checkpoint_id))
     named = {figure: getattr(figures, figure) for figure in FIGURES}
     return {
@@ -341,9 +342,8 @@ def _verdict(best: dict[str, Any] | None, ensemble: dict[str, Any], metric: str,
         f"{ensemble['score']:.3f} as an ensemble, {best['score']:.3f} for its best member ({best['name']}), "
         f"by the run's selection metric, {TITLES[metric]}"
     )
-    moved = explain_moves(metric, best, ensemble)
     told = explain_outcome(text, noise) if noise else f"{text}."
-    return f"{told} {moved}." if moved else told
+    return told + explain_moves(metric, best, ensemble, "its best member", "the ensemble")
 
 
 def list_ensembles(services: Services, slug: str, run_id: int | None = None) -> list[dict[str, Any]]:

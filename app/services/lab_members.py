@@ -164,7 +164,7 @@ def _name(
 ) -> str:
     database = services.database(slug)
     if checkpoint_id is None:
-        name = stored.name or f"Set {stored.id}"
+        name = review.ensemble_title(stored)
     else:
         checkpoint = runs.get_checkpoint(database, checkpoint_id)
         name = review.set_name(stored, checkpoint) if stored else review.checkpoint_name(checkpoint)

@@ -1,7 +1,7 @@
 """Figures of a report as SVG text that stands on its own: no script, no font, no address of anywhere else.
 
-Colors are those of the screen's light theme; the first of two is blue, the second orange and dashed, so that they
-differ without color too. What is within the noise is gray.
+Colors are those of the screen's light theme; the first is blue, the second orange and dashed, all with dashes of their
+own, so that they differ without color too. What is within the noise is gray.
 """
 
 import math
@@ -13,16 +13,19 @@ WIDTH_PX, HEIGHT_PX = 640, 280
 ROW_PX = 34
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 44
 _NAMES = 160  # pixels at the left where rows have names
-_LEGEND = 20  # pixels below the title where two are told apart
-_COLORS = ("#0072b2", "#d55e00", "#7b8794")
-_NOISE = 2  # the place of gray
+_LEGEND = 20  # pixels below the title where they are told apart
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#44aa99", "#7b8794")
+_DASHES = ("", "6 4", "2 3", "10 4", "8 3 2 3", "4 2")
+_NOISE = 6  # the place of gray
 _TEXT, _GRID = "#1a232e", "#d9dee4"
 
 Series = tuple[str, Sequence[float], Sequence[float]]  # name, x, y
 
 
-def draw_lines(title: str, x_title: str, y_title: str, series: Sequence[Series]) -> str:
-    """Two curves over a common x; y from 0 to 1."""
+def draw_lines(
+    title: str, x_title: str, y_title: str, series: Sequence[Series], places: Sequence[int] = range(6)
+) -> str:
+    """Up to six curves over a common x, each in the color of its place; y from 0 to 1."""
     right = max((x for _, xs, _ in series for x in xs), default=1.0) or 1.0
 
     def place(x: float, y: float) -> str:
@@ -34,17 +37,19 @@ def draw_lines(title: str, x_title: str, y_title: str, series: Sequence[Series])
         parts.append(_text(_LEFT - 8, _down(y) + 4, f"{y:g}", "end"))
     for x in _ticks(right):
         parts.append(_text(_across(x, 0, right), HEIGHT_PX - _BOTTOM + 18, f"{x:g}", "middle"))
-    for number, (_, xs, ys) in enumerate(series):
+    for number, (_, xs, ys) in zip(places, series, strict=False):
         points = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
-        dash = ' stroke-dasharray="6 4"' if number else ""
+        dash = f' stroke-dasharray="{_DASHES[number]}"' if number else ""
         parts.append(f'<polyline points="{points}" fill="none" stroke="{_COLORS[number]}" stroke-width="2"{dash}/>')
         parts += [_dot(place(x, y), number) for x, y in zip(xs, ys, strict=True)] if len(xs) < 60 else []
     parts.append(_text(WIDTH_PX / 2, HEIGHT_PX - 8, x_title, "middle"))
-    return _frame(f"{title}: {y_title}", parts + _legend([name for name, _, _ in series], _line_sample), HEIGHT_PX)
+    return _frame(
+        f"{title}: {y_title}", parts + _legend([name for name, _, _ in series], _line_sample, places), HEIGHT_PX
+    )
 
 
-def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]]) -> str:
-    """Name, difference, low and high of each row, around a line at 0."""
+def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]], places: Sequence[int] = (0, 1)) -> str:
+    """Name, difference, low and high of each row, around a line at 0, in the color of the better one's place."""
     reach = max((abs(value) for _, *values in rows for value in values), default=0.0) * 1.1 or 1.0
     height = _TOP + ROW_PX * len(rows) + _BOTTOM
     zero = _across(0, -reach, reach, _NAMES)
@@ -56,27 +61,29 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, float, float, float]]) 
     for number, (name, difference, low, high) in enumerate(rows):
         y = _TOP + ROW_PX * (number + 0.5)
         begin, end = (_across(value, -reach, reach, _NAMES) for value in (low, high))
-        color = _NOISE if low <= 0 <= high else int(difference > 0)
+        color = _NOISE if low <= 0 <= high else places[difference > 0]
         parts.append(_line(begin, y, end, y, _COLORS[color], 3))
         parts.append(_dot(f"{_across(difference, -reach, reach, _NAMES):.1f},{y:.1f}", color, 5))
         parts.append(_text(_NAMES - 8, y + 4, name, "end", _NAMES - 16))
     return _frame(title, parts, height)
 
 
-def draw_bars(title: str, names: tuple[str, str], rows: Sequence[tuple[str, float, float]]) -> str:
-    """Name and two values of each row, as a pair of bars from 0."""
+def draw_bars(
+    title: str, names: Sequence[str], rows: Sequence[tuple[str, float, float]], places: Sequence[int] = (0, 1)
+) -> str:
+    """Name and two values of each row, as a pair of bars from 0 in the colors of their places."""
     reach = max((value for _, *values in rows for value in values), default=0.0) * 1.15 or 1.0
     left, begin = _NAMES, _TOP + _LEGEND
     parts = []
     for number, (name, *values) in enumerate(rows):
         top = begin + ROW_PX * number + 4
         parts.append(_text(left - 8, top + ROW_PX / 2, name, "end", left - 16))
-        for place, value in enumerate(values):
+        for at, value in enumerate(values):
             width = (WIDTH_PX - left - 60) * value / reach
-            y = top + place * 13
-            parts.append(_bar(left, y, width, place))
+            y = top + at * 13
+            parts.append(_bar(left, y, width, places[at]))
             parts.append(_text(left + width + 6, y + 10, f"{value:.3f}", "start"))
-    return _frame(title, parts + _legend(names, _bar_sample), begin + ROW_PX * len(rows) + 16)
+    return _frame(title, parts + _legend(names, _bar_sample, places), begin + ROW_PX * len(rows) + 16)
 
 
 def _ticks(end: float, most: int = 6) -> list[float]:
@@ -94,17 +101,17 @@ def _down(value: float) -> float:
     return HEIGHT_PX - _BOTTOM - (HEIGHT_PX - _TOP - _LEGEND - _BOTTOM) * value
 
 
-def _legend(names: Sequence[str], sample: Callable[[float, int], str]) -> list[str]:
-    """A line below the title; ``sample`` draws what a name stands for, 22 pixels from x on."""
-    parts, room = [], (WIDTH_PX - 8 - _RIGHT) / 2
+def _legend(names: Sequence[str], sample: Callable[[float, int], str], places: Sequence[int]) -> list[str]:
+    """A line below the title; ``sample`` draws what the name of a place stands for, 22 pixels from x on."""
+    parts, room = [], (WIDTH_PX - 8 - _RIGHT) / max(2, len(names))
     for number, name in enumerate(names):
         x = 8 + room * number
-        parts += [sample(x, number), _text(x + 28, 40, name, "start", room - 40)]
+        parts += [sample(x, places[number]), _text(x + 28, 40, name, "start", room - 40)]
     return parts
 
 
 def _line_sample(x: float, number: int) -> str:
-    return _line(x, 36, x + 22, 36, _COLORS[number], 3, "6 4" if number else "")
+    return _line(x, 36, x + 22, 36, _COLORS[number], 3, _DASHES[number])
 
 
 def _bar_sample(x: float, number: int) -> str:

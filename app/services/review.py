@@ -13,6 +13,7 @@ from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import JudgementOptions, TestTimeAugmentation
 from app.pipeline.data.categories import CategoryMap
 from app.pipeline.data.snapshot import Sample, Snapshot
+from app.pipeline.ensemble import METHODS, SHORT_NAMES, options_in_effect
 from app.pipeline.evaluate.coco_numbers import Evaluation, GroundTruth, evaluate_columns
 from app.pipeline.evaluate.columns import DetectionColumns
 from app.pipeline.evaluate.matching import ErrorCounts, count_errors, match_columns
@@ -78,9 +79,14 @@ def overview(services: Services, slug: str) -> list[dict[str, Any]]:
 
 
 def _describe_set(record: PredictionSet, run: Run) -> dict[str, Any]:
-    """A set with ``views`` in words and ``is_main``: predicted as the run's checkpoints are judged."""
+    """A set with ``views`` in words and ``is_main``: predicted as the run's checkpoints are judged.
+
+    ``title``: of an ensemble, see :func:`ensemble_title`.
+    """
     is_main = record.test_time_augmentation == judgement_of(run).test_time_augmentation
-    return {**asdict(record), "views": VIEW_TITLES[record.test_time_augmentation], "is_main": is_main}
+    title = ensemble_title(record) if record.kind == "ensemble" else None
+    views = VIEW_TITLES[record.test_time_augmentation]
+    return {**asdict(record), "views": views, "is_main": is_main, "title": title}
 
 
 def judgement_of(run: Run) -> JudgementOptions:
@@ -324,6 +330,20 @@ def checkpoint_name(checkpoint: Checkpoint) -> str:
     if checkpoint.soup:
         return f"Soup ({checkpoint.soup})"
     return f"Epoch {checkpoint.epoch}" + (" (last)" if checkpoint.is_last else "")
+
+
+def ensemble_title(record: PredictionSet) -> str:
+    """How an ensemble is called where others are beside it: "WBF of 3, IoU 0.55", "Soft-NMS of 3"."""
+    name, iou = ensemble_name(record), options_in_effect(record.options).get("iou_threshold")
+    return name if iou is None else f"{name}, IoU {iou:g}"
+
+
+def ensemble_name(record: PredictionSet) -> str:
+    """ "WBF of 3, tuned": the method as it is called today, whatever the version called it that stored the name."""
+    _, of, rest = record.name.partition(" of ")
+    if not of:
+        return record.name or f"Set {record.id}"
+    return f"{SHORT_NAMES[record.options.get('method', METHODS[0])]}{of}{rest}"
 
 
 def set_name(record: PredictionSet, checkpoint: Checkpoint) -> str:

@@ -15,7 +15,7 @@ from app.pipeline.data.snapshot import load_snapshot
 from app.pipeline.evaluate.coco_numbers import GroundTruth, evaluate
 from app.pipeline.evaluate.selection import DEFAULT_METRIC, selection_score
 from app.pipeline.types import Detections, Event, PredictionTime, Progress, RunContext
-from app.services import sweeping
+from app.services import review, sweeping
 from app.services.context import Services
 from app.services.sweeping import Step
 from app.store import predictions, runs
@@ -36,7 +36,19 @@ def sweep(job: JobContext) -> dict[str, Any]:
             _mix(job, services, run_id, step, context)
         else:
             _predict(job, services, run_id, split, step, context)
+    _note_figures(job, services, run_id)
     return {"run_id": run_id, "split": split}
+
+
+def _note_figures(job: JobContext, services: Services, run_id: int) -> None:
+    """Soups get the figures on valid that training notes of its checkpoints; their score stays open."""
+    views = sweeping.views_of(services, job.slug, run_id)
+    for checkpoint in runs.list_checkpoints(job.database, run_id):
+        found = predictions.find_set(job.database, checkpoint.id, "valid", views)
+        if checkpoint.soup and checkpoint.map50 is None and found:
+            figures = review.judge(services, job.slug, found.id).evaluation
+            with job.write() as db:
+                runs.set_figures(db, checkpoint.id, map50=figures.map50, f1=figures.f1)
 
 
 class _Whole:

@@ -317,7 +317,7 @@ def _verdict(rows: list[dict[str, Any]], metric: str, split: str) -> str:
     is_soup = _is_soup(best)
     other = next((row for row in others if _is_soup(row) != is_soup), others[0])
     noise = turn_around(other["noise"]) if other["noise"] else None
-    names = f"with {_name_in_text(other)}", f"with {_name_in_text(best)}"
+    names = _name_in_text(other), _name_in_text(best)
     text = f"{best['name']} has the best score on {split}. {explain_gain(metric, other, best, *names, noise)}"
     if best["is_chosen_here"]:
         text += " The soup was chosen on these images: judge it on test before relying on the gain."

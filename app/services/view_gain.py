@@ -35,5 +35,5 @@ def measure_gain(
         "best": best["test_time_augmentation"] if is_gain else "off",
         "outcome": best["noise"]["outcome"],
         "is_gain": is_gain,
-        "verdict": explain_gain(metric, off, best, "without it", f"with {best['name']}", best["noise"]),
+        "verdict": explain_gain(metric, off, best, off["name"], best["name"], best["noise"]),
     }

@@ -139,6 +139,11 @@ def put_checkpoint(
     return int(cursor.lastrowid)
 
 
+def set_figures(db: Database, checkpoint_id: int, *, map50: float, f1: float) -> None:
+    """What weights came to on valid that were judged only after they were recorded."""
+    db.execute("UPDATE checkpoint SET map50 = ?, f1 = ? WHERE id = ?", [map50, f1, checkpoint_id])
+
+
 def remove_checkpoints(db: Database, run_id: int, file_names: Sequence[str]) -> None:
     """Forget weights whose files were deleted, with their predictions."""
     for file_name in file_names:

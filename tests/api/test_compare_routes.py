@@ -110,7 +110,11 @@ def test_the_report_is_a_download(client, second, name, start):
         f'attachment; filename="blood-cells-run-1-and-run-{second}-valid.{name}"'
     )
     assert answer.text.startswith(start) and "<b>" not in answer.text
-    assert "White cell" in answer.text
+    assert "White cell" in answer.text and "C: " not in answer.text
+    query = {"first": "run-1", "second": f"run-{second}", "format": name}
+    all_sides = client.get("compare/report", params={**query, "sides": f"run-1,checkpoint-3,run-{second}"})
+    assert "B: First run, Epoch 2 (in options, curves and notes)" in all_sides.text and "C less A" in all_sides.text
+    assert client.get("compare/report", params={**query, "sides": "run-1"}).status_code == 400
 
 
 def test_notes_are_saved_and_a_stale_save_gets_both_versions(client):

@@ -53,6 +53,8 @@ def test_figures_sides_curves_and_reports(page, project, second):
     open_page(page, project, sides=f"run-{second},set-{set_id},run-{project.run_id}", pair="2-1")
     assert page.locator(".sides .side").count() == 3
     assert page.locator("[data-figure=map] .difference").inner_text() == "+0.000"  # the ensemble is the best checkpoint
+    report = page.request.get(page.locator("[data-report=html]").get_attribute("href")).text()
+    assert "A: &lt;i&gt;Second&lt;/i&gt; ${1} run (in options, curves and notes)" in report and "B less C" in report
     page.select_option("[data-pick=pair-0]", "0")
     page.wait_for_function("document.querySelector('[data-figure=map] .difference')?.textContent.startsWith('+0.')")
     page.wait_for_selector("anchorage-compare[data-state=ready]")

@@ -69,6 +69,8 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     assert re.search(rf"sides=checkpoint-\d+%2Cset-{shown}&split=valid$", link)
     assert page.get_attribute("anchorage-sweep", "data-run") == str(project.run_id)
 
+    # The newest run comes last: what will be fused is in sight.
+    assert page.locator(".lab-list [data-run]").first.get_attribute("data-run") == str(project.run_id)
     foreign = page.locator(".lab [data-run] .reason")  # of one run only: other labels are no hindrance
     expect(foreign).to_have_text(
         "Other classes, or other images of valid, than the chosen ones have: their predictions cannot be fused."
@@ -105,6 +107,16 @@ def test_one_click_fuses_the_best_three_and_the_lab_finds_out_more(page, project
     page.locator("[data-use='1']").click()
     title = page.locator("anchorage-ensemble > .ensemble .ensemble-row td").first
     expect(title).to_have_text("Ensemble: NMS of 3, tuned", timeout=JOB_MS)
+    page.reload()  # the options are those of the ensemble that is open
+    method, hint = page.locator("[data-pick=method]"), page.locator("anchorage-ensemble > .ensemble .go + .note")
+    expect(hint).to_have_text("The checkpoints with the best scores, by non-maximum suppression.")
+    page.get_by_text("Other members, method and thresholds").click()
+    expect(method).to_have_value("nms")
+    iou = page.get_by_role("slider", name="Boxes overlapping more are one object")
+    expect(page.locator("[data-method=nms] .note")).to_contain_text(f"IoU {float(iou.input_value()):g}")
+    method.select_option("soft_nms")
+    expect(iou).to_be_hidden()
+    expect(hint).to_contain_text("by soft-NMS.")
     threshold = float(page.locator("[data-method=nms] td").nth(7).inner_text())
     page.get_by_role("link", name="Review the ensemble").click()
     page.wait_for_selector("anchorage-review[data-state=ready]")
@@ -139,7 +151,16 @@ def read_the_lab(page):
     halves = page.get_attribute(".lab [data-halves]", "data-halves").split("/")
     assert sum(map(int, halves)) == 24
     assert page.locator("[data-contribution]").count() == 3
-    assert page.locator(".smallest").inner_text() != ""
+    smallest = """async (outcome) => {
+      const number = document.querySelector(".lab").dataset.lab;
+      const { labResult } = await import("/widgets/ensemble_lab_result.js");
+      const { getJSON, projectURL } = await import("/widgets/api.js");
+      const { lab } = await getJSON(projectURL(`/ensemble-labs/${number}`));
+      const found = { ...lab, outcome, smallest: { ...lab.smallest, members: [0, 1, 2] } };
+      return labResult(found, {}).querySelector(".smallest").textContent;
+    }"""
+    assert page.evaluate(smallest, "gain").startswith("All 3 members are needed: ")
+    assert page.evaluate(smallest, "noise").startswith("To fuse all the same, all 3 members are needed: ")
     assert "while predicting on a small machine." in page.locator(".lab-result").inner_text()
     assert page.locator(".lab [data-action=measure]").count() == 0
 
@@ -163,6 +184,9 @@ def test_an_ensemble_of_runs_with_other_labels_tells_whose_count(page, project):
     note = page.locator("anchorage-ensemble > .ensemble .truth")
     expect(note).to_have_text(told)
     assert note.get_attribute("data-labels-of") == "3"
+    page.wait_for_selector(".lab[data-lab]")  # its members are of the first run
+    runs_listed = page.locator(".lab-list [data-run]")
+    assert [item.get_attribute("data-run") for item in runs_listed.all()] == ["3", str(project.run_id), "2"]
     page.get_by_role("link", name="Compare with its best member").click()
     page.wait_for_selector("anchorage-compare[data-state=ready]", timeout=JOB_MS)
     expect(page.locator("anchorage-compare .figures")).to_contain_text(told)

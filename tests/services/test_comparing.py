@@ -78,11 +78,12 @@ def comparison(project, second):
 
 
 def test_options_that_differ_are_listed_with_both_values(comparison):
-    assert comparison["config"] == [
-        {"option": "model", "first": "fasterrcnn_resnet18_fpn", "second": "<b>x</b>"},
-        {"option": "epochs", "first": 4, "second": 3},
-        {"option": "learning_rate", "first": 0.001, "second": 0.01},
+    assert [(row["option"], row["title"], row["values"]) for row in comparison["config"]] == [
+        ("model", "Model", ["fasterrcnn_resnet18_fpn", "<b>x</b>"]),
+        ("epochs", "Epochs", [4, 3]),
+        ("learning_rate", "Learning rate", [0.001, 0.01]),
     ]
+    assert comparison["config"][0]["texts"] == ["ResNet-18 FPN v1", "<b>x</b>"]
 
 
 def test_differences_come_with_intervals_and_a_verdict(project, comparison):
@@ -121,8 +122,7 @@ def test_curves_are_summed_up_by_epoch_and_clock(project, second):
     assert (other["best"]["epoch"], other["best"]["elapsed_s"], other["total_s"]) == (2, 20.0, 30.0)
     assert curves["reached"] == {
         "map50": 0.6,
-        "first": {"epoch": 2, "elapsed_s": 20.0},
-        "second": {"epoch": 2, "elapsed_s": 20.0},
+        "by": [{"letter": "A", "epoch": 2, "elapsed_s": 20.0}, {"letter": "B", "epoch": 2, "elapsed_s": 20.0}],
     }
 
 
@@ -174,7 +174,7 @@ def test_ensembles_and_checkpoints_are_sides_too(project):
     compared = comparing.compare(project.services, project.slug, third, ensemble)
     assert [item["name"] for item in compared["runs"]] == ["First run, Epoch 2", "First run, WBF of 2, IoU 0.55"]
     assert compared["differences"]["map"]["difference"] > 0
-    assert compared["config"] == [{"option": "fusing: iou_threshold", "first": None, "second": 0.55}]
+    assert [(row["title"], row["texts"]) for row in compared["config"]] == [("Fusing: IoU", ["–", "0.55"])]
     assert [row["name"] for row in compared["per_class"]] == ["Red cell", "White cell"]
     with pytest.raises(BadRequest, match="of valid images, not of test"):
         comparing.compare(project.services, project.slug, third, ensemble, "test")
@@ -351,7 +351,30 @@ def test_curves_are_drawn_where_both_runs_were_validated(project, second, tmp_pa
     comparison = compare(project, second, third)
     html = comparison_report.to_html(comparison_report.compose(comparison, "Blood cells"))
     assert html.count("<polyline") == 4
-    assert "0.3" in html and "minutes of training" in html
+    assert "minutes of training" in html
+    assert "by A in epoch 2 after 0.3 minutes, by B in epoch 2 after 0.3 minutes." in html
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md"])
+def test_a_report_holds_every_side_that_is_shown_by_the_letters_of_the_page(project, second, suffix):
+    third = add_run(project, {"epochs": 5, "image_size": 640}, project.set_ids[0], [0.55, 0.7, 0.65], name="Third run")
+    run_notes.set_notes(project.services, project.slug, second, {"setup": "Another rate."})
+    shown = [Side("run", number) for number in (project.run_id, second, third)]
+    compared = comparing.compare(project.services, project.slug, shown[0], shown[2], shown=shown)
+    assert compared["pair"] == [0, 2] and [("error_budget" in run) for run in compared["runs"]] == [True, False, True]
+    text = comparison_report.render(compared, "Blood cells", suffix)
+    assert "B: Second run (in options, curves and notes)" in text and "A: First run" in text
+    assert "C less A" in text and "C better in" in text and "C is better" not in text.split("Classes")[1]
+    for told in ("B Second run", "Image size", "Another rate.", "by B in epoch 2", "Never validated: A First run."):
+        assert told in text
+    row = next(line for line in text.splitlines() if re.match(r"(<tr><td>|\| )Epochs", line))
+    assert re.findall(r"\d+", row) == ["4", "3", "5"]
+    if suffix == ".html":
+        colors = re.findall(r"<polyline[^>]*stroke=\"(.*?)\"", text)
+        assert colors == ["#d55e00", "#009e73"] * 2  # those of B and C on the page
+        assert 'height="11" fill="#009e73"' in text and 'height="11" fill="#d55e00"' not in text
+    with pytest.raises(BadRequest, match="run-1 is compared"):
+        comparing.compare(project.services, project.slug, *shown[:2], shown=shown[1:])
 
 
 def test_sides_of_one_run_have_one_curve_and_one_sheet_of_notes(project, second):
@@ -367,7 +390,7 @@ def test_sides_of_one_run_have_one_curve_and_one_sheet_of_notes(project, second)
     assert compared["reached"] is None and compared["runs"][0]["curves"]["best"]
     html = comparison_report.render(compared, "Blood cells", ".html")
     assert html.count("<polyline") == 2 and html.count("Hypothesis") == 1
-    assert f"<h3>Run {second}, of both</h3>" in html
+    assert f"<h3>Run {second}, of A and B</h3>" in html
     assert "null" not in html and "[]" not in html
 
 
@@ -389,8 +412,8 @@ def test_a_report_writes_figures_as_the_page_and_each_name_once(project, second)
         assert "First run and Second run" in text and f"({second})" not in text
     compared["runs"][1]["name"] = "A_long_name_" * 8 + "<i>-0.123"
     html = comparison_report.render(compared, "Blood cells", ".html")
-    (head, *_) = re.findall(r"<th>(A_.*?)</th>", html)
-    assert head.replace("<wbr>", "") == "A_long_name_" * 8 + "&lt;i&gt;-0.123"
+    (head, *_) = re.findall(r"<th>(B A_.*?)</th>", html)
+    assert head.replace("<wbr>", "") == "B " + "A_long_name_" * 8 + "&lt;i&gt;-0.123"
     assert max(map(len, head.split("<wbr>"))) <= 25  # else the table is wider than the page
     compared["runs"][1]["name"] = compared["runs"][0]["name"]
     html = comparison_report.render(compared, "Blood cells", ".html")

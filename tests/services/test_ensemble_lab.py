@@ -249,7 +249,7 @@ def test_a_row_becomes_an_ensemble_with_the_threshold_of_the_tuning_half(project
     record = predictions.get_set(project.services.database(project.slug), table["set"])
     row = result["methods"][2]
     assert record.options == {**row["options"], "score_threshold": row["judged"]["threshold"]}
-    assert (record.name, record.members) == ("SOFT-NMS of 3, tuned", tuple(project.set_ids))
+    assert (record.name, record.members) == ("Soft-NMS of 3, tuned", tuple(project.set_ids))
     with project.services.database(project.slug).write() as db:
         db.execute("DELETE FROM prediction_set WHERE id = ?", [table["set"]])
 

@@ -51,8 +51,16 @@ def test_last_checkpoint_fills_up_only_when_it_is_another_epoch(project):
     assert request(project, top=4).payload["checkpoint_ids"] == project.checkpoint_ids[:3]
 
 
-@pytest.mark.parametrize("method", ["wbf", "nms", "soft_nms", "nmw"])
-def test_ensemble_is_stored_and_judged_beside_its_members(project, method):
+@pytest.mark.parametrize(
+    ("method", "title"),
+    [
+        ("wbf", "WBF of 3, IoU 0.55"),
+        ("nms", "NMS of 3, IoU 0.55"),
+        ("soft_nms", "Soft-NMS of 3"),
+        ("nmw", "NMW of 3, IoU 0.55"),
+    ],
+)
+def test_ensemble_is_stored_and_judged_beside_its_members(project, method, title):
     seen = []
     table = carry_out(
         project, request(project, options={"method": method}), on_progress=lambda *step: seen.append(step)
@@ -66,6 +74,11 @@ def test_ensemble_is_stored_and_judged_beside_its_members(project, method):
     assert seen[-1] == (6, 6, "Fusing")
     record = predictions.get_set(project.services.database(project.slug), table["set"])
     assert (record.kind, record.options["method"], record.members) == ("ensemble", method, tuple(project.set_ids))
+    with project.services.database(project.slug).write() as db:  # as earlier versions wrote it
+        db.execute("UPDATE prediction_set SET name = ? WHERE id = ?", [f"{method.upper()} of 3", record.id])
+    assert review.overview(project.services, project.slug)[0]["sets"][0]["title"] == title
+    table = ensembling.comparison(project.services, project.slug, record.id)
+    assert table["rows"][-1]["name"] == record.name == title.split(",")[0]
 
 
 def test_what_was_fused_before_keeps_its_number(project):

@@ -234,11 +234,14 @@ def test_a_sweep_is_asked_for_once(project):
 
 
 def test_a_soup_is_a_checkpoint_never_the_best_by_itself_and_made_anew_for_other_weights(project):
-    sweeping.sweep_run(project.services, project.slug, project.run_id)
+    swept = sweeping.sweep_run(project.services, project.slug, project.run_id)
     database = project.services.database(project.slug)
     kept = runs.list_checkpoints(database, project.run_id)
     assert sorted(item.soup for item in kept) == ["", "", "", "", "greedy", "uniform"]
     assert review.best_checkpoint(project.services, project.slug, project.run_id).file_name == "epoch-4.pt"
+    judged = {row["checkpoint_id"]: row for row in swept["rows"]}
+    for soup in (item for item in kept if item.soup):  # member lists tell what the sweep found
+        assert (soup.map50, soup.f1) == (judged[soup.id]["map50"], judged[soup.id]["f1"])
     soup = next(item for item in kept if item.soup == "uniform")
     assert exporting.request_weights(project.services, project.slug, soup.id, "pth").payload["checkpoint_id"] == soup.id
 

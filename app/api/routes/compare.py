@@ -71,11 +71,12 @@ def _add_comparison_routes(router: APIRouter, services: Services) -> None:
         return Response(orjson.dumps(page, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
     @router.get("/compare/report")
-    def report(slug: str, two: Chosen, format: str = "html") -> Response:
+    def report(slug: str, two: Chosen, format: str = "html", sides: str = "") -> Response:
         if format not in MEDIA_TYPES:
             raise BadRequest(f"A report is of the format {' or '.join(MEDIA_TYPES)}; got {format!r}.")
         comparing.choose_two(services, slug, *two.sides, two.split)  # refuses what would first have to be predicted
-        comparison = comparing.compare(services, slug, *two.sides, two.split)
+        shown = [parse_side(text) for text in sides.split(",") if text]
+        comparison = comparing.compare(services, slug, *two.sides, two.split, shown=shown)
         name = f"{slug}-{two.sides[0]}-and-{two.sides[1]}-{comparison['split']}.{format}"
         return Response(
             comparison_report.render(comparison, slug, f".{format}"),

@@ -224,7 +224,7 @@ class AnchorageCompare extends HTMLElement {
     this.dataset.state = state.kind;
     for (const link of this.reports) {
       link.hidden = state.kind !== "ready";
-      if (state.kind === "ready") link.href = projectURL(`/compare/report?${this._query()}&format=${link.dataset.report}`);
+      if (state.kind === "ready") link.href = projectURL(`/compare/report?${this._query()}&sides=${this.sides.join(",")}&format=${link.dataset.report}`);
     }
     this._showTab();
   }

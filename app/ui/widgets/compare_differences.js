@@ -5,7 +5,6 @@ import { colorOfSide, letterOf, sideMark } from "./compare_sides.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
 import { formatFigure, signed, withMinus } from "./number_words.js";
-import { titleOf, valueText } from "./option_words.js";
 
 const FIGURES = {
   map: ["mAP", "Mean average precision over IoU .50 to .95"],
@@ -109,9 +108,9 @@ export class DifferenceView {
   }
 
   _options() {
-    const { config, sides, models } = this.answer;
+    const { config, sides } = this.answer;
     const head = sides.map((_, place) => element("th", {}, sideHead(this.answer, place)));
-    const table = element("table", { class: "a-table" }, element("thead", {}, element("tr", {}, element("th", {}, "Option"), ...head)), element("tbody", {}, ...config.map((row) => optionRow(row, models))));
+    const table = element("table", { class: "a-table" }, element("thead", {}, element("tr", {}, element("th", {}, "Option"), ...head)), element("tbody", {}, ...config.map(optionRow)));
     return element(
       "section",
       { class: "a-card options", "data-options": config.length },
@@ -147,16 +146,12 @@ export class DifferenceView {
   }
 }
 
-function optionRow({ option, help, values }, models) {
-  const texts = values.map((value) => (value === null ? "–" : valueText(option, value, models)));
-  const isSame = texts.every((text) => text === texts[0]); // a short text hides the difference: show all of it
-  const [fusing, name] = option.startsWith("fusing: ") ? ["Fusing: ", option.slice(8)] : ["", option];
-  const title = fusing ? `${fusing}${name.replaceAll("_", " ")}` : titleOf(name);
+function optionRow({ option, title, help, values, texts }) {
   return element(
     "tr",
     { "data-option": option },
     element("td", { title: help }, title),
-    ...values.map((value, at) => element("td", { class: texts[at] === texts[0] && !isSame ? null : "other", title: typeof value === "object" ? JSON.stringify(value) : null }, isSame ? JSON.stringify(value) : texts[at])),
+    ...values.map((value, at) => element("td", { class: texts[at] === texts[0] ? null : "other", title: typeof value === "object" ? JSON.stringify(value) : null }, texts[at])),
   );
 }
 

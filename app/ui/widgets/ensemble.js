@@ -8,7 +8,7 @@
 import { getJSON, getParam, notify, projectURL, sendJSON, setParam } from "./api.js";
 import { element } from "./element.js";
 import { emptyState } from "./empty_state.js";
-import { comparisonCard, METHODS } from "./ensemble_comparison.js";
+import { comparisonCard, hasIoU, METHODS } from "./ensemble_comparison.js";
 import { EnsembleLab } from "./ensemble_lab.js";
 import { MeasuringNoise } from "./ensemble_noise.js";
 import { JobProgress } from "./job_progress.js";
@@ -80,6 +80,7 @@ class AnchorageEnsemble extends HTMLElement {
     this.best = bestOf(run);
     this.chosen = new Set(this.best);
     setParam("run", run.id);
+    this.lab.openRun(run.id);
     this._build();
     this._showOfAddress();
   }
@@ -142,7 +143,7 @@ class AnchorageEnsemble extends HTMLElement {
     this.sweep.splits = this.run.splits;
     this.sweep.runId = this.run.id;
     this.replaceChildren(element("div", { class: "ensemble" }, choice, this.outcome), this.lab.root, this.sweep);
-    this._onChosen();
+    this._onMethod();
   }
 
   _checkpointTable() {
@@ -168,13 +169,26 @@ class AnchorageEnsemble extends HTMLElement {
 
   _optionFields() {
     const help = element("span", { class: "note" });
-    this.method = element("select", { class: "a-input", onchange: () => explain() });
+    this.method = element("select", { class: "a-input", "data-pick": "method", onchange: () => this._onMethod() });
     this.method.append(...METHODS.map(([value, name]) => element("option", { value }, name)));
-    const explain = () => (help.textContent = METHODS.find(([value]) => value === this.method.value)[3]);
-    explain();
+    this.methodHelp = help;
     this.iou = slider("Boxes overlapping more are one object (IoU)", 0.05, 0.95, 0.05, 0.55);
-    this.skip = slider("Leave out members' boxes scored below", 0, 0.5, 0.01, 0);
+    this.skip = slider("Leave out members' boxes scored below", 0, 0.5, 0.005, 0);
     return [element("label", { class: "a-field" }, "Method", this.method, help), this.iou.field, this.skip.field];
+  }
+
+  _onMethod() {
+    this.methodHelp.textContent = METHODS.find(([value]) => value === this.method.value)[2];
+    this.iou.field.hidden = !hasIoU(this.method.value);
+    this._onChosen();
+  }
+
+  /** How the ensemble shown was fused, so that it is what a change begins with. */
+  _takeOptions({ method, iou_threshold: iou, skip_threshold: skip }) {
+    this.method.value = method;
+    this.iou.set(iou);
+    this.skip.set(skip);
+    this._onMethod();
   }
 
   _onChosen() {
@@ -184,7 +198,9 @@ class AnchorageEnsemble extends HTMLElement {
     this.go.textContent = count < 2 ? "Fuse checkpoints" : isBest ? `Fuse the best ${words[count] ?? count}` : `Fuse ${count} checkpoints`;
     this.go.disabled = count < 2 || this.dataset.state === "fusing";
     const missing = this.run.checkpoints.length < 2 ? "This run has kept one checkpoint: train it longer, or fuse it in the lab below with one of another run." : "An ensemble needs two members or more.";
-    this.why.textContent = count < 2 ? missing : isBest ? "The checkpoints with the best scores, by weighted boxes fusion." : "";
+    const [, method] = METHODS.find(([value]) => value === this.method.value);
+    const which = isBest ? "The checkpoints with the best scores" : "The chosen checkpoints";
+    this.why.textContent = count < 2 ? missing : `${which}, by ${method[0].toLowerCase()}${method.slice(1)}.`;
     this.dataset.chosen = count;
   }
 
@@ -265,6 +281,7 @@ class AnchorageEnsemble extends HTMLElement {
     try {
       const table = await getJSON(projectURL(`/ensembles/${set.id}`));
       if (this.asked !== set.id) return; // another was chosen meanwhile
+      this._takeOptions(table.options);
       const earlier = this._earlier(set.id);
       const measuring = table.best === null || table.noise ? null : this._measureNoise(set.id);
       this.card = comparisonCard(table, measuring?.root);
@@ -312,11 +329,17 @@ function bestOf(run) {
 }
 
 function slider(label, min, max, step, value) {
-  const output = element("output", {}, value.toFixed(2));
+  const digits = String(step).split(".")[1].length;
+  const output = element("output", {}, value.toFixed(digits));
   const range = element("input", { type: "range", class: "a-input", min, max, step, value, "aria-label": label }); // the output is what the field would name
-  range.addEventListener("input", () => (output.textContent = Number(range.value).toFixed(2)));
+  const tell = () => (output.textContent = Number(range.value).toFixed(digits));
+  range.addEventListener("input", tell);
   const field = element("label", { class: "a-field" }, element("span", { class: "with-value" }, label, output), range);
-  return { field, value: () => Number(range.value) };
+  const set = (to) => {
+    range.value = to;
+    tell();
+  };
+  return { field, value: () => Number(range.value), set };
 }
 
 if (!customElements.get("anchorage-ensemble")) customElements.define("anchorage-ensemble", AnchorageEnsemble);

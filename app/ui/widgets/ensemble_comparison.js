@@ -5,10 +5,10 @@ import { element } from "./element.js";
 import { formatFigure, imageCost, withMinus } from "./number_words.js";
 
 export const METHODS = [
-  ["wbf", "Weighted boxes fusion", "WBF", "Averages overlapping boxes, weighted by their scores; a box that few members found gets a low score."],
-  ["nms", "Non-maximum suppression", "NMS", "Keeps the surest of overlapping boxes as it is."],
-  ["soft_nms", "Soft-NMS", "Soft-NMS", "Keeps all boxes and lowers the scores of those that overlap a surer one."],
-  ["nmw", "Non-maximum weighted", "NMW", "Averages overlapping boxes around the surest one and keeps its score."],
+  ["wbf", "Weighted boxes fusion", "Averages overlapping boxes, weighted by their scores; a box that few members found gets a low score."],
+  ["nms", "Non-maximum suppression", "Keeps the surest of overlapping boxes as it is."],
+  ["soft_nms", "Soft-NMS", "Keeps all boxes and lowers the scores of those that overlap a surer one."],
+  ["nmw", "Non-maximum weighted", "Averages overlapping boxes around the surest one and keeps its score."],
 ];
 export const FIGURES = [
   ["map", "mAP", "COCO's AP over IoU .50 to .95"],
@@ -16,6 +16,9 @@ export const FIGURES = [
   ["map75", "mAP75", "AP at IoU .75"],
   ["f1", "F1", "Best F1 at IoU .50"],
 ];
+
+/** Whether a method asks how far boxes overlap; soft-NMS lowers scores by any overlap. */
+export const hasIoU = (method) => method !== "soft_nms";
 
 const CHIP_OF = { gain: "good", noise: "", worse: "warn" };
 
@@ -40,7 +43,7 @@ export function truthNote(truth) {
 
 /** The options of a fusion in words: "IoU 0.55 · from score 0.01 · weights 1 : 0.5". */
 export function optionsText({ method, iou_threshold: iou, skip_threshold: skip, weights = [] }) {
-  const parts = method === "soft_nms" ? [] : [`IoU ${iou}`];
+  const parts = hasIoU(method) ? [`IoU ${iou}`] : [];
   if (skip) parts.push(`from score ${skip}`);
   if (new Set(weights).size > 1) parts.push(`weights ${weights.map((weight) => Number(weight.toPrecision(3))).join(" : ")}`);
   return parts.join(" · ");
@@ -61,7 +64,7 @@ export function comparisonCard(table, noise = null) {
   if (table.num_missing_members) notes.push(`${table.num_missing_members} of its members were replaced since and are not listed.`);
   const costs = table.rows.map((row) => row.cost_ms);
   if (costs.at(-1) !== null) notes.push(costNote(table.rows.at(-1).devices));
-  else if (costs.some((cost) => cost !== null)) notes.push("ms/image is not known of what an earlier version predicted, and so not of the ensemble.");
+  else if (costs.some((cost) => cost !== null)) notes.push("ms/image is not known of the ensemble: some of its members were predicted by an older version of Anchorage, which did not time it.");
   const name = METHODS.find(([value]) => value === table.options.method)[1];
   const how = [name, optionsText(table.options), `on ${table.split}`].filter(Boolean).join(", ");
   return element(

@@ -63,6 +63,11 @@ export class EnsembleLab {
     this.members.setRuns(runs);
   }
 
+  /** The run that is open on the page: its members come first. */
+  openRun(id) {
+    this.members.open(id);
+  }
+
   async loadLabs() {
     this.labs = (await getJSON(projectURL("/ensemble-labs"))).labs;
   }

@@ -38,6 +38,20 @@ export class LabMembers {
     this.runs = runs;
     const known = { checkpoints: new Set(runs.flatMap((run) => run.checkpoints.map((item) => item.id))), sets: new Set(runs.flatMap((run) => run.sets.map((item) => item.id))) };
     for (const [kind, ids] of Object.entries(known)) this.chosen[kind] = new Set([...this.chosen[kind]].filter((id) => ids.has(id)));
+    this.order();
+  }
+
+  /** The run that is open on the page. */
+  open(id) {
+    this.openId = id;
+    this.order();
+  }
+
+  /** The open run comes first, then those of which something is chosen; while they are chosen from, they stay in place. */
+  order() {
+    const rank = (run) => (run.id === this.openId ? 0 : this.owns(run) ? 1 : 2);
+    this.listed = [...this.runs].sort((a, b) => rank(a) - rank(b));
+    this.list.scrollTop = 0;
     this.draw();
   }
 
@@ -102,7 +116,7 @@ export class LabMembers {
     this.splitPick.replaceChildren(...splits.map((split) => element("option", { value: split }, `${split} (${base.splits[split]} images)`)));
     this.splitPick.value = splits.includes(wanted) ? wanted : splits[0];
     for (const run of this.runs) for (const set of run.sets) if (set.split !== this.split) this.chosen.sets.delete(set.id);
-    this.list.replaceChildren(...this.runs.map((run) => this.runTable(run, this.isForeign(run))));
+    this.list.replaceChildren(...this.listed.map((run) => this.runTable(run, this.isForeign(run))));
     for (const { box } of this.viewBoxes) {
       box.checked = this.views.has(box.dataset.views);
       box.disabled = this.count > 0 && !this.chosen.checkpoints.size;
@@ -130,7 +144,7 @@ export class LabMembers {
     stored.sort((a, b) => place(a) - place(b) || a.id - b.id); // ensembles first
     const figures = (item) => [item.map50, item.f1].map(formatFigure);
     const rows = run.checkpoints.map((item) => this.row("checkpoints", item.id, item.name, figures(item), isForeign));
-    rows.push(...stored.map((set) => this.row("sets", set.id, storedName(run, set), ["", ""], isForeign)));
+    rows.push(...stored.map((set) => this.row("sets", set.id, storedName(run, set), [], isForeign)));
     const head = [run.name, "mAP50", "F1"].map((text, index) => element("th", { class: index ? "a-number" : null, title: index ? null : text }, text));
     const reason = `Other classes, or other images of ${this.split}, than the chosen ones have: their predictions cannot be fused.`;
     if (isForeign) rows.unshift(element("tr", { class: "reason" }, element("td", { colspan: head.length }, reason)));
@@ -144,7 +158,7 @@ export class LabMembers {
     return element(
       "tr",
       { class: isForeign ? "foreign" : null },
-      element("td", {}, element("label", { class: "member" }, box, name)),
+      element("td", { colspan: 3 - figures.length }, element("label", { class: "member" }, box, name)),
       ...figures.map((text) => element("td", { class: "a-number" }, text)),
     );
   }
@@ -164,5 +178,5 @@ function viewsOf(set) {
 }
 
 function storedName(run, set) {
-  return set.kind === "ensemble" ? `Ensemble ${set.name}` : setTitle(set, run);
+  return set.kind === "ensemble" ? `Ensemble ${setTitle(set, run)}` : setTitle(set, run);
 }

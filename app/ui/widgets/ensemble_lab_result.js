@@ -2,7 +2,7 @@
 
 import { pageURL } from "./api.js";
 import { element } from "./element.js";
-import { costNote, FIGURES, METHODS, optionsText, truthNote, verdictLine } from "./ensemble_comparison.js";
+import { costNote, FIGURES, optionsText, truthNote, verdictLine } from "./ensemble_comparison.js";
 import { VIEWS } from "./ensemble_lab_members.js";
 import { formatFigure, imageCost, signed } from "./number_words.js";
 
@@ -68,7 +68,7 @@ function aloneRow(lab, views, hasViews) {
 
 function methodRow(lab, row, index, hasViews, onUse) {
   const isBest = index === lab.best;
-  const name = METHODS.find(([value]) => value === row.method)[2];
+  const { name } = row;
   const title = element("span", { class: "lab-name" }, name, isBest ? element("span", { class: "a-chip", title: "Best on the tuning half" }, "Best") : null);
   const use = element("button", { type: "button", class: "a-button small", "data-use": index, "aria-label": `Use ${name}${hasViews ? `, ${viewsName(row.views)}` : ""}`, onclick: () => onUse(index) }, "Use this");
   return element(
@@ -108,7 +108,7 @@ function tableNote(lab, onMeasure) {
   if (lab.costs.how === "alone") note.append(" ms/image: through all members and the fusing; each model was measured alone on this machine.");
   if (lab.methods.every((row) => row.cost_ms !== null || row.num_passes === null)) return note;
   const button = element("button", { type: "button", class: "a-button small", "data-action": "measure", onclick: onMeasure }, "Measure it");
-  note.append(" Milliseconds are not known: an earlier version predicted with these members, and measured nothing. ", button);
+  note.append(" How many milliseconds an image takes is not known: these predictions were made by an older version of Anchorage, which did not time them. ", button);
   return note;
 }
 
@@ -132,7 +132,7 @@ function contributions(lab) {
       element("td", { class: "a-muted" }, wordFor(row)),
     );
   });
-  const name = METHODS.find(([value]) => value === best.method)[2];
+  const { name } = best;
   const head = ["Member", "", "Score", "mAP", ""].map((text, index) => element("th", { class: index === 2 || index === 3 ? "a-number" : null }, text));
   return element(
     "section",
@@ -154,7 +154,7 @@ function smallest(lab) {
   const names = members.map((index) => lab.members[index].name);
   const all = members.length === lab.members.length;
   const text = all
-    ? `All ${members.length} members are needed: with fewer, mAP on the tuning half falls by more than ${100 * lab.near_best} points of 100.`
+    ? `${lab.outcome === "gain" ? "All" : "To fuse all the same, all"} ${members.length} members are needed: with fewer, mAP on the tuning half falls by more than ${100 * lab.near_best} points of 100.`
     : `${names.join(" + ")} ${members.length === 1 ? "is" : "are"} enough: mAP on the tuning half is within ${100 * lab.near_best} points of 100 of the best of ${tried} subsets. Judged: mAP ${formatFigure(judged.map)}, score ${formatFigure(judged.score)}.`;
   return element("section", {}, element("h3", {}, "Fewest members"), element("p", { class: "smallest", "data-members": members.length }, text));
 }

@@ -16,7 +16,7 @@ export function checkpointTitle({ name, map50 }) {
 
 /** Of stored predictions: an ensemble, or a checkpoint of the run looking in other views than the run's own. */
 export function setTitle(set, run) {
-  if (set.kind === "ensemble") return `${set.name}, IoU ${set.options.iou_threshold}`;
+  if (set.kind === "ensemble") return set.title;
   const name = run.checkpoints.find((item) => item.id === set.checkpoint_id)?.name ?? set.name;
   return set.is_main ? name : `${name}, ${set.views}`;
 }
