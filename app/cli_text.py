@@ -5,12 +5,12 @@ from typing import Any
 
 import orjson
 
+from app import records
 from app.cli_table import MAX_TEXT, NONE, WIDTH, number, shorten, table
 from app.pipeline.config import parse_config
 from app.pipeline.evaluate.difference import words_of_sides
 from app.pipeline.evaluate.error_words import KIND_TITLES, SUSPECT_TITLES, TOTAL_TITLES, count_suspects
 from app.pipeline.evaluate.selection import TITLES
-from app.records import state_word
 from app.services import ensemble_lab, lab_members
 
 Result = dict[str, Any]
@@ -60,7 +60,7 @@ def _run_title(number: int, name: str) -> str:
 def _run_lines(run: Result) -> list[str]:
     """What it is called and how it stands; below it the checkpoints, the best first."""
     epochs = "1 epoch" if run["epochs"] == 1 else f"{run['epochs']} epochs"
-    lines = [f"{_run_title(run['run'], run['name'])}: {state_word(run['state'])}, {epochs}"]
+    lines = [f"{_run_title(run['run'], run['name'])}: {records.state_word(run['state'])}, {epochs}"]
     lines += [f"  {text}" for text in (run["error"], run["warning"]) if text]
     kept = run["checkpoints"]
     if not kept:
