@@ -210,7 +210,9 @@ def test_how_curves_are_drawn_outlives_a_reload(page, project, live):
 def test_waiting_runs_show_their_place_and_what_they_logged_before(page, project, live):
     """Their states are laid over the answers: a worker would take what waits in truth."""
     other = LiveRun(project, "Other")
-    project.services.files(project.slug).job_log(live.job.id).write_text("line of the first attempt\n")
+    log = project.services.files(project.slug).job_log(live.job.id)
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("line of the first attempt\n")
     ranks = {live.id: 2, other.id: 1}
 
     def answer(route):
