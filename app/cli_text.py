@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from app import records
 from app.cli_table import MAX_TEXT, NONE, WIDTH, number, shorten, table
 from app.pipeline.config import parse_config
 from app.pipeline.ensemble import SHORT_NAMES, options_in_effect
@@ -60,7 +61,7 @@ def _run_title(number: int, name: str) -> str:
 def _run_lines(run: Result) -> list[str]:
     """What it is called and how it stands; below it the checkpoints, the best first."""
     epochs = "1 epoch" if run["epochs"] == 1 else f"{run['epochs']} epochs"
-    lines = [f"{_run_title(run['run'], run['name'])}: {run['state']}, {epochs}"]
+    lines = [f"{_run_title(run['run'], run['name'])}: {records.state_word(run['state'])}, {epochs}"]
     lines += [f"  {text}" for text in (run["error"], run["warning"]) if text]
     kept = run["checkpoints"]
     if not kept:

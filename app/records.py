@@ -97,6 +97,11 @@ class Annotation:
     source_bbox_xywh: tuple[float, float, float, float] | None = None  # as imported; exported while it equals bbox
 
 
+def state_word(state: str) -> str:
+    """The state of a job or a run as people read it, the same on the screen and on the command line."""
+    return "stopped" if state == "cancelled" else state
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A piece of long work in the queue of a project."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app import cli
+from app import cli, cli_text
 from app.errors import UserError
 from app.records import Run
 from app.services import ensemble_lab, jobs, projects, run_checks, suggestions
@@ -253,7 +253,7 @@ def test_waiting_for_a_run_tells_how_it_ended(run, dataset, monkeypatch, state, 
     got, result, _ = run("train", "--project", "x", "--wait", "--json")
     assert got == code
     if code:
-        assert state in result["error"]
+        assert ("stopped" if state == "cancelled" else state) in result["error"]
     else:
         assert {name: result[name] for name in ("run", "state", "epochs", "best")} == {
             "run": 3, "state": "done", "epochs": 2, "best": None,
@@ -270,6 +270,11 @@ def test_runs_are_controlled_and_listed_with_what_they_keep(run, dataset, tmp_pa
         assert (code, result["run"], result["state"]) == (0, 1, state)
     code, result, _ = run("retry", *where)
     assert code == 2 and "queued" in result["error"]
+    run("cancel", *where)
+    code, result, _ = run("resume", *where)
+    assert (code, result["error"], result["hint"]) == (2, "Run 1 is stopped.", "It goes on with retry.")
+    assert cli_text.runs_as_text(run("runs", *where[:2], "--json")[1]).startswith("Run 1: stopped, ")
+    run("retry", *where)
     assert run("pause", "--project", "x", "--run", "9", "--json")[0] == 2
     code, result, _ = run("runs", "--project", "x", "--json")
     (listed,) = result["runs"]

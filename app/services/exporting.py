@@ -1,14 +1,16 @@
 """What a user takes away: weights, predictions and labels, made by jobs into the project's ``exports/`` folder."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from app.errors import BadRequest, NotFound
-from app.records import Job
+from app.records import Job, PredictionSet
 from app.services import jobs as job_service
 from app.services import review
 from app.services.context import Services
 from app.store import predictions, runs
+from app.store.database import ProjectDatabase
 
 FORMATS = ("pth", "safetensors")
 SUFFIXES = (".zip", ".json")
@@ -44,8 +46,9 @@ def request_weights(services: Services, slug: str, checkpoint_id: int, weights_f
 
 def request_results(services: Services, slug: str, set_id: int) -> Job:
     """Queue COCO results JSON of a stored prediction set. Raises NotFound."""
-    record = predictions.get_set(services.database(slug), set_id)
-    name = f"run-{record.run_id}-{record.kind}-{record.id}-{record.split}-results.json"
+    database = services.database(slug)
+    record = predictions.get_set(database, set_id)
+    name = f"run-{record.run_id}-{_stem(database, record)}-{record.split}-results.json"
     return job_service.enqueue(services, slug, "export", {"what": "results", "set_id": record.id, "name": name})
 
 
@@ -64,6 +67,15 @@ def export_weights(services: Services, slug: str, run_id: int, weights_format: s
     job = job_service.enqueue(services, slug, "export", payload | {"folder": str(Path(out_dir).resolve())})
     ended = job_service.wait_until_done(services, slug, job.id, "The export")
     return {"run": run_id, "checkpoint": checkpoint.file_name, **ended.result}
+
+
+def _stem(database: ProjectDatabase, record: PredictionSet) -> str:
+    """What predictions are called on the screen, for a file: "epoch-19", "epoch-19-flip", "ensemble-4"."""
+    if record.checkpoint_id is None:
+        return f"{record.kind}-{record.id}"
+    name = review.checkpoint_name(runs.get_checkpoint(database, record.checkpoint_id))
+    views = "" if record.test_time_augmentation == "off" else f" {record.test_time_augmentation}"
+    return re.sub(r"[^a-z0-9]+", "-", f"{name}{views}".lower()).strip("-")
 
 
 def _checked_format(weights_format: str) -> str:

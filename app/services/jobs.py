@@ -11,7 +11,7 @@ from app.errors import BadRequest, UserError
 from app.jobs import logs, queue
 from app.jobs.locks import is_held
 from app.jobs.process import module_command, start_detached
-from app.records import Job
+from app.records import Job, state_word
 from app.services.context import Services
 from app.store import jobs
 from app.store.jobs import ACTIVE_STATES
@@ -147,7 +147,7 @@ def wait_for(
             return job
         now = time.monotonic()
         if timeout_s is not None and now - began > timeout_s:
-            raise BadRequest(f"Job {job_id} did not end within {timeout_s:.0f} s (it is {job.state}).")
+            raise BadRequest(f"Job {job_id} did not end within {timeout_s:.0f} s (it is {state_word(job.state)}).")
         if now - checked > 5:
             checked = now
             ensure_worker(services)
@@ -161,5 +161,5 @@ def wait_until_done(
     job = wait_for(services, slug, job_id, on_change)
     if job.state != "done":
         reason = (job.error or "it was stopped").rstrip(".")
-        raise UserError(f"{what} ended as {job.state}: {reason}.", f"The log of job {job.id} says more.")
+        raise UserError(f"{what} ended as {state_word(job.state)}: {reason}.", f"The log of job {job.id} says more.")
     return job

@@ -19,7 +19,7 @@ from app.pipeline.evaluate.columns import DetectionColumns
 from app.pipeline.evaluate.matching import ErrorCounts, count_errors, match_columns
 from app.pipeline.evaluate.selection import selection_score
 from app.pipeline.types import Detections
-from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run
+from app.records import SPLITS, Checkpoint, Job, PredictionSet, Run, state_word
 from app.services import jobs, label_export
 from app.services.context import Services
 from app.services.image_entries import detections_entry, image_entry
@@ -320,7 +320,8 @@ def best_checkpoint(services: Services, slug: str, run_id: int) -> Checkpoint:
     checkpoints = runs.list_checkpoints(database, run_id)
     if not checkpoints:
         raise NotFound(
-            f"Run {run_id} ({run.name}) has no weights yet (it is {run.state}).", "Train it for an epoch first."
+            f"Run {run_id} ({run.name}) has no weights yet (it is {state_word(run.state)}).",
+            "Train it for an epoch first.",
         )
     return checkpoints[0]
 

@@ -14,7 +14,7 @@ from app.errors import BadRequest, Conflict
 from app.jobs.logs import remove_logs
 from app.pipeline.config import RunConfig, parse_config
 from app.pipeline.train.files import DIGESTS_NAME, LAST_NAME
-from app.records import Checkpoint, Job, MetricPoint, Run
+from app.records import Checkpoint, Job, MetricPoint, Run, state_word
 from app.services import jobs as job_service
 from app.services.context import Services
 from app.services.dataset import write_snapshot
@@ -29,6 +29,8 @@ from app.store.files import ProjectFiles, replacing, sync_folder
 logger = logging.getLogger(__name__)
 
 MAX_NAME_LENGTH = 100
+RESUMED = ("paused", "interrupted")  # the states that each way to go on is meant for
+RETRIED = ("failed", "cancelled", "interrupted")
 
 
 def start_run(
@@ -101,7 +103,7 @@ def pause_run(services: Services, slug: str, run_id: int) -> Run:
 
 def resume_run(services: Services, slug: str, run_id: int) -> Run:
     """Let a paused or interrupted run go on from its last checkpoint. Raises NotFound, BadRequest."""
-    return _start_again(services, slug, run_id, ("paused", "interrupted"))
+    return _start_again(services, slug, run_id, RESUMED)
 
 
 def retry_run(services: Services, slug: str, run_id: int) -> Run:
@@ -109,7 +111,7 @@ def retry_run(services: Services, slug: str, run_id: int) -> Run:
 
     Raises NotFound, BadRequest.
     """
-    return _start_again(services, slug, run_id, ("failed", "cancelled", "interrupted"))
+    return _start_again(services, slug, run_id, RETRIED)
 
 
 def move_run(services: Services, slug: str, run_id: int, to: str) -> Run:
@@ -182,6 +184,9 @@ def _describe_checkpoint(services: Services, slug: str, item: Checkpoint) -> dic
 
 def _start_again(services: Services, slug: str, run_id: int, states: tuple[str, ...]) -> Run:
     run = get_run(services, slug, run_id)
+    if run.state not in states and run.state in (*RESUMED, *RETRIED):
+        way = "resume" if run.state in RESUMED else "retry"
+        raise BadRequest(f"Run {run_id} is {state_word(run.state)}.", f"It goes on with {way}.")
     folder = services.files(slug).run(run_id)
     if run.state in states and (folder / LAST_NAME).is_file() and not (folder / DIGESTS_NAME).is_file():
         raise BadRequest(

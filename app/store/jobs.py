@@ -13,7 +13,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from app.errors import BadRequest, NotFound
-from app.records import Job
+from app.records import Job, state_word
 from app.store.database import ProjectDatabase, row_of, rows_of
 
 ACTIVE_STATES = ("queued", "running", "stopping")
@@ -158,9 +158,9 @@ def request_stop(database: ProjectDatabase, job_id: int, stop_as: str = "cancell
     with database.write() as db:
         name, state, wished = _standing_of(db, job_id)
         if state not in (*ACTIVE_STATES, "paused"):
-            raise BadRequest(f"{name} has ended already ({state}).")
+            raise BadRequest(f"{name} has ended already ({state_word(state)}).")
         if wished == "cancelled" != stop_as:
-            raise BadRequest(f"{name} is being cancelled.")
+            raise BadRequest(f"{name} is being stopped.")
         if state in ("queued", "paused"):
             db.execute(
                 "UPDATE job SET state = ?, stop_as = ?, ended_at = ? WHERE id = ?",
@@ -179,7 +179,8 @@ def start_again(database: ProjectDatabase, job_id: int, states: Sequence[str]) -
     with database.write() as db:
         name, state, _ = _standing_of(db, job_id)
         if state not in states:
-            raise BadRequest(f"{name} is {state}; only what is {' or '.join(states)} can be started so.")
+            able = " or ".join(map(state_word, states))
+            raise BadRequest(f"{name} is {state_word(state)}; only what is {able} can be started so.")
         db.execute(
             "UPDATE job SET rank = ?, num_deaths = 0, death_step = NULL WHERE id = ?",
             [time.time(), job_id],
@@ -193,7 +194,7 @@ def set_rank(database: ProjectDatabase, job_id: int, rank: float) -> None:
     with database.write() as db:
         name, state, _ = _standing_of(db, job_id)
         if state != "queued":
-            raise BadRequest(f"{name} is {state}: only what waits can be moved.")
+            raise BadRequest(f"{name} is {state_word(state)}: only what waits can be moved.")
         db.execute("UPDATE job SET rank = ? WHERE id = ?", [rank, job_id])
 
 

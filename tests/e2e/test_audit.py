@@ -114,6 +114,7 @@ def test_a_suspect_is_a_suggestion_in_the_editor_and_leads_to_the_next(lab, page
 
     page.locator("[data-suggestion=edit]").click()
     page.wait_for_selector("anchorage-editor[data-selected^=n][data-dirty=false]")
+    assert "change it as you like" in page.locator(".suggestion .text").inner_text()
     page.keyboard.press("Shift+ArrowRight")
     page.wait_for_function("document.querySelector('anchorage-editor').dataset.dirty === 'true'")
     page.wait_for_selector("anchorage-editor[data-dirty=false]")

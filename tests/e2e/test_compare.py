@@ -59,6 +59,12 @@ def test_figures_sides_curves_and_reports(page, project, second):
     page.wait_for_function("document.querySelector('[data-figure=map] .difference')?.textContent.startsWith('+0.')")
     page.wait_for_selector("anchorage-compare[data-state=ready]")
     assert "pair=0-1" in page.url
+    page.set_viewport_size({"width": 1024, "height": 700})
+    hidden = "scroller => scroller.scrollWidth - scroller.clientWidth"
+    assert page.locator(".figures .scroll").evaluate(hidden) == 0, "the last column is cut off"
+    page.click("[data-tab=classes]")
+    assert page.locator(".classes .scroll").evaluate(hidden) == 0, "the last column is cut off"
+    page.set_viewport_size({"width": 1280, "height": 720})
     page.click("[data-tab=curves]")
     page.wait_for_selector(".curves[data-loaded=true]")
     legend = page.locator("[data-chart=map50] .chart-legend button .label")

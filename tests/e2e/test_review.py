@@ -134,7 +134,12 @@ def test_thresholds_by_class_are_used_changed_and_kept(opened, project):
     opened.get_by_label("Use per-class thresholds").check()
     assert opened.get_by_role("slider", name="Score threshold", exact=True).is_disabled()
     evaluation = review.judge(project.services, project.slug, project.set_ids[1]).evaluation
-    assert row.locator("input").input_value() == f"{evaluation.per_class[0]['threshold']:.2f}"
+    usual = f"{evaluation.per_class[0]['threshold']:.2f}"
+    assert row.locator("input").input_value() == usual
+    row.locator("input").fill("1.7")
+    row.locator("input").press("Enter")
+    opened.get_by_text(f"A score threshold is a number from 0 to 1: that of Red cell stays {usual}.").wait_for()
+    assert row.locator("input").input_value() == usual
     before = shown_counts(opened)
     row.locator("input").fill("1")
     row.locator("input").press("Enter")
@@ -300,6 +305,10 @@ def test_outcomes_can_be_hidden_and_a_class_chosen(opened):
     toggle = opened.get_by_role("button", name="Found")
     toggle.click()
     assert toggle.get_attribute("aria-pressed") == "false"
+    opened.reload()
+    opened.wait_for_selector("anchorage-review[data-state=ready][data-counted=true]")
+    assert toggle.get_attribute("aria-pressed") == "false" and "hidden=tp" in opened.url
+    assert opened.get_by_role("button", name="Missed").get_attribute("aria-pressed") == "true"
 
 
 def test_one_image_opens_large_and_arrows_lead_on(opened):
@@ -364,6 +373,16 @@ def test_run_that_kept_no_weights_is_named(page, app_server, path):
     page.wait_for_selector(f"anchorage-{path}[data-state=empty]")
     assert "“Too bold” failed before it kept any weights" in page.locator(f"anchorage-{path}").inner_text()
     assert f"run={run_id}" in page.get_by_role("link", name="Open the run").get_attribute("href")
+
+
+@pytest.mark.parametrize("path", ["review", "audit", "ensemble"])
+def test_run_that_is_not_there_is_told_and_the_address_kept(page, project, path):
+    page.goto(f"/{path}?project={project.slug}&run=99")
+    page.wait_for_selector(f"anchorage-{path}[data-state=missing]")
+    assert "There is no run 99 with weights here" in page.locator(f"anchorage-{path}").inner_text()
+    assert "run=99" in page.url
+    page.get_by_role("link", name="Open First run").click()
+    page.wait_for_url(f"**/{path}?*run={project.run_id}*")
 
 
 def test_nothing_is_cut_off(opened):

@@ -122,7 +122,7 @@ def test_bars_and_cells_open_the_images_of_their_errors(page, project):
     page.locator(".matrix-window .cell[data-truth='0'][data-predicted='2']").click()
     page.wait_for_selector(".matrix-window", state="detached")
     page.wait_for_function("document.querySelector('.showing .title').title.startsWith('White cell')")
-    assert shown_title(page) == "White cell where nothing is labeled"
+    assert shown_title(page) == "White cell that matches no labeled box"
     pairs = diagnosing.list_confused(project.services, project.slug, set_id, 0, 2, Thresholds(0.4))["pairs"]
     expected = {str(pair["image_id"]) for pair in pairs}
     assert {tile.get_attribute("data-image") for tile in page.locator(".review .tile").all()} == expected
@@ -150,10 +150,15 @@ def test_proposals_and_anchors_lie_over_an_image_of_a_checkpoint_but_not_of_an_e
     good = sum(item["anchor_iou"] >= 0.7 for item in answer["objects"])
     assert f"at least .7: {good}" in text.inner_text()
 
-    page.keyboard.press("ArrowRight")  # the next image shows the same
+    with page.expect_request(lambda request: "/proposals?" in request.url and f"image={image_id}&" not in request.url):
+        page.keyboard.press("ArrowRight")  # the next image shows the same
     page.wait_for_function("id => document.querySelector('.single').dataset.image !== String(id)", arg=image_id)
     page.wait_for_function("document.querySelector('.first-stage').innerText.includes('anchor')")
+    page.reload()  # and so does a reload
+    page.wait_for_function("document.querySelector('.first-stage')?.innerText.includes('anchor')")
+    assert page.get_by_role("button", name="Anchors").get_attribute("aria-pressed") == "true"
     page.get_by_role("button", name="Anchors").click()
+    assert "overlay=" not in page.url
     page.wait_for_selector(".first-stage", state="hidden")
 
     with project.services.database(project.slug).write() as db:

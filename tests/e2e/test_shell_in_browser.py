@@ -107,6 +107,10 @@ def test_long_name_is_told_whole_where_it_is_cut_off(page, app_server):
     overhang = "nav => nav.lastChild.getBoundingClientRect().right - nav.getBoundingClientRect().right"
     page.set_viewport_size({"width": 1100, "height": 600})
     assert page.locator("anchorage-nav nav").evaluate(overhang) <= 1, "the name pushes pages out of the bar"
+    hidden = "nav => nav.scrollWidth - nav.clientWidth"
+    for width in (1279, 1024, 800):
+        page.set_viewport_size({"width": width, "height": 600})
+        assert page.locator("anchorage-nav nav").evaluate(hidden) == 0, f"not all pages are seen at {width} px"
     page.set_viewport_size({"width": 640, "height": 600})
     page.reload()
     page.wait_for_selector("anchorage-nav[data-ready]")

@@ -188,9 +188,58 @@ def test_checks_are_listed_with_words_and_mended_in_one_click(page, project):
 def test_changed_options_outlive_a_visit_to_another_page(page, project):
     open_page(page, project)
     page.fill("#option-epochs", "7")
+    page.fill("[aria-label='Name of the run']", "Small boxes")
     page.goto(f"/augment?project={project.slug}")
     open_page(page, project)
     assert page.input_value("#option-epochs") == "7"
+    assert page.input_value("[aria-label='Name of the run']") == "Small boxes"
+
+
+def test_how_curves_are_drawn_outlives_a_reload(page, project, live):
+    live.add_steps(1, 5)
+    open_page(page, project, f"&run={live.id}")
+    page.select_option("[aria-label='Horizontal axis']", "elapsed_s")
+    page.uncheck(".train-toolbar input")
+    wait_for_points(page, 5)
+    page.reload()
+    wait_for_points(page, 5)
+    assert page.input_value("[aria-label='Horizontal axis']") == "elapsed_s"
+    assert not page.is_checked(".train-toolbar input")
+
+
+def test_waiting_runs_show_their_place_and_what_they_logged_before(page, project, live):
+    """Their states are laid over the answers: a worker would take what waits in truth."""
+    other = LiveRun(project, "Other")
+    log = project.services.files(project.slug).job_log(live.job.id)
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("line of the first attempt\n")
+    ranks = {live.id: 2, other.id: 1}
+
+    def answer(route):
+        reply = route.fetch()
+        listed = reply.json()["runs"]
+        waiting = [
+            {**run, "state": "queued", "rank": ranks[run["id"]]} if run["id"] in ranks else run for run in listed
+        ]
+        route.fulfill(response=reply, json={"runs": waiting})
+
+    def move(route):
+        ranks[live.id] = 0
+        route.fulfill(json={})
+
+    page.route(f"**/api/projects/{project.slug}/runs", answer)
+    page.route(f"**/runs/{live.id}/move", move)
+    try:
+        open_page(page, project, f"&run={live.id}")
+        page.wait_for_function("document.querySelector('.train-log').textContent.includes('first attempt')")
+        row = page.locator(f"[data-run='{live.id}']")
+        assert row.locator(".a-chip").inner_text() == "queued, 2nd"
+        row.locator("[data-action=move-front]").focus()
+        page.keyboard.press("Enter")
+        row.locator(".a-chip", has_text="queued, 1st").wait_for()
+        assert page.evaluate("document.activeElement.closest('[data-run]')?.dataset.run") == str(live.id)
+    finally:
+        other.end("cancelled")
 
 
 def test_run_is_deleted_after_asking(page, project, live):
@@ -209,6 +258,14 @@ def test_nothing_is_cut_off(page, project, live):
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow == 0
     assert page.evaluate("document.documentElement.scrollHeight") == 720
+    page.set_viewport_size({"width": 1024, "height": 700})
+    cell = page.locator(f"[data-run='{live.id}'] .train-epochs > div")
+    assert cell.evaluate("cell => cell.clientHeight") <= 28, "epochs take several lines"
+    legend = page.locator("[data-chart=loss] .chart-legend")
+    assert legend.evaluate("legend => legend.scrollHeight - legend.clientHeight") == 0
+    page.set_viewport_size({"width": 1280, "height": 720})
+    model, pretrained = (page.locator(f"#option-{name}").bounding_box() for name in ("model", "pretrained"))
+    assert model["x"] + model["width"] == pytest.approx(pretrained["x"] + pretrained["width"], abs=1)
     start = page.locator("[data-action=start]").bounding_box()
     assert start["y"] + start["height"] <= 720
 

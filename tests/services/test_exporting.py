@@ -84,6 +84,7 @@ def test_an_unknown_format_or_checkpoint_is_refused_before_anything_is_queued(pr
 
 def test_results_have_the_ids_of_the_exported_labels(project):
     job = exporting.request_results(project.services, project.slug, project.set_ids[0])
+    assert job.payload["name"] == "run-1-epoch-4-valid-results.json"  # what it is called on the screen
     result = export_handlers.export(FakeJob(project, job.payload))
     path = exporting.export_path(project.services, project.slug, result["files"][0])
     results = json.loads(path.read_bytes())

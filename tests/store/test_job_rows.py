@@ -137,7 +137,7 @@ def test_cancel_wins_over_pause(database: ProjectDatabase) -> None:
     job = jobs.claim(database, jobs.enqueue(database, "train", {}).id)
     jobs.request_stop(database, job.id, "paused")
     assert jobs.request_stop(database, job.id).stop_as == "cancelled"
-    with pytest.raises(BadRequest, match="being cancelled"):
+    with pytest.raises(BadRequest, match="being stopped"):
         jobs.request_stop(database, job.id, "paused")
 
 
@@ -153,7 +153,7 @@ def test_only_what_ended_so_is_started_again(database: ProjectDatabase) -> None:
     jobs.requeue_dead(database, job.id, 1, 7, "killed")
     again = jobs.claim(database, job.id)
     assert (again.num_deaths, again.death_step, again.rank, again.error) == (1, 7, job.rank, "")
-    with pytest.raises(BadRequest, match="is running; only what is failed or cancelled"):
+    with pytest.raises(BadRequest, match="is running; only what is failed or stopped"):
         jobs.start_again(database, job.id, ["failed", "cancelled"])
     jobs.fail(database, job.id, 2, "x")
     last = jobs.start_again(database, job.id, ["failed"])

@@ -27,7 +27,8 @@ def check_sizes(samples: Sequence[Sample], config: RunConfig) -> Verdict:
     """How many objects are too small to be seen after resizing; a larger image size where that helps."""
     share = _share_of_small(samples, config)
     if share <= SMALL_SHARES[0]:
-        return Verdict("sizes", "green", f"{_percent(share)} of the objects are under 8 px after resizing.")
+        text = f"{_percent(share)} of the objects are under 8 px after resizing."
+        return Verdict("sizes", "green", text[0].upper() + text[1:])  # it may begin with a word: "under 1 %"
     level: Level = "red" if share > SMALL_SHARES[1] else "amber"
     text = f"{_percent(share)} of the objects are under 8 px after resizing, too small to be found well."
     fix = _larger_size(samples, config)

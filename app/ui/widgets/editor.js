@@ -467,7 +467,7 @@ class AnchorageEditor extends HTMLElement {
     if (!this.suggestion.isOpen) return;
     const key = acceptInto(this.document, this.suggestion.suspect, bbox);
     if (key === null) return this._say("The label was changed since: look at it as it is now.");
-    this.suggestion.taken(key);
+    this.suggestion.taken(key, isEdited);
     this.selected = isEdited ? key : null;
     this._changed();
   }

@@ -10,6 +10,7 @@ const DASHES = [2, 3];
 const STATUS = {
   settled: "Here the labels agree with the model by now.",
   accepted: "Accepted. Undo takes it back.",
+  edited: "This box is now one of the labels: change it as you like. Undo takes it back.",
   ignored: "Ignored: it does not come up again.",
 };
 
@@ -69,7 +70,7 @@ export class Suggestion {
       this.suspect = null;
       this.status = "";
     }
-    if (this.status === "accepted" && !isTaken(document, this.suspect, this.takenKey)) this.status = "";
+    if (["accepted", "edited"].includes(this.status) && !isTaken(document, this.suspect, this.takenKey)) this.status = "";
     this._showLine();
   }
 
@@ -80,10 +81,10 @@ export class Suggestion {
     return { bbox: box, color: colorOf(categories.get(id)?.position ?? 0), label: `suggested: ${predicted} ${score.toFixed(2)}`, dashed: DASHES, isLabelBelow: true };
   }
 
-  /** It became the box with this key. */
-  taken(key) {
+  /** It became the box with this key, as it is or to be changed. */
+  taken(key, isEdited) {
     this.takenKey = key;
-    this.status = "accepted";
+    this.status = isEdited ? "edited" : "accepted";
     this._showLine();
   }
 

@@ -130,8 +130,8 @@ class AnchorageExport extends HTMLElement {
     const { done = 0, total = 0, message = "" } = job.progress;
     const share = total ? Math.round((100 * done) / total) : 0;
     const bar = element("div", { class: "a-progress" }, element("span", { style: `width: ${share}%` }));
-    const cancel = button("Cancel", () => sendJSON("POST", projectURL(`/jobs/${job.id}/cancel`)).catch((e) => notify(e, "error")), "");
-    return element("div", { class: "a-card job" }, element("span", {}, `Making ${job.payload.name} ${message}`), bar, cancel);
+    const stop = button("Stop", () => sendJSON("POST", projectURL(`/jobs/${job.id}/cancel`)).catch((e) => notify(e, "error")), "");
+    return element("div", { class: "a-card job" }, element("span", {}, `Making ${job.payload.name} ${message}`), bar, stop);
   }
 
   table(exports) {

@@ -56,8 +56,8 @@ class AnchorageNav extends HTMLElement {
     const link = document.createElement("a");
     link.className = "brand";
     link.href = pageURL("/");
-    link.innerHTML = ANCHOR;
-    link.append("Anchorage");
+    link.setAttribute("aria-label", "Anchorage");
+    link.innerHTML = `${ANCHOR}<span>Anchorage</span>`;
     return link;
   }
 

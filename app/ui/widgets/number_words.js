@@ -20,6 +20,14 @@ export function imageCost(ms) {
   return ms === null ? "–" : ms.toFixed(ms >= 10 ? 0 : 1);
 }
 
+const ORDINALS = new Intl.PluralRules("en", { type: "ordinal" });
+const ENDS = { one: "st", two: "nd", few: "rd", other: "th" };
+
+/** A place in a row: "1st", "2nd", "11th". */
+export function ordinal(place) {
+  return `${place}${ENDS[ORDINALS.select(place)]}`;
+}
+
 /** Seconds as "2 h 5 min", "3 min 20 s" or "12 s". */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";

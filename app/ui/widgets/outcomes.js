@@ -36,7 +36,7 @@ export function outcomeLegend(shown, onChange, { hasCounters = false } = {}) {
   const counters = {};
   const toggles = Object.entries(OUTCOMES).map(([name, { name: title, long }]) => {
     if (hasCounters) counters[name] = element("strong", { class: name }, "–");
-    const toggle = element("button", { type: "button", class: "a-button small", "aria-pressed": "true", title: `${long}. Click to hide or show.` }, outcomeMark(name), title, counters[name]);
+    const toggle = element("button", { type: "button", class: "a-button small", "aria-pressed": String(shown.has(name)), title: `${long}. Click to hide or show.` }, outcomeMark(name), title, counters[name]);
     toggle.addEventListener("click", () => {
       if (!shown.delete(name)) shown.add(name);
       toggle.setAttribute("aria-pressed", String(shown.has(name)));

@@ -3,7 +3,7 @@
 import { fill, select, slider } from "./controls.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
-import { outcomeLegend, OUTCOMES } from "./outcomes.js";
+import { outcomeLegend } from "./outcomes.js";
 import { AS_LISTED, SORTS, USUAL_SORT } from "./review_data.js";
 import { SIZES } from "./review_image.js";
 
@@ -12,15 +12,15 @@ const SIZE_HELP = "By the area of a box in pixels of the original image: small i
 export class ReviewBar {
   /**
    * @param {string[]} names of the classes, label 1 first
-   * @param {Object} callbacks onView(change of a View), onScore(score), onBest(), onSort(key), onShown(Set of outcomes)
+   * @param {Set<string>} shown the outcomes to begin with; changed by the legend
+   * @param {Object} callbacks onView(change of a View), onScore(score), onBest(), onSort(key), onShown() other outcomes are shown
    */
-  constructor(names, callbacks) {
-    this.callbacks = callbacks;
-    this.shown = new Set(Object.keys(OUTCOMES));
+  constructor(names, shown, callbacks) {
+    Object.assign(this, { callbacks, shown });
     this._buildThresholds();
     this._buildFilters(names);
     const spacer = () => element("span", { class: "spacer" });
-    const legend = outcomeLegend(this.shown, () => callbacks.onShown(this.shown), { hasCounters: true });
+    const legend = outcomeLegend(this.shown, () => callbacks.onShown(), { hasCounters: true });
     this.counters = legend.counters;
     this.chips = element("span", { class: "chips" });
     this.rows = [

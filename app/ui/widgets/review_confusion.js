@@ -30,7 +30,7 @@ class ReviewConfusion extends HTMLElement {
         this.status,
         this.matrix,
         this.pages.node,
-        element("p", { class: "note" }, "Rows are labeled, columns predicted. Colors are shares of a row. The last column: missed objects. The last row: false alarms. A cell opens its images; arrow keys move between cells."),
+        element("p", { class: "note" }, "Rows are labeled, columns predicted. Colors are shares of a row. The last column: missed objects. The last row: false alarms, which match no labeled box at this IoU, or one that a surer box has found. A cell opens its images; arrow keys move between cells."),
       ),
     );
     this.large.hidden = true;
@@ -116,7 +116,7 @@ class ReviewConfusion extends HTMLElement {
     if (!number) return element("span", { class: "zero" }, truth === predicted && truth === BACKGROUND ? "" : "0");
     const share = number / total;
     const [row, column] = [labels[truth], labels[predicted]];
-    const what = truth === BACKGROUND ? `${column} where nothing is labeled` : predicted === BACKGROUND ? `${row} missed` : truth === predicted ? `${row} found` : `${row} taken for ${column}`;
+    const what = truth === BACKGROUND ? `${column} that matches no labeled box` : predicted === BACKGROUND ? `${row} missed` : truth === predicted ? `${row} found` : `${row} taken for ${column}`;
     const percent = truth === BACKGROUND ? `${text(share)} of the false alarms` : `${text(share)} of labeled ${row}`;
     const kind = truth === predicted ? "tp" : predicted === BACKGROUND ? "fn" : "fp";
     const button = element(

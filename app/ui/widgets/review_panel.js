@@ -1,5 +1,6 @@
 // The Figures tab: precision and recall at the sliders, COCO's figures, overlaps and counts, classes and their thresholds.
 
+import { notify } from "./api.js";
 import { element } from "./element.js";
 import { formatFigure } from "./number_words.js";
 import { colorOf } from "./palette.js";
@@ -135,7 +136,9 @@ export class ReviewPanel {
 
   _change(label, input) {
     const value = Number(input.value);
+    const { name } = this.evaluation.per_class[label - 1];
     if (input.value !== "" && value >= 0 && value <= 1) this.thresholds.set(label, value);
+    else notify(`A score threshold is a number from 0 to 1: that of ${name} stays ${this.thresholds.values[label].toFixed(2)}.`, "error");
     this.showThresholds();
     this.callbacks.onThresholds();
   }

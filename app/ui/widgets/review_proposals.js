@@ -19,10 +19,11 @@ export class ReviewProposals {
   /**
    * @param {ReviewSingle} single
    * @param {{run_id: number, checkpoint_id: number | null}} set the one shown; an ensemble has no checkpoint
+   * @param {string | null} overlay what to begin with, as the address keeps it
+   * @param {() => void} onChoice another overlay was chosen
    */
-  constructor(single, set) {
-    this.single = single;
-    this.set = set;
+  constructor(single, set, overlay, onChoice) {
+    Object.assign(this, { single, set, onChoice });
     this.mode = null; // "proposals", "anchors" or null
     this.text = element("div", { class: "first-stage", role: "status", hidden: true });
     single.stage.before(this.text);
@@ -35,8 +36,16 @@ export class ReviewProposals {
       proposals: toggle("proposals", "Proposals", "The boxes that the first stage (RPN) hands to the second"),
       anchors: toggle("anchors", "Anchors", "The anchor that fits each labeled box best"),
     };
-    this.top = element("select", { class: "a-input", "aria-label": "How many proposals", hidden: true, onchange: () => this.follow() }, ...TOPS.map((top) => element("option", { value: top }, `top ${top}`)));
+    this.top = element("select", { class: "a-input", "aria-label": "How many proposals", hidden: true, onchange: () => this._chooseTop() }, ...TOPS.map((top) => element("option", { value: top }, `top ${top}`)));
     single.tools.append(this.buttons.proposals, this.top, this.buttons.anchors);
+    const [mode, top] = (overlay ?? "").split("-");
+    if (TOPS.includes(Number(top))) this.top.value = top;
+    if (Object.hasOwn(this.buttons, mode)) this._press(mode);
+  }
+
+  /** The chosen overlay for the address: "anchors", "proposals-50", or null. */
+  get overlay() {
+    return this.mode === "proposals" ? `proposals-${this.top.value}` : this.mode;
   }
 
   /** Another image was opened: show the same for it. */
@@ -60,12 +69,23 @@ export class ReviewProposals {
   }
 
   _choose(mode) {
-    this.mode = this.mode === mode ? null : mode;
-    for (const [name, button] of Object.entries(this.buttons)) button.setAttribute("aria-pressed", String(name === this.mode));
-    this.top.hidden = this.mode !== "proposals";
+    this._press(this.mode === mode ? null : mode);
     this.single.setOverlay({ boxes: [] });
     if (this.answer && this.mode) this._show();
     else this.follow();
+    this.onChoice();
+  }
+
+  _chooseTop() {
+    this.follow();
+    this.onChoice();
+  }
+
+  /** Show which button is on. */
+  _press(mode) {
+    this.mode = mode;
+    for (const [name, button] of Object.entries(this.buttons)) button.setAttribute("aria-pressed", String(name === this.mode));
+    this.top.hidden = this.mode !== "proposals";
   }
 
   async _ask() {

@@ -5,6 +5,7 @@ import { ClassThresholds } from "./class_thresholds.js";
 import { element } from "./element.js";
 import { KINDS } from "./error_kinds.js";
 import { enterPlace, leavePlace, setParams } from "./places.js";
+import { OUTCOMES } from "./outcomes.js";
 import { ReviewBar } from "./review_bar.js";
 import { ReviewCurves } from "./review_curves.js";
 import { AS_LISTED, ReviewData, SORTS, USUAL_SORT } from "./review_data.js";
@@ -69,12 +70,12 @@ export class SetReview {
   }
 
   _build(body) {
-    this.bar = new ReviewBar(this.names, {
+    this.bar = new ReviewBar(this.names, this._shownOfAddress(), {
       onView: (change) => this.setView(change),
       onScore: (score) => this._setScore(score),
       onBest: () => this._toBest(),
       onSort: (sort) => this._setSort(sort),
-      onShown: () => this._redraw(),
+      onShown: () => this._showOutcomes(),
     });
     this.showing = new Showing(() => this._showOnly(null));
     this.bar.chips.append(this.showing.chip);
@@ -91,7 +92,7 @@ export class SetReview {
       onOpened: () => this.proposals.follow(),
       nameOf: (label) => this.names[label - 1] ?? `class ${label}`,
     });
-    this.proposals = new ReviewProposals(this.single, this.evaluation.set);
+    this.proposals = new ReviewProposals(this.single, this.evaluation.set, getParam("overlay"), () => this._writeAddress());
     this._buildSide(side);
     this.bar.show(this.view);
   }
@@ -186,6 +187,11 @@ export class SetReview {
     this.thresholds.reset(this.view.label);
     this.panel.showThresholds();
     this.setView({ thresholds: this.thresholds.inUse });
+  }
+
+  _showOutcomes() {
+    this._redraw();
+    this._writeAddress();
   }
 
   _setSort(sort) {
@@ -287,6 +293,12 @@ export class SetReview {
     };
   }
 
+  /** The outcomes that the legend shows: all but those that the address hides. */
+  _shownOfAddress() {
+    const hidden = (getParam("hidden") ?? "").split(",");
+    return new Set(Object.keys(OUTCOMES).filter((name) => !hidden.includes(name)));
+  }
+
   _writeAddress() {
     const { score, iou, nms, label, size, kind } = this.view;
     const unless = (value, usual) => (value === usual ? null : value);
@@ -298,6 +310,8 @@ export class SetReview {
       size: SIZES[size]?.key,
       kind: KINDS[kind]?.key,
       sort: this.sort,
+      hidden: Object.keys(OUTCOMES).filter((name) => !this.bar.shown.has(name)).join() || null,
+      overlay: this.proposals.overlay,
     };
     for (const [name, value] of Object.entries(values)) {
       if (getParam(name) !== (value === null || value === undefined ? null : String(value))) setParam(name, value);

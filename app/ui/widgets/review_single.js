@@ -10,7 +10,7 @@ import { SOUGHT } from "./review_drawing.js";
 export class ReviewSingle {
   /**
    * @param {HTMLElement} root hidden while closed
-   * @param {Object} callbacks onStep(1 | -1), onClose(), nameOf(label)
+   * @param {Object} callbacks onStep(1 | -1), onClose(), onOpened() another image is open, nameOf(label)
    */
   constructor(root, callbacks) {
     this.root = root;
@@ -54,7 +54,8 @@ export class ReviewSingle {
   open(image, options, items = []) {
     this.root.hidden = false;
     this.canvas ??= new DetectionCanvas(this.stage);
-    if (this.image !== image) [this.overlay, this.isOverlayAlone] = [[], false];
+    const isOther = this.image !== image;
+    if (isOther) [this.overlay, this.isOverlayAlone] = [[], false];
     this.image = image;
     this.items = items.filter(({ box }) => box);
     this.title.textContent = image.fileName;
@@ -68,6 +69,7 @@ export class ReviewSingle {
       this.root.dataset.image = image.id;
     });
     picture.src = `/img/${encodeURIComponent(projectSlug())}/${image.id}`;
+    if (isOther) this.callbacks.onOpened();
   }
 
   /**

@@ -1,5 +1,6 @@
 // <anchorage-train>: start runs and watch them live. Everything shown comes from the store by REST, so a reload, another
-// tab or a restarted app shows the same. ?run= is the run that is looked at, ?runs= the others drawn beside it.
+// tab or a restarted app shows the same. ?run= is the run that is looked at, ?runs= the others drawn beside it,
+// ?axis= and ?smooth=0 how.
 
 import { getJSON, getParam, notify, pageURL, poll, projectSlug, projectURL, setParam } from "./api.js";
 import { LineChart, NUMBERS, shortNumber, smoothed, TIME } from "./chart.js";
@@ -19,6 +20,7 @@ const AXES = {
   epoch: { title: "Epochs", ...NUMBERS },
   elapsed_s: { title: "Time", ...TIME },
 };
+const USUAL_AXIS = "step";
 const CHARTS = [
   { name: "loss", title: "Losses", comparedTitle: "Total loss", split: "train", main: "loss", match: /^loss/, isNoisy: true },
   { name: "score", title: "Validation", comparedTitle: "mAP50", split: "valid", main: "map50", match: /^(map|map50|map75|f1)$/, range: [0, 1] },
@@ -95,8 +97,8 @@ class AnchorageTrain extends HTMLElement {
     this.models = []; // those of GET /config
     this.focusId = Number(getParam("run")) || null;
     this.shown = new Set((getParam("runs") ?? "").split(",").map(Number).filter(Boolean));
-    this.axis = "step";
-    this.isSmooth = true;
+    this.axis = Object.hasOwn(AXES, getParam("axis")) ? getParam("axis") : USUAL_AXIS;
+    this.isSmooth = getParam("smooth") !== "0";
     this.logText = null;
     this.dataset.ready = "false";
     if (!projectSlug()) return this.append(element("div", { class: "a-empty" }, element("h2", {}, "No project is open"), element("a", { class: "a-button primary", href: "/" }, "Choose a project")));
@@ -128,10 +130,11 @@ class AnchorageTrain extends HTMLElement {
     this.links = element("span", { class: "a-toolbar" });
     const axis = element("select", { class: "a-input", "aria-label": "Horizontal axis" });
     for (const [name, { title }] of Object.entries(AXES)) axis.append(element("option", { value: name }, title));
+    axis.value = this.axis;
     axis.addEventListener("change", () => this.setAxis(axis.value));
     const smooth = element("input", { type: "checkbox" });
     smooth.checked = this.isSmooth;
-    smooth.addEventListener("change", () => { this.isSmooth = smooth.checked; this.draw(); });
+    smooth.addEventListener("change", () => this.setSmooth(smooth.checked));
     const card = element("button", { type: "button", class: "a-button quiet small", "data-action": "model-card", title: "What the detector of this run is made of" }, "Model");
     card.addEventListener("click", () => openRunCard(this.focusRun()));
     return element("div", { class: "a-toolbar train-toolbar" }, this.heading, this.links, card, element("span", { class: "spacer" }),
@@ -142,7 +145,7 @@ class AnchorageTrain extends HTMLElement {
     this.charts = CHARTS.map((chart) => {
       const host = element("div", { class: "train-chart-host", "data-chart": chart.name });
       const card = element("div", { class: "a-card train-chart" }, host);
-      const plot = new LineChart(host, { title: chart.title, range: chart.range });
+      const plot = new LineChart(host, { title: chart.title, range: chart.range, ...AXES[this.axis] });
       return { ...chart, card, plot };
     });
     this.log = element("pre", { class: "train-log a-mono", tabindex: 0, "aria-label": "Log" });
@@ -209,8 +212,15 @@ class AnchorageTrain extends HTMLElement {
     this.refresh();
   }
 
+  setSmooth(isSmooth) {
+    this.isSmooth = isSmooth;
+    setParam("smooth", isSmooth ? null : 0);
+    this.draw();
+  }
+
   setAxis(axis) {
     this.axis = axis;
+    setParam("axis", axis === USUAL_AXIS ? null : axis);
     for (const chart of this.charts) chart.plot.resetX(AXES[axis]);
     this.draw();
   }
@@ -250,7 +260,7 @@ class AnchorageTrain extends HTMLElement {
 
   async loadLog() {
     const run = this.focusRun();
-    if (!run || run.state === "queued" || (this.logText !== null && run.state === this.logState && !isLive({ state: this.logState }))) return;
+    if (!run || (this.logText !== null && run.state === this.logState && !isLive({ state: this.logState }))) return;
     const state = run.state;
     const { text } = await getJSON(projectURL(`/runs/${run.id}/log`));
     if (run.id !== this.focusId) return;

@@ -48,7 +48,7 @@ export class RunForm {
 
   build() {
     this.help = element("div", { class: "train-help a-small a-muted" });
-    this.name = element("input", { class: "a-input", maxlength: 100, placeholder: "Name", "aria-label": "Name of the run" });
+    this.name = element("input", { class: "a-input", maxlength: 100, placeholder: "Name", "aria-label": "Name of the run", oninput: () => this.remember() });
     this.general = element("div", { class: "a-error a-small", role: "alert" });
     this.summary = element("div", { class: "a-small a-muted", "data-summary": "" });
     this.start = element("button", { type: "submit", class: "a-button primary", "data-action": "start" }, "Start training");
@@ -302,6 +302,7 @@ export class RunForm {
     try {
       const { run } = await sendJSON("POST", projectURL("/runs"), { config: this.values, name: this.name.value.trim() });
       this.name.value = "";
+      this.remember();
       notify(`${run.name} is queued`, "done");
       this.onStart(run);
     } catch (error) {
@@ -312,15 +313,16 @@ export class RunForm {
     }
   }
 
-  /** What was changed outlives a visit to another page (the chain itself is kept by the Augment page). */
+  /** What was typed and changed outlives a visit to another page (the chain itself is kept by the Augment page). */
   remember() {
     const changed = Object.entries(this.values).filter(([name, value]) => name !== "augmentation" && !isSame(value, this.base[name]));
-    sessionStorage.setItem(this.storageKey(), JSON.stringify({ preset: this.preset.value, fitting: this.fitting, changed: Object.fromEntries(changed) }));
+    sessionStorage.setItem(this.storageKey(), JSON.stringify({ name: this.name.value, preset: this.preset.value, fitting: this.fitting, changed: Object.fromEntries(changed) }));
   }
 
   restore() {
     const kept = JSON.parse(sessionStorage.getItem(this.storageKey()) ?? "null");
     if (!kept) return;
+    this.name.value = kept.name ?? "";
     if (this.description.presets.some((preset) => preset.name === kept.preset)) this.preset.value = kept.preset;
     this.applyPreset();
     this.takeFitting(kept.fitting ?? {});

@@ -4,7 +4,7 @@ import { notify, pageURL, projectURL, sendJSON } from "./api.js";
 import { MAX_SIDES } from "./compare_sides.js";
 import { element } from "./element.js";
 import { isLive } from "./job_states.js";
-import { formatFigure } from "./number_words.js";
+import { formatFigure, ordinal } from "./number_words.js";
 import { lineColor } from "./palette.js";
 
 const CAN_GO_ON = { paused: "resume", failed: "retry", cancelled: "retry", interrupted: "resume" };
@@ -22,7 +22,7 @@ export class RunTable {
   /** Draw the rows; `shown` are the ids whose curves are drawn, `focus` the id that is looked at. */
   update(allRuns, shown, focus) {
     const waiting = allRuns.filter((run) => run.state === "queued").sort((a, b) => a.rank - b.rank || a.id - b.id);
-    const runs = allRuns.map((run) => ({ ...run, canMove: waiting.indexOf(run) > 0 }));
+    const runs = allRuns.map((run) => ({ ...run, turn: waiting.length > 1 ? waiting.indexOf(run) + 1 : 0 }));
     const state = JSON.stringify([runs, [...shown], focus, lineColor(0)]);
     if (state === this.state) return;
     this.state = state;
@@ -33,7 +33,13 @@ export class RunTable {
     this.root.scrollTop = position;
     if (focus !== this.focus) this.body.querySelector(".selected")?.scrollIntoView({ block: "nearest" });
     this.focus = focus;
-    if (active && action) this.body.querySelector(`[data-run="${active}"] [data-action="${action}"]`)?.focus();
+    if (active && action) this.refocus(active, action);
+  }
+
+  /** Back on the same button of a row; where it is gone, such as that of moving the first, on the name. */
+  refocus(id, action) {
+    const row = this.body.querySelector(`[data-run="${id}"]`);
+    (row?.querySelector(`[data-action="${action}"]:enabled`) ?? row?.querySelector("[data-action=focus]"))?.focus();
   }
 
   row(run, isShown, isFocus) {
@@ -59,8 +65,9 @@ export class RunTable {
   }
 
   chip(run) {
-    const text = run.hung ? "hung" : run.state === "cancelled" ? "stopped" : run.state;
-    return element("span", { class: `a-chip ${run.hung ? "warn" : CHIP_OF[run.state]}` }, text);
+    const text = run.hung ? "hung" : run.turn ? `queued, ${ordinal(run.turn)}` : run.state === "cancelled" ? "stopped" : run.state;
+    const title = run.turn ? "Its place among the runs of this project that wait" : null;
+    return element("span", { class: `a-chip ${run.hung ? "warn" : CHIP_OF[run.state]}`, title }, text);
   }
 
   progress(run) {
@@ -82,7 +89,7 @@ export class RunTable {
       return [rename, waiting];
     }
     if (isLive(run)) {
-      const moves = run.canMove ? [go("move-up", "Earlier by one", "↑", { to: "up" }), go("move-front", "Next in the queue", "⇈", { to: "front" })] : [];
+      const moves = run.turn > 1 ? [go("move-up", "Earlier by one", "↑", { to: "up" }), go("move-front", "Next in the queue", "⇈", { to: "front" })] : [];
       return [...moves, rename, go("pause", "Pause: save and go on later", "Pause"), button("stop", "Stop", "Stop", () => this.stop(run))];
     }
     const action = CAN_GO_ON[run.state];

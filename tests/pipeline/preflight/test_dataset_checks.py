@@ -46,6 +46,11 @@ def test_small_objects(num_small, level):
     assert check_sizes([squares(10, num_small), squares(60, 100 - num_small)], mended).level == "green"
 
 
+def test_share_below_a_percent_begins_its_sentence():
+    verdict = check_sizes([squares(10, 1), squares(60, 200)], parse_config({"image_size": 320}))
+    assert verdict.text.startswith("Under 1 % of the objects")
+
+
 def test_larger_size_takes_growing_sizes_away_which_must_end_with_it():
     config = parse_config({"image_size": 320, "progressive_sizes": [160, 320]})
     assert check_sizes([squares(10, 10)], config).fix == {"image_size": 512, "progressive_sizes": ()}
