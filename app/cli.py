@@ -21,7 +21,7 @@ from app.errors import BadRequest, NotFound, UserError
 from app.pipeline.config import ConfigError, parse_assignments, parse_config
 from app.pipeline.data.json_file import utf8_problem
 from app.pipeline.presets import explain_doubts
-from app.records import Run, state_word
+from app.records import Run, explain_end
 from app.services import (
     benchmark,
     exporting,
@@ -184,10 +184,7 @@ def train(services: Services, values: argparse.Namespace) -> dict[str, Any]:
         with ProgressLine() as line:
             run = training.wait_for(services, slug, run.id, line.show_job)
         if run.state != "done":
-            raise UserError(
-                f"Run {run.id} ended as {state_word(run.state)}: {(run.error or 'it was stopped').rstrip('.')}.",
-                "See its log.",
-            )
+            raise UserError(f"Run {run.id} {explain_end(run.state, run.error)}.", "See its log.")
     return {"project": slug, **_run_result(services, slug, run.id), **({"warnings": warnings} if warnings else {})}
 
 

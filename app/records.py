@@ -102,6 +102,11 @@ def state_word(state: str) -> str:
     return "stopped" if state == "cancelled" else state
 
 
+def explain_end(state: str, error: str) -> str:
+    """How work that is not done ended, to go on with behind what it was: "was stopped", "ended as failed: no room"."""
+    return f"ended as {state_word(state)}: {error.rstrip('.')}" if error else f"was {state_word(state)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A piece of long work in the queue of a project."""

@@ -11,7 +11,7 @@ from app.errors import BadRequest, UserError
 from app.jobs import logs, queue
 from app.jobs.locks import is_held
 from app.jobs.process import module_command, start_detached
-from app.records import Job, state_word
+from app.records import Job, explain_end, state_word
 from app.services.context import Services
 from app.store import jobs
 from app.store.jobs import ACTIVE_STATES
@@ -160,6 +160,5 @@ def wait_until_done(
     """As :func:`wait_for`; raises UserError with its reason unless the job ended well. ``what`` begins the text."""
     job = wait_for(services, slug, job_id, on_change)
     if job.state != "done":
-        reason = (job.error or "it was stopped").rstrip(".")
-        raise UserError(f"{what} ended as {state_word(job.state)}: {reason}.", f"The log of job {job.id} says more.")
+        raise UserError(f"{what} {explain_end(job.state, job.error)}.", f"The log of job {job.id} says more.")
     return job
