@@ -21,7 +21,7 @@ from app.pipeline.train.run import Run
 from app.pipeline.train.validation import Judge
 from app.pipeline.types import CheckpointSaved, Log, Metrics, PredictionsReady, Progress, RunContext
 from benchmarks.step_calls import as_on_a_gpu, count_calls
-from tests.pipeline.train.test_resume import final_state
+from tests.pipeline.train.run_lab import final_state
 from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
 
 LOSSES = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}

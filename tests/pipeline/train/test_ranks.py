@@ -23,7 +23,7 @@ from app.pipeline.train.loop import train
 from app.pipeline.train.ranks import Ranks
 from app.pipeline.train.resume import describe_arithmetic
 from app.pipeline.types import Log, Metrics, RunContext
-from tests.pipeline.train.test_resume import digest_of
+from tests.pipeline.train.run_lab import digest_of
 from tests.pipeline.train.test_staged import STAGED
 from tests.pipeline.train.tiny_dataset import (
     TINY,
@@ -90,7 +90,7 @@ def run_in_two_processes(script: str, *arguments: str, restarts: int = 0) -> Non
     command += ["--max-restarts", str(restarts), str(Path(__file__).with_name(script)), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
 
 
 def shown_by(folder: Path) -> list[str]:

@@ -10,14 +10,12 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from app.pipeline.config import parse_config
-from app.pipeline.machine import Machine
 from app.pipeline.models import build
 from app.pipeline.predict import Detector
 from app.pipeline.train import checkpoint, learner, resume, run
@@ -25,8 +23,9 @@ from app.pipeline.train.checkpoint import CheckpointError, load_checkpoint
 from app.pipeline.train.loop import train
 from app.pipeline.train.validation import Judge
 from app.pipeline.train.write_behind import WriteBehind
-from app.pipeline.types import CheckpointDue, CheckpointSaved, Log, Metrics, RunBegun, RunContext
-from tests.pipeline.train.test_staged import STAGED, with_batch_norm
+from app.pipeline.types import CheckpointDue, RunContext
+from tests.pipeline.train.run_lab import FIRST_SCALE, Killed, Store, compute_in_float16, final_state, until_done
+from tests.pipeline.train.test_staged import STAGED
 from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
 
 BASE = {**TINY, "epochs": 3, "augmentation": [{"name": "HorizontalFlip"}, {"name": "MixUp", "probability": 0.5}]}
@@ -41,16 +40,6 @@ VARIANTS = {
 }
 
 
-FIRST_SCALE = 2.0**14
-
-
-def compute_in_float16(monkeypatch):
-    """With loss scaling, on the CPU; the scale grows every second step."""
-    scaler = partial(torch.amp.GradScaler, init_scale=FIRST_SCALE, growth_interval=2)
-    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
-    monkeypatch.setattr(run, "choose_machine", lambda *_: Machine(torch.device("cpu"), torch.float16))
-
-
 def save_state(run_dir, contents, is_in_place=False):
     digests = []
     with WriteBehind() as writing:
@@ -59,88 +48,12 @@ def save_state(run_dir, contents, is_in_place=False):
     return digests[0]
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the app catches it."""
-
-
-@pytest.fixture(autouse=True)
-def tiny_model(monkeypatch):
-    monkeypatch.setattr(build, "construct", with_batch_norm)
-
-
-@pytest.fixture(autouse=True)
-def saves_after_every_step(monkeypatch):
-    monkeypatch.setattr(run, "SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr(run, "MAX_SAVE_SHARE", float("inf"))
+pytestmark = pytest.mark.usefixtures("tiny_model", "saves_after_every_step")
 
 
 @pytest.fixture
 def snapshot(tmp_path):
     return tiny_snapshot(tmp_path)
-
-
-class Store:
-    """What a store would hold after the events of all attempts; dies at event number ``dies_at``."""
-
-    def __init__(self):
-        self.rows, self.files, self.logs, self.dies_at, self.num_events, self.begun = [], {}, [], None, 0, []
-
-    def emit(self, event):
-        self.num_events += 1
-        if self.num_events == self.dies_at:
-            raise Killed
-        if isinstance(event, RunBegun):
-            self.begun.append(event)
-            self.rows = [
-                row for row in self.rows if row[0] <= event.step and (row[1] != "valid" or row[0] <= event.judged_step)
-            ]
-            self.files = {item.file_name: item.sha256 for item in event.checkpoints}
-        elif isinstance(event, Metrics) and event.split != "system":
-            self.rows.append((event.step, event.split, event.epoch, event.values))
-        elif isinstance(event, CheckpointSaved):
-            self.files[event.file_name] = event.sha256
-            for name in event.removed:
-                self.files.pop(name, None)
-        elif isinstance(event, Log):
-            self.logs.append(event.text)
-
-    def best_files(self):
-        return {name for name in self.files if name != "last.pt"}
-
-
-def final_state(folder):
-    """Everything of a run that must not depend on how often it was killed, as one digest."""
-    document = torch.load(folder / "last.pt", weights_only=True)
-    progress = json.loads(document.pop("progress_json"))
-    for name in ("judge", "elapsed_s"):
-        del progress[name]  # seconds
-    digest = hashlib.sha256(json.dumps(progress, sort_keys=True).encode())
-    _feed(digest, document)
-    for path in sorted(folder.glob("epoch_*.pt")):
-        digest.update(path.name.encode())
-        _feed(digest, torch.load(path, weights_only=True))
-    return digest.hexdigest()
-
-
-def digest_of(value):
-    """Of tensors and plain values, in dicts and lists."""
-    digest = hashlib.sha256()
-    _feed(digest, value)
-    return digest.hexdigest()
-
-
-def _feed(digest, value):
-    if isinstance(value, torch.Tensor):
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, dict):
-        for key in sorted(value, key=str):
-            digest.update(str(key).encode())
-            _feed(digest, value[key])
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _feed(digest, item)
-    else:
-        digest.update(repr(value).encode())
 
 
 def undisturbed(config, snapshot, folder):
@@ -160,16 +73,13 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(snapshot, tmp_path
         compute_in_float16(monkeypatch)
     config = parse_config({**BASE, **VARIANTS[name]})
     expected, whole = undisturbed(config, snapshot, tmp_path / "whole")
-    store, folder, num_kills = Store(), tmp_path / "killed", 0
-    while True:
+    store, folder = Store(), tmp_path / "killed"
+
+    def attempt(num_kills):
         store.num_events, store.dies_at = 0, 12 + num_kills % 5
-        try:
-            train(config, snapshot, folder, RunContext(store.emit))
-            break
-        except Killed:
-            num_kills += 1
-            assert num_kills < 60
-    assert num_kills >= 4
+        train(config, snapshot, folder, RunContext(store.emit))
+
+    assert until_done(attempt)[1] >= 4
     assert final_state(folder) == expected
     assert store.rows == whole.rows
     assert set(store.files) == files_of(folder) == set(whole.files)
@@ -188,25 +98,21 @@ def test_killed_between_the_batches_of_a_step_it_ends_in_the_same_state(tmp_path
     config = parse_config({**BASE, **VARIANTS["float16, scaled"], **hard})
     expected, whole = undisturbed(config, snapshot, tmp_path / "whole")
     assert any("Ended early" in text for text in whole.logs)
-    store, folder, num_kills = Store(), tmp_path / "killed", 0
+    store, folder = Store(), tmp_path / "killed"
     compute, calls = learner.compute_losses, []
 
-    def dying(*args):
-        calls.append(1)
-        if len(calls) == 5 + num_kills % 3:
-            raise Killed
-        return compute(*args)
+    def attempt(num_kills):
+        def dying(*args):
+            calls.append(1)
+            if len(calls) == 5 + num_kills % 3:
+                raise Killed
+            return compute(*args)
 
-    monkeypatch.setattr(learner, "compute_losses", dying)
-    while True:
         calls.clear()
-        try:
-            train(config, snapshot, folder, RunContext(store.emit))
-            break
-        except Killed:
-            num_kills += 1
-            assert num_kills < 60
-    assert num_kills >= 5
+        monkeypatch.setattr(learner, "compute_losses", dying)
+        train(config, snapshot, folder, RunContext(store.emit))
+
+    assert until_done(attempt)[1] >= 5
     assert final_state(folder) == expected
     assert store.rows == whole.rows
     assert set(store.files) == files_of(folder) == set(whole.files)
@@ -472,9 +378,9 @@ from app.pipeline.models import build
 from app.pipeline.train import run
 from app.pipeline.train.loop import train
 from app.pipeline.types import Metrics, RunContext
-from tests.pipeline.train.test_staged import with_batch_norm
 from tests.pipeline.train.test_resume import BASE
-build.construct = with_batch_norm
+from tests.pipeline.train.tiny_dataset import construct_tiny_with_all_that_changes
+build.construct = construct_tiny_with_all_that_changes
 run.SAVE_EVERY_S, run.MAX_SAVE_SHARE = 0.0, float("inf")
 told = lambda event: isinstance(event, Metrics) and print(event.step, flush=True)
 train(parse_config(BASE), load_snapshot(Path(sys.argv[1])), Path(sys.argv[2]), RunContext(told))

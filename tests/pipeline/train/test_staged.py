@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from app.pipeline.config import parse_config
-from app.pipeline.models import build
 from app.pipeline.train import learner, loop, phases
 from app.pipeline.train.checkpoint import Scores, load_checkpoint
 from app.pipeline.train.loop import train
 from app.pipeline.train.run import Run
 from app.pipeline.train.validation import Judge, Judgement, Patience
 from app.pipeline.types import CheckpointSaved, Log, Metrics, Progress, RunContext
-from tests.pipeline.train.tiny_dataset import TINY, construct_tiny, tiny_snapshot
+from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
 
 STAGED = [
     {"train": "rpn", "epochs": 1, "learning_rate": 0.01},
@@ -20,18 +19,7 @@ STAGED = [
 ]
 FROZEN = {"rpn": ("backbone.body", "roi_heads"), "heads": ("backbone", "rpn"), "all": ()}
 
-
-def with_batch_norm(name, arguments):
-    """The tiny detector with what can change without gradients: statistics in the body, the pyramid and the head."""
-    model = construct_tiny(name, arguments)
-    model.backbone.body.layer1.append(torch.nn.BatchNorm2d(8))
-    model.roi_heads.box_head.fc6 = torch.nn.Sequential(model.roi_heads.box_head.fc6, torch.nn.BatchNorm1d(32))
-    return model
-
-
-@pytest.fixture(autouse=True)
-def tiny_model(monkeypatch):
-    monkeypatch.setattr(build, "construct", with_batch_norm)
+pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Trouble in the middle of a run, injected: what the run does about it, and that it can be killed all the same.
 
-Deaths and the comparison of final states are those of test_resume.
+Deaths and the comparison of final states are those of run_lab.
 """
 
 import errno
@@ -16,7 +16,7 @@ from app.pipeline.data import pixels
 from app.pipeline.data.pixels import UnreadableImage
 from app.pipeline.models import build
 from app.pipeline.predict import Detector
-from app.pipeline.train import checkpoint, guards, learner, loop, run, trouble
+from app.pipeline.train import checkpoint, guards, learner, loop, trouble
 from app.pipeline.train.checkpoint import CheckpointError, load_checkpoint
 from app.pipeline.train.guards import OutOfMemory, Remedies
 from app.pipeline.train.loop import train
@@ -24,23 +24,13 @@ from app.pipeline.train.optim import NonFiniteLoss, Updater
 from app.pipeline.train.run import Run
 from app.pipeline.train.unreadable import DatasetError
 from app.pipeline.types import CheckpointSaved, Metrics, PredictionsReady, RunContext, RunPaused
-from tests.pipeline.train.test_resume import Killed, Store, compute_in_float16, final_state
-from tests.pipeline.train.test_staged import with_batch_norm
+from tests.pipeline.train.run_lab import Killed, Store, compute_in_float16, final_state, until_done
 from tests.pipeline.train.test_workers import PageFile
-from tests.pipeline.train.tiny_dataset import TINY, tiny_snapshot
+from tests.pipeline.train.tiny_dataset import TINY, construct_tiny_with_all_that_changes, tiny_snapshot
 
 CONFIG = {**TINY, "epochs": 3, "batch_size": 4, "ema_decay": 0.9}
 
-
-@pytest.fixture(autouse=True)
-def tiny_model(monkeypatch):
-    monkeypatch.setattr(build, "construct", with_batch_norm)
-
-
-@pytest.fixture(autouse=True)
-def saves_after_every_step(monkeypatch):
-    monkeypatch.setattr(run, "SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr(run, "MAX_SAVE_SHARE", float("inf"))
+pytestmark = pytest.mark.usefixtures("tiny_model", "saves_after_every_step")
 
 
 @pytest.fixture
@@ -54,14 +44,14 @@ def saved_progress(folder):
 
 def killed_until_done(config, snapshot, folder, events_per_life=11):
     """Train with a death after so many events each time."""
-    store, num_kills = Store(), 0
-    while True:
+    store = Store()
+
+    def attempt(num_kills):
         store.num_events, store.dies_at = 0, events_per_life + num_kills % 3
-        try:
-            return train(config, snapshot, folder, RunContext(store.emit)), store, num_kills
-        except Killed:
-            num_kills += 1
-            assert num_kills < 60
+        return train(config, snapshot, folder, RunContext(store.emit))
+
+    result, num_kills = until_done(attempt)
+    return result, store, num_kills
 
 
 class Memory:
@@ -130,7 +120,7 @@ class TestOutOfMemory:
         Memory(monkeypatch, most=2, first_step=1)
         train(parse_config(CONFIG), snapshot, tmp_path / "injected")
         monkeypatch.undo()
-        monkeypatch.setattr(build, "construct", with_batch_norm)
+        monkeypatch.setattr(build, "construct", construct_tiny_with_all_that_changes)
         steps = []
         note = lambda event: steps.append(1) if isinstance(event, Metrics) and event.split == "train" else None  # noqa: E731
         train(parse_config(CONFIG), snapshot, tmp_path / "by_hand", RunContext(note, lambda: len(steps) == 1))
@@ -144,7 +134,7 @@ class TestOutOfMemory:
         state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
         assert (state["step"], saved_progress(tmp_path / "run")["remedies"]["batch_parts"]) == (3, 1)
         monkeypatch.undo()
-        monkeypatch.setattr(build, "construct", with_batch_norm)
+        monkeypatch.setattr(build, "construct", construct_tiny_with_all_that_changes)
         train(parse_config(CONFIG), snapshot, tmp_path / "run")
         train(parse_config(CONFIG), snapshot, tmp_path / "undisturbed")
         assert final_state(tmp_path / "run") == final_state(tmp_path / "undisturbed")

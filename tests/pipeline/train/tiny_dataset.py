@@ -82,3 +82,11 @@ def construct_tiny_with_batch_norm(name: str, arguments: dict) -> FasterRCNN:
     for stage in model.backbone.body.values():
         stage.insert(1, nn.BatchNorm2d(8))
     return model
+
+
+def construct_tiny_with_all_that_changes(name: str, arguments: dict) -> FasterRCNN:
+    """The tiny detector with what can change without gradients: statistics in the body, the pyramid and the head."""
+    model = construct_tiny(name, arguments)
+    model.backbone.body.layer1.append(nn.BatchNorm2d(8))
+    model.roi_heads.box_head.fc6 = nn.Sequential(model.roi_heads.box_head.fc6, nn.BatchNorm1d(32))
+    return model
